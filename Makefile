@@ -1,0 +1,35 @@
+# Everything runs in .venv, which the first target makes; a second run finds it ready.
+# All paths are relative, so the checkout's own path may hold spaces.
+PYTHON ?= python3
+RUN = .venv/bin/python
+
+.PHONY: demo test test-slow lint clean
+
+demo: .venv/installed
+	$(RUN) -m pipeline.demo
+
+test: .venv/installed-dev
+	$(RUN) -m pytest
+
+test-slow: .venv/installed-dev
+	$(RUN) -m pytest -m 'slow and not gpu'
+
+lint: .venv/installed-dev
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "CoFInAl needs Python 3.11 or newer: make PYTHON=python3.x")'
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/python setup.cfg pyproject.toml
+	$(RUN) -m pip install --quiet --editable .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	$(RUN) -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv demo build *.egg-info
