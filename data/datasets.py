@@ -1,0 +1,79 @@
+"""Labels joined to features: which judged video has which array, and what was left over on either side."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from data.labels import LabelRow, LabelSet
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Label rows with their features' names, and the leftovers."""
+
+    pairs: tuple[tuple[LabelRow, str], ...]
+    rows_without_features: tuple[LabelRow, ...]
+    features_without_label: tuple[str, ...]
+
+    def leftovers(self) -> list[str]:
+        """Return a sentence for each side that has leftovers: their number and the first ten names."""
+        sides = (
+            ("label rows have no feature file", [row.video for row in self.rows_without_features]),
+            ("feature files have no label", list(self.features_without_label)),
+        )
+        return [
+            f"{len(names)} {what}: {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}"
+            for what, names in sides
+            if names
+        ]
+
+
+def join(labels: LabelSet, names: Iterable[str]) -> Joined:
+    """Match each label row to a feature: by the store's relative name, else by a stem that is unique.
+
+    Args:
+        labels: the judged videos; a video's suffix (`a/x.mp4` for the features `a/x`) may stand in its name.
+        names: the store's names.
+
+    Raises:
+        ValueError: a stem fits several features, two rows fit one feature, or nothing matches at all.
+    """
+    names = list(names)
+    known = set(names)
+    by_stem: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        by_stem[PurePosixPath(name).name].append(name)
+
+    owner: dict[str, LabelRow] = {}
+    pairs, without = [], []
+    for row in labels.rows:
+        found = _find(row, known, by_stem)
+        if found is None:
+            without.append(row)
+            continue
+        other = owner.setdefault(found, row)
+        if other is not row:
+            raise ValueError(f"{row.where} and {other.where} both mean the features {found!r}; keep one of the two")
+        pairs.append((row, found))
+    if not pairs:
+        raise ValueError(
+            f"none of the {len(labels.rows)} labels ({labels.rows[0].video!r}, ...) matches one of the "
+            f"{len(names)} feature files ({', '.join(map(repr, names[:1])) or 'none'}, ...): labels are matched "
+            "by the features' name without .npy"
+        )
+    return Joined(tuple(pairs), tuple(without), tuple(name for name in names if name not in owner))
+
+
+def _find(row: LabelRow, known: set[str], by_stem: dict[str, list[str]]) -> str | None:
+    for name in (row.video, PurePosixPath(row.video).with_suffix("").as_posix()):
+        if name in known:
+            return name
+        if len(candidates := by_stem.get(name, [])) == 1:
+            return candidates[0]
+        if candidates:
+            raise ValueError(
+                f"{row.where}: {row.video!r} fits {' and '.join(map(repr, candidates[:2]))}; "
+                "write the name with its folder"
+            )
+    return None

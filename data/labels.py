@@ -1,0 +1,193 @@
+"""Judges' scores, from the label files that each dataset publishes.
+
+`rg`    Rhythmic Gymnastics (ACTION-NET): `train.txt` and `test.txt` with a header line, fields separated by
+        tabs and spaces: Video_Name Difficulty_Score Execution_Score Total_Score Penalty Video_length.
+`fisv`  Fis-V (MS_LSTM): `train.txt` and `test.txt` without a header: id TES PCS deductions.
+`csv`   anything else: a header `video,<score>...[,split][,group]`, every further column a target.
+"""
+
+import csv
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True)
+class LabelRow:
+    """One judged video."""
+
+    video: str
+    """Its name as the label file has it."""
+    scores: dict[str, float]
+    """Points by target; a target that was not judged is absent."""
+    where: str
+    """File and line, for messages."""
+    action: str | None = None
+    """The event within the dataset, such as RG's apparatus."""
+    split: Split | None = None
+    group: str | None = None
+    """Videos of one group (a skater, an event) belong in one fold."""
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """All judged videos of a dataset and the ranges of their scores."""
+
+    dataset: str
+    targets: tuple[str, ...]
+    ranges: dict[str, tuple[float, float]]
+    """Lowest and highest score by target, in points: the rules' for rg and fisv, the training rows' for csv."""
+    actions: tuple[str, ...]
+    """The events of the dataset; empty where it has only one."""
+    rows: tuple[LabelRow, ...]
+
+
+# The rules' bounds, rounded up to hold every published score (RG: 14.8, 9.4, 24; Fis-V: 42.81, 38.28).
+RG_RANGES = {"Difficulty": (0.0, 15.0), "Execution": (0.0, 10.0), "Total": (0.0, 25.0)}
+RG_ACTIONS = ("Ball", "Clubs", "Hoop", "Ribbon")
+RG_HEADER = "Video_Name Difficulty_Score Execution_Score Total_Score Penalty Video_length".split()
+FISV_RANGES = {"TES": (0.0, 45.0), "PCS": (0.0, 40.0)}
+DATASETS = ("rg", "fisv", "csv")
+CSV_NAME = "labels.csv"
+
+
+def read_labels(dataset: str, places: Iterable[Path]) -> LabelSet:
+    """Read a dataset's label files from the first place that has them.
+
+    Args:
+        dataset: `rg`, `fisv` or `csv`.
+        places: folders to look in, or label files themselves.
+
+    Raises:
+        ValueError: unknown dataset, no label file anywhere, a row that cannot be read (with file, line and
+            what was expected), or a video that is labelled twice.
+    """
+    if dataset not in DATASETS:
+        raise ValueError(f"unknown dataset {dataset!r}; known are {', '.join(DATASETS)}")
+    wanted = (CSV_NAME,) if dataset == "csv" else ("train.txt", "test.txt")
+    places = list(places)
+    files = next((found for place in places if (found := _label_files(place, wanted))), None)
+    if files is None:
+        looked = ", ".join(str(place) for place in places)
+        raise ValueError(f"no {' or '.join(wanted)} in {looked}; name the labels' folder or file with --labels")
+    reader = {"rg": _read_rg, "fisv": _read_fisv, "csv": _read_csv}[dataset]
+    rows = tuple(row for file in files for row in reader(file))
+    if not rows:
+        raise ValueError(f"{' and '.join(map(str, files))} hold no row of labels")
+    _refuse_repeats(rows)
+    if dataset == "rg":
+        return LabelSet("rg", tuple(RG_RANGES), RG_RANGES, RG_ACTIONS, rows)
+    if dataset == "fisv":
+        return LabelSet("fisv", tuple(FISV_RANGES), FISV_RANGES, (), rows)
+    targets = tuple(dict.fromkeys(target for row in rows for target in row.scores))
+    return LabelSet("csv", targets, {target: _training_range(target, rows) for target in targets}, (), rows)
+
+
+def _label_files(place: Path, wanted: tuple[str, ...]) -> list[Path]:
+    if place.is_file():
+        return [place]
+    return [place / name for name in wanted if (place / name).is_file()]
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8-sig").splitlines()
+    except (UnicodeDecodeError, OSError) as error:
+        raise ValueError(f"{file} cannot be read as text ({error}); expected a label file") from error
+
+
+def _split_of(file: Path) -> Split:
+    return "test" if file.stem.startswith("test") else "train"
+
+
+def _number(text: str, where: str, what: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{where}: expected a number for {what}, found {text!r}")
+    return value
+
+
+def _fields(file: Path, names: list[str], skip: Callable[[list[str]], bool]) -> Iterator[tuple[list[str], str]]:
+    """Yield the fields and the place of every line that is not blank and not skipped."""
+    for number, line in enumerate(_lines(file), start=1):
+        fields = line.split()
+        if not fields or skip(fields):
+            continue
+        where = f"{file} line {number}"
+        if len(fields) != len(names):
+            raise ValueError(f"{where}: expected {len(names)} fields ({' '.join(names)}), found {len(fields)}")
+        yield fields, where
+
+
+def _read_rg(file: Path) -> Iterator[LabelRow]:
+    for fields, where in _fields(file, RG_HEADER, skip=lambda fields: fields[0] == RG_HEADER[0]):
+        action = fields[0].split("_")[0]
+        if action not in RG_ACTIONS:
+            raise ValueError(
+                f"{where}: expected a name such as Ball_001 that begins with one of {', '.join(RG_ACTIONS)}, "
+                f"found {fields[0]!r}"
+            )
+        scores = {
+            target: _checked(_number(text, where, target), RG_RANGES[target], where, target)
+            for target, text in zip(RG_RANGES, fields[1:4], strict=True)
+        }
+        yield LabelRow(fields[0], scores, where, action=action, split=_split_of(file))
+
+
+def _read_fisv(file: Path) -> Iterator[LabelRow]:
+    for fields, where in _fields(file, ["id", "TES", "PCS", "deductions"], skip=lambda fields: False):
+        scores = {
+            target: _checked(_number(text, where, target), FISV_RANGES[target], where, target)
+            for target, text in zip(FISV_RANGES, fields[1:3], strict=True)
+        }
+        yield LabelRow(fields[0], scores, where, split=_split_of(file))
+
+
+def _checked(value: float, span: tuple[float, float], where: str, target: str) -> float:
+    if not span[0] <= value <= span[1]:
+        raise ValueError(f"{where}: expected {target} between {span[0]:g} and {span[1]:g}, found {value:g}")
+    return value
+
+
+def _read_csv(file: Path) -> Iterator[LabelRow]:
+    lines = csv.reader(_lines(file))
+    header = [name.strip() for name in next(lines, [])]
+    targets = [name for name in header if name not in ("video", "split", "group")]
+    if "video" not in header or not targets or len(set(header)) < len(header) or "" in header:
+        raise ValueError(f"{file} line 1: expected a header such as video,score[,split][,group], found {header}")
+    for fields in lines:
+        where = f"{file} line {lines.line_num}"
+        if not any(field.strip() for field in fields):
+            continue
+        if len(fields) != len(header):
+            raise ValueError(f"{where}: expected {len(header)} fields ({','.join(header)}), found {len(fields)}")
+        row = dict(zip(header, (field.strip() for field in fields), strict=True))
+        scores = {target: _number(row[target], where, target) for target in targets if row[target]}
+        if not row["video"] or not scores:
+            raise ValueError(f"{where}: expected a video and at least one score, found {','.join(fields)!r}")
+        split = row.get("split") or None
+        if split not in ("train", "test", None):
+            raise ValueError(f"{where}: expected the split train or test, found {split!r}")
+        yield LabelRow(row["video"], scores, where, split=split, group=row.get("group") or None)
+
+
+def _training_range(target: str, rows: tuple[LabelRow, ...]) -> tuple[float, float]:
+    scores = [row.scores[target] for row in rows if target in row.scores and row.split != "test"]
+    if not scores or min(scores) == max(scores):
+        raise ValueError(f"the training rows' {target} has fewer than two different values; nothing can be learnt")
+    return min(scores), max(scores)
+
+
+def _refuse_repeats(rows: tuple[LabelRow, ...]) -> None:
+    first: dict[str, LabelRow] = {}
+    for row in rows:
+        other = first.setdefault(row.video, row)
+        if other is not row:
+            raise ValueError(f"{row.where}: {row.video!r} is labelled already in {other.where}; keep one of the two")

@@ -1,0 +1,221 @@
+"""The three console commands. Each parses its options and calls the function of the same name.
+
+The functions are imported inside the commands, so that `--help` is quick.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.console import ends_well, out, say
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Precision = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
+Decoder = Annotated[str, typer.Option(help="auto, decord or pyav.")]
+BatchClips = Annotated[int | None, typer.Option(help="Clips a batch; by default what suits the device.")]
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    typer.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def _run(command: Any) -> None:
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command(context_settings={"help_option_names": ["-h", "--help"]})(ends_well(command))
+    app()
+
+
+def extract_features_command() -> None:
+    """Run `extract-features`."""
+    _run(_extract_features)
+
+
+def train_head_command() -> None:
+    """Run `train-head`."""
+    _run(_train_head)
+
+
+def score_video_command() -> None:
+    """Run `score-video`."""
+    _run(_score_video)
+
+
+def _extract_features(
+    videos: Annotated[Path, typer.Argument(help="A video, a folder (searched recursively) or a .txt list of paths.")],
+    store: Annotated[Path, typer.Argument(metavar="OUT", help="The feature store's folder.")],
+    backbone: Annotated[str, typer.Option(help="The network that turns clips into features.")] = "i3d",
+    recipe: Annotated[
+        str | None, typer.Option(help="How frames become clips; by default the backbone's own recipe.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="FILE|random", help="A weights file; by default the published weights.")
+    ] = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    decoder: Decoder = "auto",
+    batch_clips: BatchClips = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Extract again what the store has.")] = False,
+    classes: Annotated[
+        bool, typer.Option("--classes", help="Print each video's most probable Kinetics-400 class.")
+    ] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Turn videos into cached clip features.
+
+    An interrupted run goes on where it stopped when the same command is given again.
+
+    \b
+    Examples:
+      extract-features videos/ out/
+      extract-features routine.mp4 out/ --recipe kinetics-i3d
+      extract-features videos/ out-classes/ --classes
+    """
+    from pipeline.extraction import extract_features
+
+    summary = extract_features(
+        videos,
+        store,
+        backbone=backbone,
+        recipe=recipe,
+        weights=weights,
+        device=device,
+        precision=precision,
+        decoder=decoder,
+        batch_clips=batch_clips,
+        overwrite=overwrite,
+        classes=classes,
+    )
+    if as_json:
+        _print_json(summary.as_json())
+    else:
+        for name, top in summary.classes.items():
+            out.print(f"{name}: {top['class']} {top['probability']:.3f}", markup=False)
+        say(
+            f"{summary.extracted} videos extracted ({summary.clips} clips, {summary.seconds:.1f} s), "
+            f"{summary.already_done} already done, {len(summary.failed)} failed: {summary.store}"
+        )
+        for failure in summary.failed:
+            say(f"failed: {failure['error']}")
+    return 1 if summary.failed else 0
+
+
+def _train_head(
+    source: Annotated[
+        Path, typer.Argument(metavar="STORE|VIDEOS", help="A feature store, or videos to extract first.")
+    ],
+    dataset: Annotated[str, typer.Option(help="Whose label files these are: rg, fisv or csv.")],
+    labels: Annotated[
+        Path | None, typer.Option(help="The label file or its folder; by default beside the features or videos.")
+    ] = None,
+    target: Annotated[list[str] | None, typer.Option(help="Train this target only (may be repeated).")] = None,
+    action: Annotated[list[str] | None, typer.Option(help="Train this action only (may be repeated).")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training videos.")] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same numbers on the same machine.")] = 0,
+    protocol: Annotated[
+        str, typer.Option(help="auto, official (train on train, test once) or cv (cross-validation).")
+    ] = "auto",
+    folds: Annotated[int, typer.Option(help="Folds of the cross-validation.")] = 5,
+    head: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="HEAD", help="The head file; by default heads/<dataset>-<date>.safetensors."),
+    ] = None,
+    set_default: Annotated[
+        bool | None,
+        typer.Option(
+            "--set-default/--no-set-default",
+            help="Make it score-video's default head; by default only if there is none yet.",
+        ),
+    ] = None,
+    extractor: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BACKBONE:RECIPE:WEIGHTS",
+            help="What made features that came without a manifest; WEIGHTS is a file or published.",
+        ),
+    ] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Train a head on judged videos and say honestly how good it is.
+
+    \b
+    Examples:
+      train-head out/ --dataset rg
+      train-head out/ --dataset csv --labels scores.csv --out club.safetensors --set-default
+      train-head videos/ --dataset fisv --labels labels/
+    """
+    from pipeline.head_training import print_results, train_head
+
+    result = train_head(
+        source,
+        dataset,
+        labels=labels,
+        targets=target,
+        actions=action,
+        epochs=epochs,
+        seed=seed,
+        protocol=protocol,
+        folds=folds,
+        out=head,
+        set_default=set_default,
+        extractor=extractor,
+        device=device,
+    )
+    if as_json:
+        _print_json(result.results)
+    else:
+        print_results(result)
+    return 1 if result.failed_videos else 0
+
+
+def _score_video(
+    video: Annotated[Path, typer.Argument(help="A video, or a .npy of a store like the head's.")],
+    head: Annotated[Path | None, typer.Option(help="The head file; by default the default head.")] = None,
+    action: Annotated[str | None, typer.Option(help="The apparatus or event, where the head knows several.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Where the head's backbone weights lie now, if moved.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a one-page HTML report here.")] = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    decoder: Decoder = "auto",
+    as_json: Json = False,
+    debug: Debug = False,
+) -> int:
+    """Score a routine: coarse grade, fine grade and final score of each target.
+
+    \b
+    Examples:
+      score-video routine.mp4
+      score-video routine.mp4 --head heads/rg.safetensors --action Ball --report routine.html
+      score-video out/Ball_001.npy --json
+    """
+    from extractors.video import VideoError
+    from pipeline.scoring import print_score, score_video
+
+    try:
+        score = score_video(
+            video, head, action=action, weights=weights, device=device, precision=precision, decoder=decoder
+        )
+    except VideoError as error:
+        if debug:
+            raise
+        say(f"error: {error}")
+        return 1
+    if report is not None:
+        from pipeline.report import write_report
+
+        write_report(score, report)
+    if as_json:
+        _print_json(score.as_json())
+    else:
+        print_score(score)
+        if report is not None:
+            say(f"report: {report}")
+    return 0

@@ -1,0 +1,67 @@
+"""What the commands say: progress and messages on stderr, results on stdout, one way to end for each kind of end."""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True)
+
+
+def say(message: str) -> None:
+    """Print a message for people on stderr."""
+    err.print(message, markup=False)
+
+
+def progress(unit: str = "") -> Progress:
+    """Return a progress display on stderr with the remaining time; silent where stderr is not a terminal."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=err,
+        disable=not err.is_terminal,
+        transient=True,
+    )
+
+
+def ends_well(command: Callable[..., int | None]) -> Callable[..., None]:
+    """Make a command end with the right exit code and one sentence instead of a traceback.
+
+    0 done, 1 some or all videos failed (the command's own return value), 2 usage or input error,
+    130 interrupted. With the command's `debug` option set, the traceback is shown too.
+    """
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            code = command(*args, **kwargs)
+        except KeyboardInterrupt as interrupt:
+            say(f"interrupted: {interrupt}" if str(interrupt) else "interrupted")
+            code = 130
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 1
+        except (ValueError, OSError) as error:
+            if kwargs.get("debug"):
+                err.print_exception()
+            say(f"error: {_sentence(error)}")
+            code = 2
+        raise SystemExit(code or 0)
+
+    return run
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,224 @@
+"""extract-features: videos in, a feature store out."""
+
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress
+
+from data.feature_store import FeatureStore, file_sha256, source_facts
+from extractors import i3d
+from extractors.backbone import Backbone, load_backbone
+from extractors.extract import Extraction, extract
+from extractors.video import DECODERS
+from pipeline.console import err, progress, say
+from pipeline.sources import Sources, find_videos
+
+
+@dataclass
+class ExtractionSummary:
+    """What one run of extract-features did."""
+
+    store: str
+    identity: dict[str, str]
+    videos: int
+    """Videos found."""
+    extracted: int = 0
+    already_done: int = 0
+    clips: int = 0
+    """Clips extracted by this run."""
+    seconds: float = 0.0
+    failed: list[dict[str, str]] = field(default_factory=list)
+    """`{"video", "error"}` of each video that could not be extracted."""
+    warnings: list[str] = field(default_factory=list)
+    classes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """With `classes`: each video's most probable Kinetics-400 class, `{"class", "probability"}`."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the summary as the JSON object that `--json` prints."""
+        return {"format": 1, **asdict(self)}
+
+
+def extract_features(
+    videos: str | Path,
+    store: str | Path,
+    *,
+    backbone: str = "i3d",
+    recipe: str | None = None,
+    weights: str | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    decoder: str = "auto",
+    batch_clips: int | None = None,
+    overwrite: bool = False,
+    classes: bool = False,
+) -> ExtractionSummary:
+    """Turn videos into cached clip features, one `(clips, C)` array a video.
+
+    A video whose features are in the store already is left alone, so an interrupted run goes on where it stopped.
+
+    Args:
+        videos: a video, a folder of videos (searched recursively) or a `.txt` list of paths.
+        store: the feature store's folder, made where it is missing.
+        backbone: the network that turns clips into features.
+        recipe: how frames become clips; None for the backbone's own (`kinetics-i3d` with `classes`).
+        weights: None for the published ones, "random" for untrained ones, else a file.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        precision: "auto", "fp32", "bf16" or "fp16".
+        decoder: "auto", "decord" or "pyav".
+        batch_clips: clips a batch; None for the device's usual number.
+        overwrite: extract again what is there.
+        classes: also name each video's most probable Kinetics-400 class.
+
+    Raises:
+        ValueError: bad arguments, no videos, name collisions, or a store of another identity: nothing was done.
+        OSError: the store cannot be written.
+    """
+    started = time.perf_counter()
+    sources = find_videos(videos)
+    feature_store = FeatureStore(store)
+    if decoder not in DECODERS:
+        raise ValueError(f"unknown decoder {decoder!r}; known are {', '.join(DECODERS)}")
+    if batch_clips is not None and batch_clips < 1:
+        raise ValueError(f"batch-clips must be at least 1, not {batch_clips}")
+    if feature_store.folder.exists() and not feature_store.folder.is_dir():
+        raise ValueError(f"{feature_store.folder} is a file; name a folder for the features")
+    if classes and recipe is None:
+        recipe = "kinetics-i3d"
+    network = load_backbone(backbone, recipe=recipe, weights=weights, device=device, precision=precision)
+    summary = ExtractionSummary(str(feature_store.folder), network.identity, len(sources.paths))
+    summary.warnings += feature_store.open(manifest_of(network, weights, sources))
+    if weights == "random":
+        summary.warnings.append("the backbone's weights are RANDOM: these features mean nothing")
+    if sources.num_others:
+        say(f"{sources.num_others} other files in {sources.folder} left alone")
+    for warning in summary.warnings:
+        say(f"warning: {warning}")
+
+    with extraction_progress(sources) as bar:
+        for name, path in sources.paths.items():
+            show = bar.begin(path)
+            wanted = overwrite or (classes and "class" not in feature_store.records.get(name, {}))
+            if not wanted and feature_store.is_done(name, path):
+                summary.already_done += 1
+            else:
+                _extract_one(name, path, feature_store, network, decoder, batch_clips, classes, summary, show)
+            if classes and "class" in (record := feature_store.records.get(name, {})):
+                summary.classes[name] = {key: record[key] for key in ("class", "probability")}
+            bar.end(path)
+    summary.seconds = round(time.perf_counter() - started, 3)
+    return summary
+
+
+def manifest_of(network: Backbone, weights: str | None, sources: Sources) -> dict[str, Any]:
+    """Return a store's manifest: the identity and everything else that made its features."""
+    return {
+        **network.identity,
+        "feature_dim": network.feature_dim,
+        "weights": weights_origin(weights),
+        "precision": network.precision,
+        "engine": network.engine,
+        "device": network.device,
+        "versions": versions("cofinal", "torch", "torchvision", "av", "decord", "numpy"),
+        "videos": str(sources.folder.absolute()),
+    }
+
+
+def weights_origin(weights: str | None) -> str:
+    """Return where weights came from, as manifests record it: "published", "random" or a file's absolute path."""
+    if weights is None:
+        return "published"
+    return weights if weights == "random" else str(Path(weights).absolute())
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Return the installed versions of packages, and Python's."""
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+def _extract_one(
+    name: str,
+    path: Path,
+    store: FeatureStore,
+    network: Backbone,
+    decoder: str,
+    batch_clips: int | None,
+    classes: bool,
+    summary: ExtractionSummary,
+    show: Any,
+) -> None:
+    started = time.perf_counter()
+    sha256 = file_sha256(path)
+    try:
+        result = extract(
+            path, network, decoder=decoder, batch_clips=batch_clips, on_progress=show, classify=classes
+        )
+    except Exception as error:  # whatever one video does, the others are still wanted
+        reason = " ".join(str(error).split()) or type(error).__name__
+        store.append({"video": name, **source_facts(path, sha256), "error": reason})
+        summary.failed.append({"video": str(path), "error": reason})
+        say(f"failed: {reason}")
+        return
+    record = {**source_facts(path, sha256), **result.record, "seconds": round(time.perf_counter() - started, 3)}
+    if classes:
+        record |= _top_class(result)
+    store.write(name, result.features, record)
+    summary.extracted += 1
+    summary.clips += len(result.features)
+    for warning in result.record["warnings"]:
+        summary.warnings.append(f"{path}: {warning}")
+        say(f"warning: {path}: {warning}")
+
+
+def _top_class(result: Extraction) -> dict[str, Any]:
+    assert result.probabilities is not None
+    mean = result.probabilities.mean(axis=0)
+    top = int(mean.argmax())
+    return {"class": i3d.class_names()[top], "probability": round(float(mean[top]), 4)}
+
+
+class _Progress:
+    """A bar over all videos on a terminal; a line a video elsewhere."""
+
+    def __init__(self, bar: Progress, total: int) -> None:
+        self.bar, self.total, self.done = bar, total, 0
+        self.task = bar.add_task("extracting", total=total)
+
+    def begin(self, path: Path) -> Callable[[float, float | None], None]:
+        self.bar.update(self.task, description=f"extracting {path.name}")
+
+        def show(seconds_done: float, seconds_total: float | None) -> None:
+            share = min(seconds_done / seconds_total, 1.0) if seconds_total else 0.0
+            self.bar.update(self.task, completed=self.done + share)
+
+        return show
+
+    def end(self, path: Path) -> None:
+        self.done += 1
+        self.bar.update(self.task, completed=self.done)
+        if not err.is_terminal:
+            say(f"[{self.done}/{self.total}] {path.name}")
+
+
+@contextmanager
+def extraction_progress(sources: Sources) -> Iterator[_Progress]:
+    """Show progress over the videos; an interruption says what is done and how to go on."""
+    with progress("videos") as bar:
+        shown = _Progress(bar, len(sources.paths))
+        try:
+            yield shown
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"{shown.done} of {shown.total} videos are done; run the same command again to go on"
+            ) from None
