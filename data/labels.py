@@ -49,7 +49,7 @@ class LabelSet:
 # The rules' bounds, rounded up to hold every published score (RG: 14.8, 9.4, 24; Fis-V: 42.81, 38.28).
 RG_RANGES = {"Difficulty": (0.0, 15.0), "Execution": (0.0, 10.0), "Total": (0.0, 25.0)}
 RG_ACTIONS = ("Ball", "Clubs", "Hoop", "Ribbon")
-RG_HEADER = "Video_Name Difficulty_Score Execution_Score Total_Score Penalty Video_length".split()
+RG_HEADER = ["Video_Name", "Difficulty_Score", "Execution_Score", "Total_Score", "Penalty", "Video_length"]
 FISV_RANGES = {"TES": (0.0, 45.0), "PCS": (0.0, 40.0)}
 DATASETS = ("rg", "fisv", "csv")
 CSV_NAME = "labels.csv"

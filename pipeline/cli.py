@@ -52,7 +52,8 @@ def _extract_features(
         str | None, typer.Option(help="How frames become clips; by default the backbone's own recipe.")
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(metavar="FILE|random", help="A weights file; by default the published weights.")
+        str | None,
+        typer.Option(metavar="FILE|random", help="A weights file; by default the published weights."),
     ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -110,7 +111,8 @@ def _train_head(
     ],
     dataset: Annotated[str, typer.Option(help="Whose label files these are: rg, fisv or csv.")],
     labels: Annotated[
-        Path | None, typer.Option(help="The label file or its folder; by default beside the features or videos.")
+        Path | None,
+        typer.Option(help="The label file or its folder; by default beside the features or videos."),
     ] = None,
     target: Annotated[list[str] | None, typer.Option(help="Train this target only (may be repeated).")] = None,
     action: Annotated[list[str] | None, typer.Option(help="Train this action only (may be repeated).")] = None,

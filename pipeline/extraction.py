@@ -161,16 +161,18 @@ def _extract_one(
     started = time.perf_counter()
     sha256 = file_sha256(path)
     try:
-        result = extract(
-            path, network, decoder=decoder, batch_clips=batch_clips, on_progress=show, classify=classes
-        )
+        result = extract(path, network, decoder=decoder, batch_clips=batch_clips, on_progress=show, classify=classes)
     except Exception as error:  # whatever one video does, the others are still wanted
         reason = " ".join(str(error).split()) or type(error).__name__
         store.append({"video": name, **source_facts(path, sha256), "error": reason})
         summary.failed.append({"video": str(path), "error": reason})
         say(f"failed: {reason}")
         return
-    record = {**source_facts(path, sha256), **result.record, "seconds": round(time.perf_counter() - started, 3)}
+    record = {
+        **source_facts(path, sha256),
+        **result.record,
+        "seconds": round(time.perf_counter() - started, 3),
+    }
     if classes:
         record |= _top_class(result)
     store.write(name, result.features, record)

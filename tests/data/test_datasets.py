@@ -7,9 +7,7 @@ from data.labels import LabelRow, LabelSet
 
 
 def labels(*videos: str) -> LabelSet:
-    rows = tuple(
-        LabelRow(video, {"score": 1.0}, f"labels.csv line {i + 2}") for i, video in enumerate(videos)
-    )
+    rows = tuple(LabelRow(video, {"score": 1.0}, f"labels.csv line {i + 2}") for i, video in enumerate(videos))
     return LabelSet("csv", ("score",), {"score": (0.0, 1.0)}, (), rows)
 
 
