@@ -1,8 +1,8 @@
 """Inception-I3D (RGB), all of it in this single file.
 
-Carreira and Zisserman, "Quo Vadis, Action Recognition? A New Model and the Kinetics Dataset", CVPR 2017, for the weights
-DeepMind published with it. The architecture is theirs to the number, TensorFlow's "SAME" padding included. Batch
-normalisation is folded into the convolutions when weights are read, because the network only ever runs frozen.
+Carreira and Zisserman, "Quo Vadis, Action Recognition? A New Model and the Kinetics Dataset", CVPR 2017, for the
+weights DeepMind published with it. The architecture is theirs to the number, TensorFlow's "SAME" padding included.
+Batch normalisation is folded into the convolutions when weights are read, because the network only ever runs frozen.
 
 Shape legend: B batch, F frames, H W height and width, C channels. Maps are (B, C, F', H', W'); in the last one
 F' = F / 8, H' = H / 32, W' = W / 32.
@@ -137,6 +137,18 @@ def from_checkpoint(path: str | Path) -> InceptionI3D:
         network.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f"{path} is not a complete Inception-I3D: {error}") from error
+    return network.eval()
+
+
+def untrained(seed: int) -> InceptionI3D:
+    """The network with random weights, the same for the same seed, scaled so that activations keep their size."""
+    network = InceptionI3D()
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in network.named_parameters():
+        if name.endswith("weight"):
+            nn.init.kaiming_normal_(parameter, nonlinearity="relu", generator=generator)
+        else:
+            nn.init.zeros_(parameter)
     return network.eval()
 
 

