@@ -21,8 +21,8 @@ out = Console(highlight=False, soft_wrap=True)
 
 
 def say(message: str) -> None:
-    """Print a message for people on stderr."""
-    err.print(message, markup=False)
+    """Print a message for people on stderr; what no terminal can show (in file names) is escaped."""
+    err.print(message.encode("utf-8", "backslashreplace").decode(), markup=False)
 
 
 def progress(unit: str = "") -> Progress:

@@ -1,0 +1,115 @@
+"""Which head a command uses, and the extractor that a head is bound to."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from data.feature_store import IDENTITY_KEYS, describe_identity
+from data.files import write_atomic
+from extractors.backbone import Backbone, load_backbone
+from models.checkpoint import Head, load_head
+
+
+def default_head_path() -> Path:
+    """Return where the default head lies: `COFINAL_DEFAULT_HEAD`, else in the user's data folder."""
+    if path := os.environ.get("COFINAL_DEFAULT_HEAD"):
+        return Path(path)
+    return Path(platformdirs.user_data_dir("cofinal")) / "default-head.safetensors"
+
+
+def make_default(head: Path) -> None:
+    """Make a copy of this head what score-video uses when none is named."""
+    write_atomic(default_head_path(), head.read_bytes())
+
+
+def open_head(head: str | Path | None) -> tuple[Head, Path]:
+    """Load a head file, by default the default head.
+
+    Raises:
+        ValueError: there is none, or it cannot be read.
+    """
+    path = default_head_path() if head is None else Path(head)
+    if not path.exists():
+        if head is None:
+            raise ValueError(
+                "there is no default head yet: train one with `train-head STORE --dataset NAME --set-default`, "
+                "or name a head file with `--head FILE`"
+            )
+        raise ValueError(f"the head {path} does not exist; train one with train-head or name another")
+    return load_head(path), path
+
+
+def extractor_of(
+    head: Head, path: Path, *, weights: str | None = None, device: str = "auto", precision: str = "auto"
+) -> Backbone:
+    """Rebuild the very extractor whose features a head was trained on.
+
+    Args:
+        head: the head.
+        path: its file, for messages.
+        weights: where a backbone's weights file lies now; None for where the training recorded it.
+        device: as for `load_backbone`.
+        precision: as for `load_backbone`.
+
+    Raises:
+        ValueError: the head does not know what made its features, or the weights here are not those.
+    """
+    identity = head.metadata["identity"]
+    if identity is None:
+        raise ValueError(
+            f"{path} was trained on features of unknown origin, so it cannot score a video; train it again with "
+            "--extractor BACKBONE:RECIPE:WEIGHTS if you know what made them, or score a .npy of the same kind"
+        )
+    origin = head.metadata["weights"]
+    backbone = load_backbone(
+        identity["backbone"],
+        recipe=identity["recipe"],
+        weights=weights or (None if origin == "published" else origin),
+        device=device,
+        precision=precision,
+    )
+    check_identity(head, path, backbone.identity, "the weights here make")
+    return backbone
+
+
+def check_identity(head: Head, path: Path, identity: Mapping[str, str], what: str) -> None:
+    """Refuse features that are not of the kind a head was trained on, both kinds named."""
+    trained_on = head.metadata["identity"]
+    if {key: identity[key] for key in IDENTITY_KEYS} != trained_on:
+        raise ValueError(
+            f"{path} was trained on {describe_identity(trained_on)}, but {what} {describe_identity(identity)}; "
+            "use features of the head's kind or another head"
+        )
+
+
+def parse_extractor(text: str, feature_dim: int) -> tuple[dict[str, str], str]:
+    """Read `BACKBONE:RECIPE:WEIGHTS`: what a user says made features that came without a manifest.
+
+    Returns:
+        The identity, and the weights' origin as manifests record it.
+
+    Raises:
+        ValueError: not three parts, an unknown part, or a backbone of another feature width.
+    """
+    from pipeline.extraction import weights_origin
+
+    parts = text.split(":", 2)
+    if len(parts) != 3 or not all(parts):
+        raise ValueError(f"--extractor {text!r} is not BACKBONE:RECIPE:WEIGHTS; WEIGHTS is a file or `published`")
+    name, recipe, weights = parts
+    backbone = load_backbone(name, recipe=recipe, weights=None if weights == "published" else weights, device="cpu")
+    if backbone.feature_dim != feature_dim:
+        raise ValueError(
+            f"--extractor {text!r}: {name} makes features of width {backbone.feature_dim}, these have {feature_dim}"
+        )
+    return backbone.identity, weights_origin(None if weights == "published" else weights)
+
+
+def generated_remark(metadata: Mapping[str, Any]) -> list[str]:
+    """Return the warning that every output of a head trained on generated routines carries."""
+    if not metadata["generated"]:
+        return []
+    return ["this head was trained on generated routines: its scores mean nothing for real ones"]

@@ -1,0 +1,65 @@
+"""Pictures of results, as PNG bytes: predicted against true scores, and a routine on its targets' grades."""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+INK, PALE, MARK = "#1b3a4b", "#c9d6df", "#c8553d"  # told apart in print and by the colour-blind
+
+
+def png(figure: Figure) -> bytes:
+    """Return a figure as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    return buffer.getvalue()
+
+
+def plot_predictions(predictions: Sequence[Mapping[str, Any]], results: Mapping[str, Any]) -> bytes:
+    """Plot predicted against true scores, a panel a target.
+
+    Args:
+        predictions: entries with `target`, `true` and `predicted`, all actions together.
+        results: their `targets` figures by target, for the panels' titles.
+    """
+    targets = list(dict.fromkeys(entry["target"] for entry in predictions))
+    columns = min(3, len(targets))
+    rows = math.ceil(len(targets) / columns)
+    figure = Figure(figsize=(4.2 * columns, 4.2 * rows), layout="constrained")
+    for place, target in enumerate(targets, start=1):
+        axes = figure.add_subplot(rows, columns, place)
+        true = [entry["true"] for entry in predictions if entry["target"] == target]
+        predicted = [entry["predicted"] for entry in predictions if entry["target"] == target]
+        low, high = min(*true, *predicted), max(*true, *predicted)
+        axes.plot([low, high], [low, high], color=PALE, linewidth=2, zorder=0)
+        axes.scatter(true, predicted, s=16, color=INK, alpha=0.7, linewidths=0)
+        found = results[target]
+        axes.set(title=f"{target}: SRCC {found['srcc']:.3f}, n = {found['n']}", xlabel="true (points)")
+        axes.set_ylabel("predicted (points)")
+        axes.set_aspect("equal", adjustable="datalim")
+    return png(figure)
+
+
+def plot_score(targets: Mapping[str, Any]) -> bytes:
+    """Plot a routine's verdict: each target's grades along its axis, shaded by probability, the score marked.
+
+    Args:
+        targets: `TargetScore` by target name.
+    """
+    figure = Figure(figsize=(8, 0.5 + 1.15 * len(targets)), layout="constrained")
+    for place, (target, said) in enumerate(targets.items(), start=1):
+        axes = figure.add_subplot(len(targets), 1, place)
+        edges = said.coarse.edges
+        for grade, probability in enumerate(said.coarse.probabilities, start=1):
+            low, high = edges[grade - 1], edges[grade]
+            axes.axvspan(low, high, color=INK, alpha=0.08 + 0.62 * probability, linewidth=0)
+            axes.axvline(low, color="white", linewidth=2)
+            axes.text((low + high) / 2, 1.08, f"{grade}: {probability:.0%}", ha="center", va="bottom", fontsize=8)
+        axes.axvline(said.score, color=MARK, linewidth=3)
+        axes.set(xlim=(edges[0], edges[-1]), ylim=(0, 1), yticks=[])
+        axes.set_ylabel(target, rotation=0, ha="right", va="center", fontsize=9)
+        for side in ("top", "right", "left"):
+            axes.spines[side].set_visible(False)
+    return png(figure)

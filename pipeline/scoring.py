@@ -1,0 +1,208 @@
+"""score-video: a routine's video in; its coarse grade, fine grade and final score out."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.feature_store import find_store, load_features
+from extractors.extract import extract
+from models.checkpoint import Head
+from pipeline.console import out, progress, say
+from pipeline.heads import check_identity, extractor_of, generated_remark, open_head
+from pipeline.training import predict
+
+
+@dataclass(frozen=True)
+class CoarseGrade:
+    """The grade of a routine, as a judge would first place it."""
+
+    grade: int
+    """Counted from 1, the lowest."""
+    of: int
+    span: tuple[float, float]
+    """The scores that fall in this grade, in points."""
+    probabilities: list[float]
+    """Of each grade, lowest first."""
+    edges: list[float]
+    """Where the grades meet, in points: one more than there are grades."""
+
+
+@dataclass(frozen=True)
+class FineGrade:
+    """The variation within the coarse grade."""
+
+    subgrade: int
+    """Counted from 1, the lowest within the coarse grade."""
+    of: int
+    points: float
+    """The score this sub-grade stands for."""
+
+
+@dataclass(frozen=True)
+class TargetScore:
+    """One target's verdict."""
+
+    coarse: CoarseGrade
+    fine: FineGrade
+    score: float
+    """In points, coupled from all coarse and fine probabilities."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """The verdict on one routine."""
+
+    video: str
+    head: str
+    action: str | None
+    targets: dict[str, TargetScore]
+    extractor: dict[str, str] | None
+    """The features' identity; None where nobody knows it."""
+    clips: int
+    clip_times: list[tuple[float, float]]
+    """Start and end of each clip in seconds; empty for a `.npy`."""
+    warnings: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the score as the JSON object that `--json` prints."""
+        return {"format": 1, **asdict(self)}
+
+
+def score_video(
+    video: str | Path,
+    head: str | Path | None = None,
+    *,
+    action: str | None = None,
+    weights: str | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    decoder: str = "auto",
+) -> Score:
+    """Score a routine with the extractor that the head was trained with.
+
+    Args:
+        video: a video, or a `.npy` of clip features of the head's kind.
+        head: a head file; None for the default head.
+        action: the apparatus or event, where the head knows several; None to read it off the file's name.
+        weights: where the head's backbone weights lie now, if they were a file that has moved.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        precision: "auto", "fp32", "bf16" or "fp16".
+        decoder: "auto", "decord" or "pyav".
+
+    Raises:
+        VideoError: the video cannot be scored.
+        ValueError: bad arguments, no head, or features of another kind than the head's.
+    """
+    path = Path(video)
+    if not path.exists():
+        raise ValueError(f"{path} does not exist; name a video or a .npy of clip features")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name one video (extract-features takes folders)")
+    trained, head_path = open_head(head)
+    warnings = generated_remark(trained.metadata)
+    action, remark = _choose_action(path, action, trained.metadata["actions"])
+    warnings += remark
+
+    clip_times: list[tuple[float, float]] = []
+    if path.suffix == ".npy":
+        features, remark = _cached_features(path, trained, head_path)
+        warnings += remark
+    else:
+        backbone = extractor_of(trained, head_path, weights=weights, device=device, precision=precision)
+        if backbone.weights_sha256 == "random":
+            warnings.append("the backbone's weights are RANDOM: this score means nothing")
+        with progress("s of video") as bar:
+            task = bar.add_task(f"scoring {path.name}", total=None)
+
+            def show(seconds_done: float, seconds_total: float | None) -> None:
+                bar.update(task, completed=seconds_done, total=seconds_total)
+
+            extraction = extract(path, backbone, decoder=decoder, on_progress=show)
+        features = extraction.features
+        clip_times = [(round(float(start), 3), round(float(end), 3)) for start, end in extraction.clip_times]
+        warnings += extraction.record["warnings"]
+    return Score(
+        video=str(path),
+        head=str(head_path),
+        action=action,
+        targets=_verdicts(trained, features, action),
+        extractor=trained.metadata["identity"],
+        clips=len(features),
+        clip_times=clip_times,
+        warnings=warnings,
+    )
+
+
+def _choose_action(path: Path, action: str | None, known: list[str]) -> tuple[str | None, list[str]]:
+    """Return the routine's action, and a remark where it was assumed."""
+    if not known:
+        if action is not None:
+            raise ValueError(f"this head knows no actions, so --action {action} says nothing; leave it out")
+        return None, []
+    if action is not None:
+        found = next((name for name in known if name.lower() == action.lower()), None)
+        if found is None:
+            raise ValueError(f"unknown action {action!r}; this head knows {', '.join(known)}")
+        return found, []
+    if len(known) == 1:
+        return known[0], []
+    named = [name for name in known if name.lower() in path.stem.lower()]
+    if len(named) != 1:
+        raise ValueError(f"which action does {path.name} show? name it with --action: {', '.join(known)}")
+    return named[0], [f"assumed --action {named[0]}, because the file's name says so"]
+
+
+def _cached_features(path: Path, head: Head, head_path: Path) -> tuple[np.ndarray, list[str]]:
+    features = load_features(path)
+    store = find_store(path)
+    remark = []
+    if store is None or store.identity is None or head.metadata["identity"] is None:
+        remark = [f"what made {path.name} is not on record; only its width was checked"]
+    else:
+        check_identity(head, head_path, store.identity, f"{path} holds")
+    width = head.network.config.feature_dim
+    if features.shape[1] != width:
+        raise ValueError(f"{path} has features of width {features.shape[1]}; {head_path} was trained on width {width}")
+    return features, remark
+
+
+def _verdicts(head: Head, features: np.ndarray, action: str | None) -> dict[str, TargetScore]:
+    known = head.metadata["actions"]
+    actions = np.array([known.index(action)]) if action is not None and len(known) > 1 else None
+    verdicts = {}
+    for target, said in predict(head.network, [features], actions).items():
+        grade = int(said.grade[0])
+        edges = [round(float(edge), 4) for edge in said.edges[0]]
+        verdicts[target] = TargetScore(
+            CoarseGrade(
+                grade=grade,
+                of=len(edges) - 1,
+                span=(edges[grade - 1], edges[grade]),
+                probabilities=[round(float(p), 4) for p in said.probabilities[0]],
+                edges=edges,
+            ),
+            FineGrade(
+                subgrade=int(said.subgrade[0]),
+                of=head.network.config.num_subgrades,
+                points=round(float(said.points[0]), 4),
+            ),
+            score=round(float(said.score[0]), 4),
+        )
+    return verdicts
+
+
+def print_score(score: Score) -> None:
+    """Print a verdict for people: a line a target on stdout, remarks on stderr."""
+    for warning in score.warnings:
+        say(f"warning: {warning}")
+    out.print(score.video + (f" ({score.action})" if score.action else ""), markup=False)
+    width = max(map(len, score.targets))
+    for target, said in score.targets.items():
+        low, high = said.coarse.span
+        out.print(
+            f"  {target:<{width}}  {said.score:6.2f} points   coarse grade {said.coarse.grade} of {said.coarse.of} "
+            f"({low:.2f} to {high:.2f})   fine grade {said.fine.subgrade} of {said.fine.of} ({said.fine.points:.2f})",
+            markup=False,
+        )

@@ -1,0 +1,64 @@
+"""Which videos a command means and what they are called."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pipeline.sources import find_videos
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_folder_is_searched_recursively_and_others_are_counted(tmp_path: Path) -> None:
+    touch(tmp_path / "a/x.mp4", tmp_path / "b/deep/y.MKV", tmp_path / "z.avi", tmp_path / "notes.txt")
+    sources = find_videos(tmp_path)
+    assert list(sources.paths) == ["a/x", "b/deep/y", "z"]
+    assert sources.num_others == 1
+
+
+def test_named_file_is_tried_whatever_its_suffix(tmp_path: Path) -> None:
+    touch(tmp_path / "routine.dat")
+    assert find_videos(tmp_path / "routine.dat").paths == {"routine": tmp_path / "routine.dat"}
+
+
+def test_list_keeps_subfolders_and_takes_paths_from_elsewhere(tmp_path: Path) -> None:
+    touch(tmp_path / "lists/a/x.mp4", tmp_path / "elsewhere/y.mp4")
+    listing = tmp_path / "lists/all.txt"
+    listing.write_text(f"a/x.mp4\n\n{tmp_path / 'elsewhere/y.mp4'}\n../elsewhere/y.mp4\n", encoding="utf-8-sig")
+    with pytest.raises(ValueError, match=r"both become y.npy"):
+        find_videos(listing)
+    listing.write_text(f"a/x.mp4\na/x.mp4\n{tmp_path / 'elsewhere/y.mp4'}\n")
+    assert list(find_videos(listing).paths) == ["a/x", "y"]
+
+
+def test_two_sources_of_one_name_are_both_named(tmp_path: Path) -> None:
+    touch(tmp_path / "a/x.mkv", tmp_path / "a/x.mp4")
+    with pytest.raises(ValueError, match=r"x\.mkv and .*x\.mp4 would both become a/x\.npy"):
+        find_videos(tmp_path)
+
+
+def test_odd_names_and_link_loops(tmp_path: Path) -> None:
+    odd = ["-x.mp4", "two words.mp4", "línea\n2.mp4", "v1.2.mp4", "x" * 200 + ".mp4"]
+    touch(*(tmp_path / "videos" / name for name in odd))
+    os.symlink(tmp_path / "videos", tmp_path / "videos/loop")
+    assert set(find_videos(tmp_path / "videos").paths) == {name.removesuffix(".mp4") for name in odd}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda root: root / "gone", "does not exist"),
+        (lambda root: (root / "empty").mkdir() or root / "empty", "holds no video"),
+        (lambda root: (root / "l.txt").write_text("\n") and root / "l.txt", "lists no video"),
+        (lambda root: (root / "l.txt").write_text("x.mp4") and root / "l.txt", "x.mp4, which does not exist"),
+        (lambda root: (root / "l.txt").write_bytes(b"\xff\xfe\xfa") and root / "l.txt", "not a text file"),
+    ],
+)
+def test_bad_arguments(tmp_path: Path, make, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        find_videos(make(tmp_path))
