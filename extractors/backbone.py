@@ -103,11 +103,11 @@ def load_backbone(
         network, sha256 = i3d.from_checkpoint(published(I3D_KINETICS400)), I3D_KINETICS400.sha256
     else:
         network, sha256 = i3d.from_checkpoint(weights), file_sha256(weights)
-    stored = PRECISIONS[precision] if torch_device.type == "cpu" else torch.float32
+    network.to(torch_device, PRECISIONS[precision] if torch_device.type == "cpu" else torch.float32)
     return Backbone(
         name=name,
         recipe=chosen_recipe,
-        network=network.to(torch_device, stored, memory_format=torch.channels_last_3d),
+        network=network.to(memory_format=torch.channels_last_3d),
         feature_dim=i3d.FEATURE_DIM,
         weights_sha256=sha256,
         device=str(torch_device),

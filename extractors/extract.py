@@ -6,12 +6,13 @@ thread runs the backbone on them. Only the features are kept.
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from queue import Empty, Full, Queue
-from typing import Any
+from queue import Full, Queue
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,7 +20,10 @@ from torch import Tensor
 
 from extractors.backbone import Backbone
 from extractors.clips import Selection, select
+from extractors.recipes import Recipe
 from extractors.video import UnfaithfulError, VideoError, VideoFacts, choose_decoder, probe, read_frames
+
+T = TypeVar("T")
 
 CLIPS_AHEAD = 2
 """Clips that may wait for the backbone."""
@@ -61,4 +65,133 @@ def extract(
     Raises:
         VideoError: The video cannot be used; the message says why.
     """
-    ...
+    started = time.perf_counter()
+    facts = probe(path)
+    name, reason = choose_decoder(facts, decoder)
+    try:
+        extraction = _extract(facts, name, backbone, batch_clips, classify, on_progress)
+    except UnfaithfulError as error:
+        if decoder == "decord":
+            raise
+        facts, name, reason = probe(path, by_decoding=True), "pyav", f"the first reading failed: {error}"
+        extraction = _extract(facts, name, backbone, batch_clips, classify, on_progress)
+    extraction.record["stage_seconds"]["wall"] = round(time.perf_counter() - started, 3)
+    return replace(extraction, record={"decoder": name, "decoder_reason": reason} | extraction.record)
+
+
+def _extract(
+    facts: VideoFacts,
+    decoder: str,
+    backbone: Backbone,
+    batch_clips: int | None,
+    classify: bool,
+    on_progress: Callable[[float, float], None] | None,
+) -> Extraction:
+    recipe = backbone.recipe
+    if facts.damage:
+        raise VideoError(facts.damage)
+    selection = select(facts.times, recipe.fps, recipe.clip_frames)
+    if len(selection.frames) == 0:
+        raise VideoError(
+            f"{facts.path} is too short: it lasts {facts.duration_s:.2f} s, and one clip of the recipe {recipe.name} "
+            f"takes {recipe.clip_s:.2f} s ({recipe.clip_frames} frames at {recipe.fps:g} a second)."
+        )
+    seconds = {"read": 0.0, "backbone": 0.0}
+    features, probabilities = [], []
+    clips = _timed(_read_clips(facts, decoder, selection, recipe), seconds, "read")
+    with closing(in_background(clips, ahead=CLIPS_AHEAD)) as ready:
+        while batch := list(islice(ready, batch_clips or (8 if backbone.device.startswith("cuda") else 1))):
+            before = time.perf_counter()
+            batch_features, batch_probabilities = backbone.features_and_classes(torch.stack(batch))
+            seconds["backbone"] += time.perf_counter() - before
+            features.append(batch_features)
+            probabilities.append(batch_probabilities)
+            if on_progress:
+                done = sum(len(f) for f in features)
+                on_progress(float(selection.clip_times[done - 1, 1]), facts.duration_s)
+    return Extraction(
+        features=np.concatenate(features),
+        clip_times=selection.clip_times,
+        probabilities=np.concatenate(probabilities) if classify else None,
+        record={
+            "container": facts.to_json(),
+            "frames_decoded": len(facts.times),
+            "clips": len(selection.frames),
+            "duration_s": round(facts.duration_s, 3),
+            "stage_seconds": {stage: round(value, 3) for stage, value in seconds.items()},
+            "warnings": _warnings(facts, selection, recipe),
+        },
+    )
+
+
+def _read_clips(facts: VideoFacts, decoder: str, selection: Selection, recipe: Recipe) -> Iterator[Tensor]:
+    """The clips of a video one after the other, (F, H, W, 3) uint8."""
+    wanted, times_shown = np.unique(selection.frames, return_counts=True)
+    clip: list[Tensor] = []
+    for (_, frame), count in zip(read_frames(facts, decoder, wanted=wanted), times_shown, strict=True):
+        image = recipe.apply(frame)
+        for _ in range(count):
+            clip.append(image)
+            if len(clip) == recipe.clip_frames:
+                yield torch.stack(clip)
+                clip = []
+
+
+def _warnings(facts: VideoFacts, selection: Selection, recipe: Recipe) -> list[str]:
+    warnings = []
+    if selection.num_repeated:
+        warnings.append(
+            f"the video is slower than the recipe's {recipe.fps:g} frames a second: {selection.num_repeated} of "
+            f"{selection.frames.size} frames repeat the one before"
+        )
+    if recipe.pads(facts.height, facts.width):
+        warnings.append(f"the frame is narrower than the crop of {recipe.name}: black is added at its sides")
+    if not facts.has_timestamps:
+        warnings.append(f"the file has no timestamps: {facts.rate:g} frames a second are taken for granted")
+    return warnings
+
+
+def _timed(items: Iterator[T], seconds: dict[str, float], stage: str) -> Iterator[T]:
+    """The same items; the time it takes to make them is added to a stage's."""
+    while True:
+        before = time.perf_counter()
+        item = next(items, None)
+        seconds[stage] += time.perf_counter() - before
+        if item is None:
+            return
+        yield item
+
+
+def in_background(items: Iterator[T], ahead: int) -> Generator[T, None, None]:
+    """The same items, made in a thread that runs at most `ahead` items before the consumer.
+
+    What the thread raises is raised here; closing this iterator stops the thread.
+    """
+    queue: Queue[T | BaseException | None] = Queue(ahead)
+    stopped = threading.Event()
+
+    def put(item: T | BaseException | None) -> None:
+        while not stopped.is_set():
+            with suppress(Full):
+                return queue.put(item, timeout=0.05)
+
+    def work() -> None:
+        try:
+            for item in items:
+                put(item)
+                if stopped.is_set():
+                    return
+            put(None)
+        except BaseException as error:
+            put(error)
+
+    thread = threading.Thread(target=work, name="read-clips", daemon=True)
+    thread.start()
+    try:
+        while (item := queue.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stopped.set()
+        thread.join()
