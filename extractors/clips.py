@@ -2,8 +2,8 @@
 
 The rule. Time starts at the first frame, and the recipe's rate lays ticks over it: tick k is at k / fps. Every frame
 belongs to the tick nearest to it (the earlier one where two are equally near). A tick shows the nearest of its
-frames; a tick without frames shows what the tick before it showed, as a player would. The last tick is the one that
-the last frame belongs to.
+frames; a tick without frames shows the last frame before it, as a player would. The last tick is the one that the last
+frame belongs to.
 
 It follows that frames stay in order; that a frame is shown twice only where the next one comes more than one tick
 later, that is where the source is slower than the recipe; and that a source of the recipe's own rate is taken frame by
@@ -40,11 +40,11 @@ def frame_of_tick(times: np.ndarray, fps: float) -> np.ndarray:
     position = (times - times[0]) * fps  # in ticks
     tick = np.ceil(position - 0.5).astype(np.int64)  # (N,) the tick each frame belongs to
     ticks = np.arange(tick[-1] + 1)
+    first = np.searchsorted(tick, ticks, side="left")  # (number of ticks,) the first frame of a tick that has some
     latest = np.searchsorted(tick, ticks, side="right") - 1  # the last frame of this tick or of those before
-    shown_tick = tick[latest]
-    first = np.searchsorted(tick, shown_tick, side="left")
     halfway = (position[1:] + position[:-1]) / 2
-    return np.clip(np.searchsorted(halfway, shown_tick, side="right"), first, latest)
+    nearest = np.clip(np.searchsorted(halfway, ticks, side="right"), first, latest)
+    return np.where(tick[latest] == ticks, nearest, latest)
 
 
 def select(times: np.ndarray, fps: float, clip_frames: int) -> Selection:

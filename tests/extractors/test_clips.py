@@ -1,0 +1,96 @@
+"""The rule of `extractors.clips`, for any timestamps and any rate."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extractors.clips import frame_of_tick, select
+
+gaps = st.lists(st.floats(0.0, 0.3), max_size=300)
+rates = st.floats(1, 60)
+
+
+def at_rate(rate: float, num_frames: int, start: float = 0.0) -> np.ndarray:
+    return start + np.arange(num_frames) / rate
+
+
+@given(gaps, rates, st.floats(-10, 1e5))
+def test_order_is_kept_and_frames_repeat_only_where_the_source_is_slower(
+    gaps: list[float], fps: float, start: float
+) -> None:
+    times = start + np.concatenate([[0.0], np.cumsum(gaps)])
+    shown = frame_of_tick(times, fps)
+
+    assert (np.diff(shown) >= 0).all()
+    assert shown[0] >= 0
+    assert shown[-1] <= len(times) - 1
+    assert len(shown) == np.ceil((times[-1] - times[0]) * fps - 0.5).clip(0) + 1
+    repeated = shown[1:][np.diff(shown) == 0]
+    assert (times[repeated + 1] - times[repeated] > (1 - 1e-6) / fps).all()
+
+
+@given(gaps, rates)
+def test_a_tick_shows_its_nearest_frame_or_else_the_last_one_before_it(gaps: list[float], fps: float) -> None:
+    times = np.concatenate([[0.0], np.cumsum(gaps)])
+    shown = frame_of_tick(times, fps)
+    position = (times - times[0]) * fps
+    for tick, frame in enumerate(shown):
+        own = np.flatnonzero(np.ceil(position - 0.5) == tick)
+        if len(own):
+            assert frame in own
+            assert abs(position[frame] - tick) <= np.abs(position[own] - tick).min() + 1e-9
+        else:
+            assert frame == np.flatnonzero(position < tick).max()
+
+
+@given(st.floats(1, 120), st.integers(1, 500), st.floats(0, 1e4), st.randoms(use_true_random=False))
+def test_a_source_of_the_recipes_rate_is_taken_frame_by_frame(rate, num_frames, start, random) -> None:
+    exact = at_rate(rate, num_frames, start)
+    jittered = np.sort(exact + [random.uniform(-0.24, 0.24) / rate for _ in range(num_frames)])
+    for times in (exact, jittered):
+        assert frame_of_tick(times, rate).tolist() == list(range(num_frames))
+
+
+@pytest.mark.parametrize("rate", [25, 24, 30, 30000 / 1001, 50, 60000 / 1001])
+def test_times_rounded_to_milliseconds_change_nothing(rate: float) -> None:
+    exact = at_rate(rate, 3000)
+    assert frame_of_tick(exact.round(3), rate).tolist() == list(range(3000))
+
+
+@pytest.mark.parametrize(
+    ("rate", "expected"),
+    [
+        (50, [0, 2, 4, 6, 8, 10, 12]),
+        (12.5, [0, 0, 1, 1, 2, 2, 3]),
+        (100, [0, 4, 8, 12, 16, 20, 24]),
+        (37.5, [0, 2, 3, 5, 6, 8, 9]),  # of two frames equally near, the later one
+    ],
+)
+def test_other_rates_at_25(rate: float, expected: list[int]) -> None:
+    assert frame_of_tick(at_rate(rate, 100), 25)[:7].tolist() == expected
+
+
+def test_faster_sources_lose_and_slower_ones_repeat_one_frame_in_so_many() -> None:
+    shown = frame_of_tick(at_rate(30000 / 1001, 3000), 25)
+    assert len(np.unique(shown)) == len(shown) == 2503  # the last frame is at tick 2501.7
+    shown = frame_of_tick(at_rate(24, 2400), 25)
+    assert (len(shown), len(np.unique(shown))) == (2500, 2400)
+
+
+def test_a_gap_shows_the_frame_before_it() -> None:
+    assert frame_of_tick(np.array([0, 0.04, 0.2, 0.24]), 25).tolist() == [0, 1, 1, 1, 1, 2, 3]
+    assert frame_of_tick(np.array([0, 0.04, 0.05, 0.2]), 25).tolist() == [0, 1, 2, 2, 2, 3]
+
+
+@given(st.integers(1, 2000), st.integers(1, 64), st.floats(0, 100))
+def test_clips_are_whole_consecutive_and_centred(num_frames: int, clip_frames: int, start: float) -> None:
+    selection = select(at_rate(25, num_frames, start), 25, clip_frames)
+    num_clips, remainder = divmod(num_frames, clip_frames)
+    head = remainder // 2
+    assert selection.frames.shape == (num_clips, clip_frames)
+    assert selection.frames.ravel().tolist() == list(range(head, head + num_clips * clip_frames))
+    assert selection.clip_times.shape == (num_clips, 2)
+    np.testing.assert_allclose(selection.clip_times[:, 0], (head + clip_frames * np.arange(num_clips)) / 25)
+    np.testing.assert_allclose(np.diff(selection.clip_times, axis=1), clip_frames / 25)
+    assert selection.num_repeated == 0
