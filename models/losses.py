@@ -1,0 +1,77 @@
+"""The four losses of CoFInAl (section 3.5): coarse, fine, final score and prototypes.
+
+Shape legend: B batch, M targets, G grades, K sub-grades, D model width.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.cofinal import Output
+from models.coupling import decouple
+
+
+def losses(
+    output: Output, truth: Tensor, edges: Tensor, scale: Tensor, *, softness: float, margin: float
+) -> dict[str, Tensor]:
+    """All four losses, each a mean over the known scores of a batch.
+
+    Args:
+        output: of the network.
+        truth: true scores (B, M) in points, NaN where unknown: there only the prototypes learn.
+        edges: grade edges (M, G+1) in points.
+        scale: spread of each target's training scores (M,) in points.
+        softness: a judge's error in units of `scale`: how far coarse targets reach into neighbouring grades.
+        margin: of the prototype loss.
+
+    Returns:
+        Scalars by name: coarse, fine, final, prototypes.
+    """
+    known = ~truth.isnan()  # (B, M)
+    truth = torch.where(known, truth, edges[:, 0])
+    coarse, fine = decouple(truth, edges, output.subgrade_logits.shape[-1], softness=softness * scale)
+    each = {
+        "coarse": coarse_loss(output.grade_logits, coarse),
+        "fine": fine_loss(output.subgrade_logits, fine, coarse),
+        "final": final_loss(output.score, truth, scale),
+    }
+    means = {name: (loss * known).sum() / known.sum().clamp(min=1) for name, loss in each.items()}
+    return means | {"prototypes": prototype_loss(output.embeddings.flatten(1, 2), margin=margin)}
+
+
+def coarse_loss(grade_logits: Tensor, coarse: Tensor) -> Tensor:
+    """Cross-entropy (...,) of grade logits (..., G) against soft coarse targets (..., G)."""
+    return -(coarse * grade_logits.log_softmax(-1)).sum(-1)
+
+
+def fine_loss(subgrade_logits: Tensor, fine: Tensor, coarse: Tensor) -> Tensor:
+    """Cross-entropy (...,) of sub-grade logits (..., G, K) against fine targets (..., G, K).
+
+    Grades count by their coarse target (..., G): each answers for the scores that are, or might be, its own.
+    """
+    return (coarse * -(fine * subgrade_logits.log_softmax(-1)).sum(-1)).sum(-1)
+
+
+def final_loss(score: Tensor, truth: Tensor, scale: Tensor) -> Tensor:
+    """Squared error (...,) of coupled scores (...,) in units of `scale`."""
+    return ((score - truth) / scale).square()
+
+
+def prototype_loss(embeddings: Tensor, *, margin: float) -> Tensor:
+    """Batch-hard triplet loss on cosine distance: embeddings of one grade lie closer than those of another.
+
+    Args:
+        embeddings: (B, G, D), grade g of every routine in the same column.
+        margin: least difference between the nearest foreign and the farthest own embedding.
+
+    Returns:
+        Scalar.
+    """
+    batch, grades, _ = embeddings.shape
+    x = F.normalize(embeddings, dim=-1).flatten(0, 1)  # (B*G, D)
+    distance = 1 - x @ x.T
+    label = torch.arange(grades, device=x.device).repeat(batch)
+    same = label[:, None] == label
+    farthest_own = distance.masked_fill(~same, -1).amax(1)
+    nearest_foreign = distance.masked_fill(same, 3).amin(1)
+    return F.relu(farthest_own - nearest_foreign + margin).mean()

@@ -1,0 +1,121 @@
+"""The head as a whole: shapes, masks, positions, and independence of whatever else is in the batch."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from models.cofinal import CoFInAl, CoFInAlConfig, Output
+
+CONFIG = CoFInAlConfig(
+    feature_dim=12, targets=("TES", "PCS"), ranges=((0, 45), (0, 40)), num_actions=3, width=16, num_components=12
+)
+
+
+@pytest.fixture(scope="module")
+def network() -> CoFInAl:
+    torch.manual_seed(0)
+    network = CoFInAl(CONFIG).eval()
+    with torch.no_grad():  # as if trained: zero-initialised parts would hide what they do
+        for parameter in network.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    return network
+
+
+def batch(*routines: Tensor) -> tuple[Tensor, Tensor]:
+    """Padded with huge values, so that a leak of padding shows."""
+    lengths = torch.tensor([len(x) for x in routines])
+    features = torch.nn.utils.rnn.pad_sequence(list(routines), batch_first=True, padding_value=1e4)
+    return features, torch.arange(features.shape[1]) < lengths[:, None]
+
+
+def routine(num_clips: int, seed: int) -> Tensor:
+    return torch.randn(num_clips, 12, generator=torch.Generator().manual_seed(seed))
+
+
+def assert_same(first: Output, second: Output, row: int) -> None:
+    for name in ("score", "grade_logits", "subgrade_logits", "embeddings"):
+        torch.testing.assert_close(getattr(first, name)[0], getattr(second, name)[row], atol=1e-4, rtol=1e-4)
+
+
+def test_shapes_and_ranges(network: CoFInAl) -> None:
+    features, mask = batch(routine(5, 0), routine(9, 1))
+    output = network(features, mask, torch.tensor([0, 2]))
+    assert output.score.shape == (2, 2)
+    assert output.grade_logits.shape == (2, 2, 4)
+    assert output.subgrade_logits.shape == (2, 2, 4, CONFIG.num_subgrades)
+    assert output.embeddings.shape == (2, 2, 4, 16)
+    low, high = torch.tensor(CONFIG.ranges).T
+    assert ((low <= output.score) & (output.score <= high)).all()
+    torch.testing.assert_close(output.attention.sum(-1), torch.ones(2, 2, 4))
+    assert (output.attention[0, :, :, 5:] == 0).all()
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=5), st.integers(1, 60), st.integers(0, 4))
+def test_a_routine_does_not_depend_on_its_batch(network: CoFInAl, others: list[int], own: int, row: int) -> None:
+    row = min(row, len(others))
+    routines = [routine(length, i) for i, length in enumerate(others)]
+    routines.insert(row, routine(own, 99))
+    actions = torch.arange(len(routines)) % 3
+    together = network(*batch(*routines), actions)
+    alone = network(*batch(routines[row]), actions[row : row + 1])
+    assert_same(alone, together, row)
+
+
+@pytest.mark.parametrize("num_clips", [1, 2, 2000])
+def test_any_number_of_clips(network: CoFInAl, num_clips: int) -> None:
+    own = routine(num_clips, 3)
+    alone = network(*batch(own), torch.tensor([1]))
+    together = network(*batch(routine(2000, 4), own), torch.tensor([0, 1]))
+    assert torch.isfinite(alone.score).all()
+    assert_same(alone, together, 1)
+
+
+def test_the_order_of_clips_matters(network: CoFInAl) -> None:
+    own = routine(20, 5)
+    forward = network(*batch(own), torch.tensor([1])).score
+    backward = network(*batch(own.flip(0)), torch.tensor([1])).score
+    assert ((forward - backward).abs() > 1e-3).all()
+
+
+def test_the_action_matters_and_must_be_said(network: CoFInAl) -> None:
+    features, mask = batch(routine(20, 5))
+    scores = [network(features, mask, torch.tensor([action])).score for action in range(3)]
+    assert ((scores[0] - scores[1]).abs() > 1e-3).all()
+    with pytest.raises(ValueError, match="which one"):
+        network(features, mask)
+
+
+def test_score_comes_from_coarse_and_fine_alone(network: CoFInAl) -> None:
+    output = network(*batch(routine(20, 5)), torch.tensor([1]))
+    low, spans = network.edges[:, :-1], network.edges.diff()
+    position = output.subgrade_logits.softmax(-1) @ torch.linspace(0, 1, CONFIG.num_subgrades)
+    torch.testing.assert_close(output.score, (output.grade_logits.softmax(-1) * (low + spans * position)).sum(-1))
+
+
+def test_all_that_is_not_learnt_is_in_the_state_dict(network: CoFInAl) -> None:
+    other = CoFInAl(CONFIG)
+    other.load_state_dict(network.state_dict())
+    fitted = {"edges", "scale", "feature_mean", "feature_basis", "scoring.etf"}
+    assert fitted <= set(other.state_dict())
+    own = *batch(routine(7, 0)), torch.tensor([0])
+    assert torch.equal(other.eval()(*own).score, network(*own).score)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"targets": ()}, "distinct targets"),
+        ({"targets": ("TES", "TES")}, "distinct targets"),
+        ({"ranges": ((0, 45),)}, "distinct targets"),
+        ({"ranges": ((0, 45), (40, 40))}, "'PCS' must grow"),
+        ({"num_subgrades": 1}, "2 sub-grades"),
+        ({"width": 18, "num_heads": 4}, "divisible by 4"),
+    ],
+)
+def test_impossible_configurations_are_refused(change: dict, message: str) -> None:
+    values = {"feature_dim": 12, "targets": ("TES", "PCS"), "ranges": ((0, 45), (0, 40))}
+    with pytest.raises(ValueError, match=message):
+        CoFInAlConfig(**(values | change))

@@ -1,0 +1,188 @@
+"""Training learns, repeats by its seed, keeps test routines out, and beats ridge on real features."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.cofinal import CoFInAlConfig
+from pipeline.evaluation import srcc
+from pipeline.training import EpochProgress, TrainingRecipe, cross_validate, fit, fold_rows, predict
+
+CONFIG = CoFInAlConfig(
+    feature_dim=8,
+    targets=("A", "B"),
+    ranges=((0, 20), (0, 20)),
+    num_actions=2,
+    width=32,
+    dropout=0.1,
+    feature_dropout=0.0,
+)
+SHORT = TrainingRecipe(steps=60, batch_size=8)
+
+
+def routines(num: int, seed: int = 0) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    """A is how strongly one feature shows over the routine, B how strongly another has grown by its end."""
+    rng = np.random.default_rng(seed)
+    scores = rng.uniform(2, 18, (num, 2))
+    features = []
+    for a, b in scores:
+        clips = rng.normal(size=(rng.integers(3, 12), 8)) * 0.3
+        clips[:, 0] += a / 5
+        clips[:, 1] += b / 5 * np.linspace(-1, 1, len(clips))
+        features.append(clips.astype(np.float32))
+    return features, scores, rng.integers(0, 2, num)
+
+
+def test_it_learns_and_grades_agree_with_scores() -> None:
+    features, scores, actions = routines(80)
+    seen: list[EpochProgress] = []
+    network = fit(features, scores, actions, config=CONFIG, recipe=replace(SHORT, steps=400), on_progress=seen.append)
+    assert not network.training
+    assert [progress.epoch for progress in seen] == list(range(1, seen[0].epochs + 1))
+    assert set(seen[0].losses) == {"coarse", "fine", "final", "prototypes", "total"}
+    for name in ("coarse", "fine", "final", "total"):
+        assert seen[-1].losses[name] < seen[0].losses[name], name
+
+    new_features, truth, new_actions = routines(60, seed=1)
+    predicted = predict(network, new_features, new_actions)
+    assert srcc(truth[:, 0], predicted["A"].score) > 0.9
+    assert srcc(truth[:, 1], predicted["B"].score) > 0.7
+    for target in predicted.values():
+        rows = np.arange(60)
+        assert (target.grade == target.probabilities.argmax(1) + 1).all()
+        assert (target.edges[rows, target.grade - 1] <= target.points).all()
+        assert (target.points <= target.edges[rows, target.grade]).all()
+        assert set(target.subgrade) <= set(range(1, CONFIG.num_subgrades + 1))
+        assert srcc(target.points, target.score) > 0.9
+
+
+def test_prototypes_of_different_routines_come_together_by_grade() -> None:
+    features, scores, actions = routines(40)
+    seen: list[EpochProgress] = []
+    recipe = replace(SHORT, steps=200, coarse_weight=0, fine_weight=0, final_weight=0, prototype_weight=1)
+    fit(features, scores, actions, config=CONFIG, recipe=recipe, on_progress=seen.append)
+    assert seen[-1].losses["prototypes"] < 0.5 * seen[0].losses["prototypes"]
+
+
+def test_same_seed_same_numbers_and_the_global_state_is_left_alone() -> None:
+    features, scores, actions = routines(20)
+
+    def weights(seed: int) -> torch.Tensor:
+        network = fit(features, scores, actions, config=CONFIG, recipe=SHORT, seed=seed)
+        return torch.cat([value.flatten() for value in network.state_dict().values()])
+
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = weights(0)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    assert torch.equal(weights(0), first)
+    assert not torch.equal(weights(1), first)
+
+
+def test_float16_features_and_single_clips_are_taken() -> None:
+    features, scores, actions = routines(12)
+    halves = [x[: 1 + i % 3].astype(np.float16) for i, x in enumerate(features)]
+    network = fit(halves, scores, actions, config=CONFIG, recipe=SHORT)
+    for target in predict(network, halves, actions).values():
+        assert np.isfinite(target.score).all()
+
+
+def test_missing_scores_are_left_out() -> None:
+    features, scores, actions = routines(40)
+    scores[::3, 0] = np.nan
+    scores[1::3, 1] = np.nan
+    network = fit(features, scores, actions, config=CONFIG, recipe=replace(SHORT, steps=300))
+    predicted = predict(network, features, actions)
+    assert srcc(scores[~np.isnan(scores[:, 0]), 0], predicted["A"].score[~np.isnan(scores[:, 0])]) > 0.8
+
+
+def test_prediction_does_not_depend_on_what_is_predicted_beside_it() -> None:
+    features, scores, actions = routines(20)
+    network = fit(features, scores, actions, config=CONFIG, recipe=SHORT)
+    together, alone = predict(network, features, actions), predict(network, features[7:8], actions[7:8])
+    assert together["A"].score[7] == alone["A"].score[0]
+
+
+def test_equal_scores_and_constant_features_still_train() -> None:
+    features = [np.ones((3, 8), np.float32)] * 6
+    network = fit(features, np.full((6, 2), 7.0), np.zeros(6, int), config=CONFIG, recipe=SHORT)
+    np.testing.assert_allclose(predict(network, features, np.zeros(6, int))["A"].score, 7, atol=1.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scores": np.zeros((3, 2))}, "need as many scores"),
+        ({"scores": np.full((4, 2), 21.0)}, "outside its range"),
+        ({"scores": np.full((4, 2), np.nan)}, "no training routine has a score for 'A'"),
+        ({"actions": None}, "not given the actions"),
+        ({"features": [np.zeros((3, 7), np.float32)] * 4}, r"expected \(clips, 8\)"),
+        ({"features": [np.zeros((0, 8), np.float32)] * 4}, r"expected \(clips, 8\)"),
+        ({"features": [np.full((2, 8), np.nan, np.float32)] * 4}, "NaN"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(change: dict, message: str) -> None:
+    values = {"features": [np.zeros((3, 8), np.float32)] * 4, "scores": np.ones((4, 2)), "actions": np.zeros(4, int)}
+    with pytest.raises(ValueError, match=message):
+        fit(**(values | change), config=CONFIG, recipe=SHORT)
+
+
+@given(st.integers(5, 60), st.integers(2, 5), st.integers(0, 3))
+def test_folds_hold_every_row_once(num_rows: int, folds: int, seed: int) -> None:
+    parts = fold_rows(num_rows, folds, seed=seed)
+    assert sorted(np.concatenate(parts)) == list(range(num_rows))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_groups_stay_together() -> None:
+    groups = [f"skater {i % 13}" for i in range(50)]
+    parts = fold_rows(50, 5, seed=0, groups=groups)
+    assert sorted(np.concatenate(parts)) == list(range(50))
+    owners = [{groups[i] for i in part} for part in parts]
+    assert sum(map(len, owners)) == 13
+    with pytest.raises(ValueError, match="13 groups cannot be cut into 14 folds"):
+        fold_rows(50, 14, seed=0, groups=groups)
+    with pytest.raises(ValueError, match="3 routines cannot be cut into 5 folds"):
+        fold_rows(3, 5, seed=0)
+
+
+def test_out_of_fold_predictions_come_from_heads_that_never_saw_the_routine() -> None:
+    features, scores, actions = routines(12)
+    before = cross_validate(features, scores, actions, config=CONFIG, recipe=SHORT, folds=3)
+    held_out = fold_rows(12, 3, seed=0)[0]
+    changed = scores.copy()
+    changed[held_out] = 20 - changed[held_out]
+    after = cross_validate(features, changed, actions, config=CONFIG, recipe=SHORT, folds=3)
+    np.testing.assert_array_equal(before["A"].score[held_out], after["A"].score[held_out])
+    assert (before["A"].score != after["A"].score).any()
+
+
+def fisv(shared: Path) -> tuple[list[np.ndarray], np.ndarray, CoFInAlConfig]:
+    rows = [line.split() for line in (shared / "data/fisv/train.txt").read_text().splitlines()]
+    features = [np.load(shared / f"data/fisv/swintx_avg_fps25_clip32/{row[0]}.npy") for row in rows]
+    scores = np.array([[float(row[1]), float(row[2])] for row in rows])
+    return features, scores, CoFInAlConfig(feature_dim=1024, targets=("TES", "PCS"), ranges=((0, 45), (0, 40)))
+
+
+@pytest.mark.shared
+def test_real_features_in_short(shared: Path) -> None:
+    features, scores, config = fisv(shared)
+    network = fit(features[::2], scores[::2], config=config, recipe=TrainingRecipe(epochs=6))
+    predicted = predict(network, features[1::4])
+    assert srcc(scores[1::4, 1], predicted["PCS"].score) > 0.4
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+def test_head_beats_ridge_on_fisv(shared: Path) -> None:
+    """Ridge reaches .51 (TES) and .74 (PCS) on random folds."""
+    features, scores, config = fisv(shared)
+    predicted = cross_validate(features, scores, config=config, folds=5, seed=100)
+    assert srcc(scores[:, 0], predicted["TES"].score) > 0.53
+    assert srcc(scores[:, 1], predicted["PCS"].score) > 0.76
