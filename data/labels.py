@@ -53,6 +53,8 @@ RG_HEADER = ["Video_Name", "Difficulty_Score", "Execution_Score", "Total_Score",
 FISV_RANGES = {"TES": (0.0, 45.0), "PCS": (0.0, 40.0)}
 DATASETS = ("rg", "fisv", "csv")
 CSV_NAME = "labels.csv"
+GENERATED_RECORDS = "routines.jsonl"
+"""Lies beside the labels of generated routines (`data.routines`): heads trained on them say so."""
 
 
 def read_labels(dataset: str, places: Iterable[Path]) -> LabelSet:

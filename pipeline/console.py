@@ -63,6 +63,11 @@ def ends_well(command: Callable[..., int | None]) -> Callable[..., None]:
                 err.print_exception()
             say(f"error: {_sentence(error)}")
             code = 2
+        except Exception as error:
+            if kwargs.get("debug"):
+                err.print_exception()
+            say(f"error: a fault of this program, {type(error).__name__}: {_sentence(error)}; --debug shows where")
+            code = 1
         raise SystemExit(code or 0)
 
     return run

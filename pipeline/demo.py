@@ -16,11 +16,12 @@ from rich.table import Table
 
 from data.files import write_atomic
 from data.routines import confounds, render_routines
+from pipeline.baselines import BASELINES
 from pipeline.console import ends_well, out, progress, say
 from pipeline.extraction import extract_features
 from pipeline.head_training import train_head
 from pipeline.plots import plot_predictions
-from pipeline.protocol import BASELINES, summarise
+from pipeline.protocol import summarise
 from pipeline.report import write_report
 from pipeline.scoring import print_score, score_video
 
@@ -51,9 +52,7 @@ def run_demo(folder: Path, *, seed: int = 0) -> dict[str, Any]:
     if summary.failed:
         raise ValueError(f"{len(summary.failed)} routines failed, the first: {summary.failed[0]['error']}")
     say("3 of 4: training the head")
-    trained = train_head(
-        folder / "features", "rg", labels=folder, protocol="official", out=folder / "head.safetensors"
-    )
+    trained = train_head(folder / "features", "rg", labels=folder, protocol="official", out=folder / "head.safetensors")
     say("4 of 4: scoring routines that training never saw")
     results = {
         **trained.results,

@@ -18,17 +18,17 @@ from rich.table import Table
 from data.datasets import Joined, join
 from data.feature_store import FeatureStore
 from data.files import write_atomic
-from data.labels import LabelSet, read_labels
-from data.routines import RECORDS_NAME
-from extractors.backbone import resolve_device
+from data.labels import GENERATED_RECORDS, LabelSet, read_labels
+from extractors.backbone import _device as resolve_device
 from models.checkpoint import save_head
 from models.cofinal import CoFInAlConfig
+from pipeline.baselines import BASELINES, pool
 from pipeline.console import out as stdout
 from pipeline.console import say
 from pipeline.extraction import extract_features, versions
 from pipeline.heads import default_head_path, make_default, parse_extractor
 from pipeline.plots import plot_predictions
-from pipeline.protocol import BASELINES, Examples, parts_of, run, summarise
+from pipeline.protocol import Examples, parts_of, run, summarise
 from pipeline.training import TrainingRecipe
 
 PROTOCOLS = ("auto", "official", "cv")
@@ -91,7 +91,7 @@ def train_head(
         raise ValueError(f"unknown protocol {protocol!r}; known are {', '.join(PROTOCOLS)}")
     if epochs is not None and epochs < 1:
         raise ValueError(f"epochs must be at least 1, not {epochs}")
-    torch_device = resolve_device(device)
+    torch_device = str(resolve_device(device))
     feature_store, failed = _open_store(Path(store), device)
     head_path = _head_path(out, dataset, feature_store)
 
@@ -139,7 +139,7 @@ def train_head(
         "identity": identity,
         "weights": origin,
         "manifest": feature_store.manifest,
-        "generated": any((place / RECORDS_NAME).exists() for place in places),
+        "generated": any((place / GENERATED_RECORDS).exists() for place in places),
         "results": results,
     }
     pooled = summarise(predictions, by_action=False)["targets"]
@@ -225,7 +225,7 @@ def _load(store: FeatureStore, labels: LabelSet, joined: Joined) -> Examples:
     actions = None
     if len(labels.actions) > 1:
         actions = np.array([labels.actions.index(row.action) for row in rows if row.action is not None])
-    return Examples(rows, features, scores, actions)
+    return Examples(rows, features, pool(features), scores, actions)
 
 
 def _identity(store: FeatureStore, extractor: str | None, feature_dim: int) -> tuple[dict[str, str] | None, str | None]:
@@ -257,16 +257,20 @@ def results_table(results: dict[str, Any]) -> Table:
     """Return results as a table, the baselines' SRCC beside the head's."""
     about = results["training"]
     how = f"{about['folds']} folds" if results["protocol"] == "cv" else "test split"
-    table = Table(title=f"{results['dataset']}: {how}, {about['judged']} videos judged")
-    for column in ("target", "n", "SRCC", "95%", "R-l2", "MAE", *(f"{name} SRCC" for name in BASELINES)):
-        table.add_column(column.replace("_", " "), justify="left" if column == "target" else "right")
+    table = Table(
+        title=f"{results['dataset']}: {how}, {about['judged']} videos judged",
+        caption=f"last {len(BASELINES)} columns: SRCC of the baselines",
+    )
+    table.add_column("target")
+    for column in ("n", "SRCC", "95%", "R-l2", "MAE", *BASELINES):
+        table.add_column(column.replace("_", " "), justify="right", no_wrap=column == "95%")
     for key, found in results["targets"].items():
         low, high = found["intervals"]["srcc"]
         table.add_row(
             key,
             str(found["n"]),
             f"{found['srcc']:.3f}",
-            f"{low:.2f} to {high:.2f}",
+            f"{low:.2f}-{high:.2f}",
             f"{found['r_l2']:.2f}",
             f"{found['mae']:.2f}",
             *(f"{results['baselines'][name][key]['srcc']:.3f}" for name in BASELINES),

@@ -5,7 +5,7 @@
             then fit the head that is kept on all of them. Figures are of the pooled out-of-fold predictions.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,16 +13,10 @@ import numpy as np
 
 from data.labels import LabelRow, LabelSet
 from models.cofinal import CoFInAl, CoFInAlConfig
-from pipeline import baselines
+from pipeline.baselines import BASELINES
 from pipeline.console import progress
 from pipeline.evaluation import average, evaluate
 from pipeline.training import TrainingRecipe, fit, fold_rows, predict
-
-BASELINES: dict[str, Callable[..., np.ndarray]] = {
-    "mean": baselines.mean,
-    "ridge": baselines.ridge,
-    "kernel_ridge": baselines.kernel_ridge,
-}
 
 
 @dataclass(frozen=True)
@@ -32,6 +26,8 @@ class Examples:
     rows: list[LabelRow]
     features: list[np.ndarray]
     """Of each row, `(clips, C)`."""
+    pooled: np.ndarray
+    """`(rows, statistics, C)`, the same over each row's clips, for the baselines."""
     scores: np.ndarray
     """`(rows, targets)` in points, NaN where a target was not judged."""
     actions: np.ndarray | None
@@ -42,6 +38,7 @@ class Examples:
         return Examples(
             [self.rows[i] for i in chosen],
             [self.features[i] for i in chosen],
+            self.pooled[chosen],
             self.scores[chosen],
             None if self.actions is None else self.actions[chosen],
         )
@@ -136,9 +133,8 @@ def _predictions(network: CoFInAl, training: Examples, judged: Examples, labels:
     said = predict(network, judged.features, judged.actions)
     for column, target in enumerate(labels.targets):
         known = np.flatnonzero(~np.isnan(training.scores[:, column]))
-        fitted = [training.features[i] for i in known]
         simple = {
-            name: baseline(fitted, training.scores[known, column], judged.features)
+            name: baseline(training.pooled[known], training.scores[known, column], judged.pooled)
             for name, baseline in BASELINES.items()
         }
         verdict = said[target]

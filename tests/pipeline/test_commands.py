@@ -1,0 +1,350 @@
+"""The three commands from end to end: what they write, print and end with, on good and on bad input."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from data.feature_store import FeatureStore
+from pipeline import extract_features, score_video, train_head
+
+
+def one_sentence(ended) -> str:
+    """Return the error of a command that did nothing, having checked that it is one line on stderr."""
+    assert ended.code == 2
+    assert ended.out == ""
+    lines = ended.err.strip().splitlines()
+    assert lines[-1].startswith("error: ")
+    assert "Traceback" not in ended.err
+    return lines[-1]
+
+
+# --- extract-features ---------------------------------------------------------------------------------------------
+
+
+def test_store_holds_features_manifest_and_records(videos: Path, store: Path) -> None:
+    found = FeatureStore(store)
+    assert found.names() == [f"v{seed}" for seed in range(8)]
+    assert found.identity is not None
+    assert found.identity["recipe"] == "gdlt-i3d"
+    assert found.load("v0").shape == (1, 1024)
+    assert np.load(store / "v0.npy").dtype == np.float32
+    record = found.records["v0"]
+    assert record["clips"] == 1
+    assert record["size"] == (videos / "v0.mp4").stat().st_size
+    assert record["decoder"] in ("decord", "pyav")
+    assert found.manifest is not None
+    assert found.manifest["videos"] == str(videos)
+
+
+def test_second_run_does_nothing_and_overwrite_gives_the_same_bytes(command, videos: Path, store: Path) -> None:
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in store.glob("*.npy")}
+    again = json.loads(command("extract-features", videos, store, "--json").out)
+    assert (again["extracted"], again["already_done"], again["failed"]) == (0, 8, [])
+    assert all(path.stat().st_mtime_ns == stamp for path, (stamp, _) in before.items())
+    once = json.loads(command("extract-features", videos / "v3.mp4", store, "--overwrite", "--json").out)
+    assert once["extracted"] == 1
+    path = store / "v3.npy"
+    assert path.stat().st_mtime_ns != before[path][0]
+    assert path.read_bytes() == before[path][1]
+
+
+def test_bad_files_among_good_ones_cost_only_themselves(command, write_video, tmp_path: Path) -> None:
+    write_video(tmp_path / "in/good one.mp4")
+    write_video(tmp_path / "in/-dash.mp4", seed=1)
+    write_video(tmp_path / "in/short.mp4", seconds=0.8)
+    (tmp_path / "in/empty.mp4").touch()
+    (tmp_path / "in/text.avi").write_text("not a video")
+    (tmp_path / "in/notes.txt").write_text("left alone")
+    ended = command("extract-features", tmp_path / "in", tmp_path / "out", "--json")
+    summary = json.loads(ended.out)
+    assert ended.code == 1
+    assert FeatureStore(tmp_path / "out").names() == ["-dash", "good one"]
+    errors = {Path(failure["video"]).name: failure["error"] for failure in summary["failed"]}
+    assert set(errors) == {"short.mp4", "empty.mp4", "text.avi"}
+    assert "1.28" in errors["short.mp4"]  # how long it must be
+    assert all(name in ended.err for name in errors)
+    assert "Traceback" not in ended.err
+    write_video(tmp_path / "in/short.mp4", seconds=1.4)
+    again = json.loads(command("extract-features", tmp_path / "in", tmp_path / "out", "--json").out)
+    assert (again["extracted"], again["already_done"], len(again["failed"])) == (1, 2, 2)
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_classes_of_the_real_videos(command, shared: Path, tmp_path: Path) -> None:
+    ended = command("extract-features", shared / "videos/action", tmp_path / "out", "--classes")
+    assert ended.code == 0
+    for line in ended.out.strip().splitlines():
+        name, said = line.split(": ")
+        assert said.rsplit(" ", 1)[0] == name.replace("_", " ")
+        assert float(said.rsplit(" ", 1)[1]) > 0.5
+    assert len(ended.out.strip().splitlines()) == 5
+
+
+def test_random_weights_say_so(command, videos: Path, tmp_path: Path) -> None:
+    ended = command("extract-features", videos / "v0.mp4", tmp_path / "out", "--weights", "random")
+    assert ended.code == 0
+    assert "RANDOM" in ended.err
+    assert FeatureStore(tmp_path / "out").manifest["weights_sha256"] == "random"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["gone.mp4", "out"], "gone.mp4 does not exist"),
+        (["empty", "out"], "holds no video"),
+        (["twins", "out"], r"x.mkv and twins/x.mp4 would both become x.npy"),
+        (["v.mp4", "file"], "file is a file"),
+        (["v.mp4", "file/out"], "file"),
+        (["v.mp4", "out", "--backbone", "resnet"], "i3d"),
+        (["v.mp4", "out", "--recipe", "mine"], "gdlt-i3d"),
+        (["v.mp4", "out", "--device", "tpu"], "auto, cpu, cuda"),
+        (["v.mp4", "out", "--precision", "int4"], "fp32, bf16, fp16"),
+        (["v.mp4", "out", "--decoder", "ffmpeg"], "auto, decord, pyav"),
+        (["v.mp4", "out", "--batch-clips", "0"], "at least 1"),
+        (["v.mp4", "out", "--weights", "gone.pt"], "gone.pt"),
+        (["v.mp4", "out", "--weights", "file"], "file"),
+    ],
+)
+def test_bad_input_to_extract_features(
+    command, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(videos / "v0.mp4", "v.mp4")
+    Path("empty").mkdir()
+    Path("twins").mkdir()
+    Path("twins/x.mp4").touch()
+    Path("twins/x.mkv").touch()
+    Path("file").write_text("a file")
+    assert message in one_sentence(command("extract-features", *arguments))
+    assert not Path("out").exists()
+
+
+def test_store_of_another_identity_is_left_as_it_is(command, videos: Path, store: Path) -> None:
+    before = (store / "manifest.json").read_bytes()
+    error = one_sentence(command("extract-features", videos, store, "--recipe", "actionnet-i3d"))
+    assert "gdlt-i3d" in error
+    assert "actionnet-i3d" in error
+    assert (store / "manifest.json").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_is_done_and_the_rerun_is_byte_equal(write_video, tmp_path: Path) -> None:
+    for seed in range(6):
+        write_video(tmp_path / f"in/v{seed}.mp4", seconds=6, seed=seed)
+    script = [sys.executable, "-c", "from pipeline.cli import extract_features_command as c; c()"]
+    arguments = [str(tmp_path / "in"), str(tmp_path / "out")]
+    run = subprocess.Popen([*script, *arguments], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "out/v1.npy").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    run.send_signal(signal.SIGINT)
+    _, said = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert "run the same command again" in said
+    assert "Traceback" not in said
+    done = FeatureStore(tmp_path / "out").names()
+    assert 2 <= len(done) < 6
+    assert subprocess.run([*script, *arguments], check=False).returncode == 0
+    extract_features(tmp_path / "in", tmp_path / "undisturbed")
+    for name in (f"v{seed}.npy" for seed in range(6)):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+
+
+# --- train-head ---------------------------------------------------------------------------------------------------
+
+
+def test_training_writes_results_predictions_plot_and_head_beside_each_other(trained: Path) -> None:
+    results = json.loads(trained.with_suffix(".results.json").read_text())
+    assert results["format"] == 1
+    assert (results["dataset"], results["protocol"]) == ("csv", "cv")
+    figures = results["targets"]["score"]
+    assert {"srcc", "r_l2", "mae", "rmse", "n", "intervals"} <= set(figures)
+    assert figures["n"] == 8
+    assert set(results["baselines"]) == {"mean", "ridge", "kernel_ridge"}
+    assert set(results["average"]) == {"srcc", "r_l2"}
+    lines = trained.with_suffix(".predictions.csv").read_text().splitlines()
+    assert lines[0].startswith("video,action,target,true,predicted,grade,subgrade")
+    assert [line.split(",")[0] for line in lines[1:]] == [f"v{seed}" for seed in range(8)]
+    assert trained.with_suffix(".predicted.png").read_bytes().startswith(b"\x89PNG")
+    with safe_open(trained, "pt") as file:
+        metadata = json.loads(file.metadata()["cofinal"])["metadata"]
+    assert metadata["identity"]["backbone"] == "i3d"
+    assert metadata["generated"] is False
+    assert metadata["ranges"] == {"score": [5.0, 8.5]}
+
+
+def test_same_seed_same_numbers(store: Path, videos: Path, tmp_path: Path) -> None:
+    heads = [tmp_path / f"{i}.safetensors" for i in range(2)]
+    for head in heads:
+        train_head(store, "csv", labels=videos, out=head, epochs=2, folds=2, seed=3)
+    first, second = (head.with_suffix(".predictions.csv").read_bytes() for head in heads)
+    assert first == second
+
+
+def test_official_protocol_and_leftovers(command, store: Path, tmp_path: Path) -> None:
+    rows = [f"v{i},{5 + i},{'test' if i > 4 else 'train'}" for i in range(7)]
+    labels = tmp_path / "judges.csv"
+    labels.write_text("\n".join(["video,score,split", *rows, "gone,9,train"]) + "\n")
+    ended = command(
+        "train-head", store, "--dataset", "csv", "--labels", labels, "--epochs", 1, "--json",
+        "--out", tmp_path / "h.safetensors", "--no-set-default",
+    )  # fmt: skip
+    results = json.loads(ended.out)
+    assert ended.code == 0
+    assert (results["protocol"], results["targets"]["score"]["n"]) == ("official", 2)
+    assert "1 label rows have no feature file: gone" in ended.err
+    assert "1 feature files have no label: v7" in ended.err
+
+
+def test_default_head_is_set_once_and_then_only_when_asked(command, store: Path, videos: Path, tmp_path: Path) -> None:
+    default = Path(os.environ["COFINAL_DEFAULT_HEAD"])
+    arguments = ["train-head", store, "--dataset", "csv", "--labels", videos, "--epochs", 1, "--folds", 2]
+    first, second = tmp_path / "1.safetensors", tmp_path / "2.safetensors"
+    command(*arguments, "--out", first)
+    assert default.read_bytes() == first.read_bytes()
+    command(*arguments, "--out", second, "--seed", 1)
+    assert default.read_bytes() == first.read_bytes()
+    command(*arguments, "--out", second, "--seed", 1, "--set-default")
+    assert default.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("labels", "arguments", "message"),
+    [
+        ("video,score\nv0,5\nv1,high\n", [], "labels.csv line 3: expected a number for score, found 'high'"),
+        ("video,score\na,5\nb,6\n", [], "none of the 2 labels"),
+        ("video,score\nv0,5\nv1,6\nv2,7\n", ["--folds", "9"], "cannot be cut into 9 folds"),
+        ("video,score\nv0,5\nv1,6\n", ["--protocol", "official"], "--protocol cv"),
+        ("video,score\nv0,5\nv1,6\n", ["--protocol", "best"], "auto, official, cv"),
+        ("video,score\nv0,5\nv1,6\n", ["--target", "TES"], "unknown target 'TES'; csv has score"),
+        ("video,score\nv0,5\nv1,6\n", ["--epochs", "0"], "at least 1"),
+        ("video,score\nv0,5\nv1,6\n", ["--dataset", "mtl"], "rg, fisv, csv"),
+        ("video,score\nv0,5\nv1,6\n", ["--out", "h.pt"], "must end in .safetensors"),
+        ("video,score\nv0,5\nv1,6\n", ["--extractor", "i3d:gdlt-i3d:published"], "leave --extractor out"),
+    ],
+)
+def test_bad_input_to_train_head(
+    command, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, labels: str, arguments: list, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("labels.csv").write_text(labels)
+    ended = command("train-head", store, "--dataset", "csv", "--labels", "labels.csv", *arguments)
+    assert message in one_sentence(ended)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_bad_features_are_named(command, store: Path, videos: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "out"
+    shutil.copytree(store, copy)
+    np.save(copy / "v2.npy", np.full((2, 1024), np.nan, np.float32))
+    run = ["train-head", copy, "--dataset", "csv", "--labels", videos]
+    error = one_sentence(command(*run))
+    assert "v2.npy" in error
+    assert "NaN" in error
+    np.save(copy / "v2.npy", np.zeros((2, 512), np.float32))
+    error = one_sentence(command(*run))
+    assert "v2.npy has features of width 512" in error
+
+
+def test_head_never_lands_in_the_store(command, store: Path, videos: Path) -> None:
+    ended = command("train-head", store, "--dataset", "csv", "--labels", videos, "--out", store / "h.safetensors")
+    assert "lies in the feature store" in one_sentence(ended)
+
+
+# --- score-video --------------------------------------------------------------------------------------------------
+
+
+def test_score_of_a_video_and_of_its_features_agree(command, videos: Path, store: Path, trained: Path) -> None:
+    ended = command("score-video", videos / "v2.mp4", "--head", trained, "--json")
+    score = json.loads(ended.out)
+    assert ended.code == 0
+    said = score["targets"]["score"]
+    assert set(said) == {"coarse", "fine", "score"}
+    coarse, fine = said["coarse"], said["fine"]
+    assert 1 <= coarse["grade"] <= coarse["of"] == len(coarse["probabilities"])
+    assert coarse["probabilities"][coarse["grade"] - 1] == max(coarse["probabilities"])
+    assert coarse["span"][0] <= fine["points"] <= coarse["span"][1]
+    assert 1 <= fine["subgrade"] <= fine["of"]
+    assert 5.0 <= said["score"] <= 8.5
+    assert score["extractor"]["recipe"] == "gdlt-i3d"
+    cached = score_video(store / "v2.npy", trained)
+    assert cached.targets["score"].score == said["score"]
+    assert cached.warnings == []
+
+
+def test_report_is_one_page_with_the_score_and_a_plot(command, videos: Path, trained: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "<b>&.mp4"
+    shutil.copy(videos / "v1.mp4", odd)
+    ended = command("score-video", odd, "--head", trained, "--report", tmp_path / "r.html")
+    assert ended.code == 0
+    page = (tmp_path / "r.html").read_text()
+    assert "<h1>&lt;b&gt;&amp;.mp4" in page
+    assert "data:image/png;base64," in page
+    assert f"{score_video(odd, trained).targets['score'].score:.2f}" in page
+    assert "http" not in page
+
+
+def test_no_head_at_all_names_the_two_ways_to_one(command, videos: Path) -> None:
+    error = one_sentence(command("score-video", videos / "v0.mp4"))
+    assert "train-head" in error
+    assert "--head" in error
+
+
+def test_bad_videos_end_with_1(command, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.mp4").touch()
+    ended = command("score-video", tmp_path / "empty.mp4", "--head", trained)
+    assert (ended.code, ended.out) == (1, "")
+    assert "empty.mp4" in ended.err
+
+
+def test_bad_heads_and_features(command, videos: Path, store: Path, trained: Path, tmp_path: Path) -> None:
+    video = videos / "v0.mp4"
+    assert "does not exist" in one_sentence(command("score-video", video, "--head", tmp_path / "gone.safetensors"))
+    corrupt = tmp_path / "corrupt.safetensors"
+    corrupt.write_bytes(trained.read_bytes()[:-100])
+    assert "corrupt.safetensors" in one_sentence(command("score-video", video, "--head", corrupt))
+    assert "knows no actions" in one_sentence(command("score-video", video, "--head", trained, "--action", "Ball"))
+    np.save(tmp_path / "narrow.npy", np.zeros((3, 7), np.float32))
+    assert "width 7" in one_sentence(command("score-video", tmp_path / "narrow.npy", "--head", trained))
+    other = tmp_path / "other"
+    shutil.copytree(store, other)
+    manifest = (other / "manifest.json").read_text()
+    (other / "manifest.json").write_text(manifest.replace("gdlt-i3d", "gdlt-vst"))
+    error = one_sentence(command("score-video", other / "v0.npy", "--head", trained))
+    assert "gdlt-i3d" in error
+    assert "gdlt-vst" in error
+
+
+def test_features_of_unknown_origin_score_only_features(command, store: Path, videos: Path, tmp_path: Path) -> None:
+    foreign = tmp_path / "downloaded"
+    foreign.mkdir()
+    for path in store.glob("*.npy"):
+        np.save(foreign / path.name, np.load(path).astype(np.float16))
+    run = ["train-head", foreign, "--dataset", "csv", "--labels", videos, "--epochs", 1, "--folds", 2]
+    head = tmp_path / "foreign.safetensors"
+    assert command(*run, "--out", head).code == 0
+    error = one_sentence(command("score-video", videos / "v0.mp4", "--head", head))
+    assert "--extractor BACKBONE:RECIPE:WEIGHTS" in error
+    scored = command("score-video", foreign / "v0.npy", "--head", head)
+    assert scored.code == 0
+    assert "only its width was checked" in scored.err
+    assert "not BACKBONE:RECIPE:WEIGHTS" in one_sentence(command(*run, "--extractor", "i3d:gdlt-i3d"))
+    assert command(*run, "--out", head, "--extractor", "i3d:gdlt-i3d:published").code == 0
+    assert command("score-video", videos / "v0.mp4", "--head", head).code == 0
+
+
+def test_help_has_examples(command) -> None:
+    for name in ("extract-features", "train-head", "score-video"):
+        ended = command(name, "--help")
+        assert ended.code == 0
+        assert f"  {name} " in ended.out
