@@ -147,7 +147,7 @@ def _warnings(facts: VideoFacts, selection: Selection, recipe: Recipe) -> list[s
     if recipe.pads(facts.height, facts.width):
         warnings.append(f"the frame is narrower than the crop of {recipe.name}: black is added at its sides")
     if not facts.has_timestamps:
-        warnings.append(f"the file has no timestamps: {facts.rate:g} frames a second are taken for granted")
+        warnings.append("the file has no timestamps: its frames are timed by the rate it states")
     return warnings
 
 

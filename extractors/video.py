@@ -11,6 +11,7 @@ does not bear the scan out, `probe(path, by_decoding=True)` finds the times the 
 
 import importlib.util
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -54,8 +55,6 @@ class VideoFacts:
     height: int
     rotation: int
     """Degrees counter-clockwise by which decoded frames are turned to be displayed: 0, 90, 180 or 270."""
-    rate: float
-    """Frames a second, on average."""
     times: np.ndarray
     """(N,) seconds at which the frames are shown, ascending."""
     end_s: float
@@ -65,7 +64,7 @@ class VideoFacts:
     num_discarded: int
     """Packets that an edit list leaves out."""
     has_timestamps: bool
-    """False where the file has none, so that `times` rest on `rate` alone."""
+    """False where the file has none, so that `times` rest on the rate it states."""
 
     @property
     def duration_s(self) -> float:
@@ -88,7 +87,8 @@ class VideoFacts:
     def to_json(self) -> dict[str, Any]:
         """The facts for a record: all but the path, with the number of frames in place of their times."""
         facts = {name: value for name, value in vars(self).items() if name not in ("path", "times")}
-        return facts | {"num_frames": len(self.times), "start_s": float(self.times[0])}
+        rate = round(len(self.times) / self.duration_s, 3) if self.duration_s else None
+        return facts | {"num_frames": len(self.times), "frames_per_s": rate, "start_s": float(self.times[0])}
 
 
 def probe(path: str | Path, *, by_decoding: bool = False) -> VideoFacts:
@@ -110,27 +110,24 @@ def probe(path: str | Path, *, by_decoding: bool = False) -> VideoFacts:
             raise VideoError(f"{path} holds no frame that can be decoded.")
         if by_decoding or not pts or first.pts != pts[0]:
             pts = _ascending([first.pts, *(frame.pts for frame in frames)])
-        time_base = float(stream.time_base)
-        has_timestamps = None not in pts
-        rate = float(stream.average_rate or stream.guessed_rate)
-        times = np.array(pts, float) * time_base if has_timestamps else np.arange(len(pts)) / rate
-        end_s = float(times[-1]) + (last_duration * time_base or 1 / rate)
+        times = _times(path, stream, pts)
+        frame_s = float(times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
+        end_s = float(times[-1]) + (last_duration * float(stream.time_base) or frame_s)
         rotation = round(first.rotation / 90) * 90 % 360
         height, width = (first.height, first.width) if rotation % 180 == 0 else (first.width, first.height)
         return VideoFacts(
             path=path,
             container=container.format.name,
-            codec=stream.codec_context.name,
+            codec=stream.codec_context.codec.canonical_name,
             pixel_format=first.format.name,
             width=width,
             height=height,
             rotation=rotation,
-            rate=rate,
             times=times,
             end_s=end_s,
             stated_end_s=_stated_end_s(container, stream) or end_s,
             num_discarded=num_discarded,
-            has_timestamps=has_timestamps,
+            has_timestamps=None not in pts,
         )
 
 
@@ -154,14 +151,16 @@ def choose_decoder(facts: VideoFacts, decoder: str = "auto") -> tuple[str, str]:
         return "pyav", "it was asked for"
     if importlib.util.find_spec("decord") is None:
         if decoder == "decord":
-            raise ValueError("decord is not installed: run `pip install decord`, or use --decoder auto.")
+            raise ValueError(
+                "decord is not installed (it exists for Linux on x86-64 and for Windows): use --decoder auto."
+            )
         return "pyav", "decord is not installed"
     obstacle = _decord_obstacle(facts)
     if decoder == "decord":
         if obstacle:
-            raise VideoError(f"decord cannot be trusted with {facts.path}: {obstacle}; use --decoder auto.")
+            raise VideoError(f"decord cannot read {facts.path}: {obstacle}; use --decoder auto.")
         return "decord", "it was asked for"
-    return ("pyav", obstacle) if obstacle else ("decord", "it reads this kind of file faithfully")
+    return ("pyav", obstacle) if obstacle else ("decord", "decord is faithful on this kind of file")
 
 
 def read_frames(
@@ -187,8 +186,6 @@ def read_frames(
     is_wanted[slice(None) if wanted is None else wanted] = True
     for index, frame in (_decord_frames if name == "decord" else _pyav_frames)(facts, is_wanted):
         yield float(facts.times[index]), frame
-    if facts.damage:
-        raise VideoError(facts.damage)
 
 
 def _pyav_frames(facts: VideoFacts, is_wanted: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -198,15 +195,15 @@ def _pyav_frames(facts: VideoFacts, is_wanted: np.ndarray) -> Iterator[tuple[int
             if index < len(is_wanted) and is_wanted[index]:
                 image = frame.to_ndarray(format="rgb24")
                 yield index, np.ascontiguousarray(np.rot90(image, facts.rotation // 90))
-    _check_count(facts, index + 1)
+    _check_complete(facts, index + 1)
 
 
 def _decord_frames(facts: VideoFacts, is_wanted: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     decord = _import_decord()
     with _unfaithful_if_raising(facts.path):
-        # fault_tol=1: at most one frame may be handed out again for one that is missing; that one is looked for below
+        # fault_tol=1: at most one frame is handed out again for one that is missing; that one is looked for below
         reader = decord.VideoReader(str(facts.path), num_threads=0, fault_tol=1)
-    _check_count(facts, len(reader))
+    _check_complete(facts, len(reader))
     before = last = np.empty(0)
     for index in range(len(reader)):
         with _unfaithful_if_raising(facts.path):
@@ -215,7 +212,7 @@ def _decord_frames(facts: VideoFacts, is_wanted: np.ndarray) -> Iterator[tuple[i
             yield index, last
     if np.array_equal(before, last):
         with _open(facts.path) as (container, stream):
-            _check_count(facts, sum(1 for _ in _decode(facts.path, container, stream)))
+            _check_complete(facts, sum(1 for _ in _decode(facts.path, container, stream)))
 
 
 @contextmanager
@@ -223,7 +220,7 @@ def _unfaithful_if_raising(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # decord's own errors have no common base
-        raise UnfaithfulError(f"decord gave up on {path} ({str(error).splitlines()[0]}).") from error
+        raise UnfaithfulError(f"decord gave up on {path} ({type(error).__name__}).") from error
 
 
 def _import_decord() -> Any:
@@ -238,24 +235,26 @@ def _import_decord() -> Any:
 def _decord_obstacle(facts: VideoFacts) -> str | None:
     """Why decord is not to read a file, if it is not."""
     if facts.codec not in ("h264", "hevc") or facts.pixel_format not in ("yuv420p", "yuvj420p"):
-        return f"it is faithful on 8-bit 4:2:0 H.264 and HEVC, this is {facts.codec} {facts.pixel_format}"
+        return f"decord is faithful on 8-bit 4:2:0 H.264 and HEVC only, this is {facts.codec} {facts.pixel_format}"
     if facts.width % 2 or facts.height % 2:
-        return f"it is faithful on even sizes, this is {facts.width} x {facts.height}"
+        return f"decord is faithful on even sizes only, this is {facts.width} x {facts.height}"
     if not {"mp4", "matroska"} & set(facts.container.split(",")):
-        return f"it is faithful on MP4 and Matroska, this is {facts.container}"
+        return f"decord is faithful on MP4 and Matroska only, this is {facts.container}"
     if facts.num_discarded:
-        return f"{facts.num_discarded} packets are left out by an edit list, which it does not know"
+        return f"decord does not know the edit list, which leaves out {facts.num_discarded} packets"
     if facts.damage or not facts.has_timestamps:
         return "the file is damaged" if facts.damage else "the file has no timestamps"
     if facts.decoded_bytes > DECORD_MAX_BYTES:
         return (
-            f"it may hold the whole video decoded, {facts.decoded_bytes / 2**20:.0f} MiB, "
+            f"decord may hold all of it decoded, {facts.decoded_bytes / 2**20:.0f} MiB, "
             f"and {DECORD_MAX_BYTES / 2**20:.0f} MiB are allowed"
         )
     return None
 
 
-def _check_count(facts: VideoFacts, num_frames: int) -> None:
+def _check_complete(facts: VideoFacts, num_frames: int) -> None:
+    if facts.damage:
+        raise VideoError(facts.damage)
     if num_frames != len(facts.times):
         raise UnfaithfulError(f"{facts.path} announces {len(facts.times)} frames, and {num_frames} come out of it.")
 
@@ -296,32 +295,44 @@ def _ascending(pts: list[int | None]) -> list[int | None]:
     return [*known] if len(known) == len(pts) else [None] * len(pts)
 
 
+def _times(path: Path, stream: Any, pts: list[int | None]) -> np.ndarray:
+    """Seconds at which frames are shown, by their timestamps or else by the rate that the file states."""
+    if None not in pts:
+        return np.array(pts, float) * float(stream.time_base)
+    rate = stream.average_rate or stream.guessed_rate
+    if not rate:
+        raise VideoError(f"{path} states neither when its frames are shown nor how many a second.")
+    return np.arange(len(pts)) / float(rate)
+
+
 def _decode(path: Path, container: Any, stream: Any) -> Iterator[Any]:
     """The stream's frames; packets before the first whole frame may be broken, as in a recording cut anywhere."""
-    num_frames = 0
+    num_frames, start_s, frame = 0, 0.0, None
     packets = container.demux(stream)
     while True:
         try:
             packet = next(packets, None)
-            frames = packet.decode() if packet else ()
+            frames = packet.decode() if packet else []
         except av.error.FFmpegError as error:
-            if num_frames == 0:
+            if frame is None:
                 continue
-            at_s = num_frames / float(stream.average_rate or stream.guessed_rate)
-            raise VideoError(f"{path} breaks off: it can be read up to {at_s:.2f} s ({error.strerror}).") from error
+            at = "" if frame.time is None else f", at {frame.time - start_s:.2f} s"
+            raise VideoError(f"{path} breaks off after {num_frames} frames{at} ({error.strerror}).") from error
         if packet is None:
             return
-        num_frames += len(frames)
-        yield from frames
+        for frame in frames:
+            start_s = start_s if num_frames else frame.time or 0.0
+            num_frames += 1
+            yield frame
 
 
 def _stated_end_s(container: Any, stream: Any) -> float | None:
     """When the stream ends by its header, by Matroska's tag, or else the container by its header."""
     if stream.duration:
         return float((stream.start_time or 0) + stream.duration) * float(stream.time_base)
-    if "DURATION" in stream.metadata:
-        hours, minutes, seconds = stream.metadata["DURATION"].split(":")
-        return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    tag = re.match(r"(\d+):(\d+):(\d+(\.\d+)?)", stream.metadata.get("DURATION", ""))
+    if tag:
+        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
     if container.duration:
         return float((container.start_time or 0) + container.duration) / av.time_base
     return None

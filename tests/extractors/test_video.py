@@ -1,0 +1,242 @@
+"""Real files, broken ones among them: the right frames come out, or one sentence."""
+
+import importlib.util
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from extractors.video import UnfaithfulError, VideoError, choose_decoder, probe, read_frames
+
+# file -> frames, first and last time of presentation, (height, width), who reads it
+READABLE = {
+    "74_claimed_56_decode.mp4": (56, 0.0, 2.2, (360, 640), "pyav"),
+    "av1.mkv": (125, 0.0, 4.96, (360, 640), "pyav"),
+    "bt709_full_range.mp4": (30, 0.0, 29 / 30, (720, 1280), "decord"),
+    "edit_list_30_claimed_25_decode.mp4": (25, 0.0, 0.96, (64, 64), "pyav"),
+    "hevc_10bit.mp4": (30, 0.0, 29 / 30, (200, 200), "pyav"),
+    "mp4_named_avi.avi": (280, 0.0, 279 / 28, (256, 340), "decord"),
+    "odd_size_vp9.mp4": (25, 0.0, 0.96, (241, 321), "pyav"),
+    "rotated_90.mov": (3, 0.0, 2 / 30, (568, 320), "decord"),
+    "starts_at_8s.mp4": (12, 8.333, 8.6997, (112, 200), "decord"),
+    "two_video_streams.mp4": (390, 0.0, 12.9796, (270, 480), "decord"),
+    "unordered_timestamps.mov": (4, 0.0, 0.09375, (50, 50), "decord"),
+    "variable_frame_rate_1080p.mp4": (72, 0.0, 2.5333, (1080, 1920), "decord"),
+}
+BROKEN = {
+    "corrupted_midway.mp4": r"breaks off after \d+ frames, at 2\.\d\d s \(Invalid data",
+    "empty.mp4": "cannot be read as a video: Invalid data",
+    "text.mp4": "cannot be read as a video: Invalid data",
+    "truncated.mkv": r"breaks off: it can be read up to 9\.40 s of 10\.33 s",
+    "truncated_mp4_maybe_no_index.mp4": "cannot be read as a video: Invalid data",
+}
+HAS_DECORD = importlib.util.find_spec("decord") is not None
+
+
+@pytest.fixture
+def awkward(shared: Path) -> Path:
+    return shared / "videos" / "awkward"
+
+
+@pytest.mark.shared
+def test_every_awkward_file_is_in_one_of_the_tables(awkward: Path) -> None:
+    assert {path.name for path in awkward.iterdir()} == READABLE.keys() | BROKEN.keys()
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", READABLE)
+def test_what_awkward_files_hold(name: str, awkward: Path) -> None:
+    num_frames, first_s, last_s, size, reader = READABLE[name]
+    facts = probe(awkward / name)
+    assert len(facts.times) == num_frames
+    assert (facts.height, facts.width) == size
+    if HAS_DECORD:
+        assert choose_decoder(facts)[0] == reader
+
+    times = []
+    for time_s, frame in read_frames(awkward / name):
+        times.append(time_s)
+        assert frame.shape == (*size, 3)
+        assert frame.dtype == np.uint8
+    assert times == facts.times.tolist()
+    assert (times[0], times[-1]) == pytest.approx((first_s, last_s), abs=1e-3)
+    assert times == sorted(times)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_said_of_broken_files(name: str, awkward: Path) -> None:
+    with pytest.raises(VideoError, match=BROKEN[name]) as raised:
+        for _ in read_frames(awkward / name, "pyav"):
+            pass
+    assert str(raised.value).startswith(str(awkward / name))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not HAS_DECORD, reason="decord has no wheel here")
+def test_both_decoders_give_the_same_frames(shared: Path) -> None:
+    files = list((shared / "videos" / "action").iterdir())
+    files += [shared / "videos" / "awkward" / name for name, what in READABLE.items() if what[-1] == "decord"]
+    for path in files:
+        for (time_s, ours), (time_again_s, theirs) in zip(
+            read_frames(path, "decord"), read_frames(path, "pyav"), strict=True
+        ):
+            assert time_s == time_again_s
+            assert np.array_equal(ours, theirs), path
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    "decoder", ["pyav", pytest.param("decord", marks=pytest.mark.skipif(not HAS_DECORD, reason="no decord"))]
+)
+def test_only_wanted_frames_are_given(decoder: str, shared: Path) -> None:
+    path = shared / "videos" / "action" / "walking_the_dog.mp4"
+    wanted = np.array([0, 7, 8, 300])
+    some = list(read_frames(path, decoder, wanted=wanted))
+    every = list(read_frames(path, decoder))
+    assert [time_s for time_s, _ in some] == [every[index][0] for index in wanted]
+    assert all(np.array_equal(frame, every[index][1]) for (_, frame), index in zip(some, wanted, strict=True))
+
+
+@pytest.mark.shared
+def test_rotated_video_stands_upright(awkward: Path) -> None:
+    with av.open(str(awkward / "rotated_90.mov")) as container:
+        stored = next(container.decode(video=0))
+        turned = np.rot90(stored.to_ndarray(format="rgb24"), stored.rotation // 90)
+    assert np.array_equal(next(read_frames(awkward / "rotated_90.mov", "pyav"))[1], turned)
+
+
+@pytest.mark.shared
+def test_a_cut_mp4_says_where_it_breaks(shared: Path, tmp_path: Path) -> None:
+    """The index says 10 s, and the second half of the data is not there."""
+    with av.open(str(shared / "videos" / "action" / "cleaning_pool.mp4")) as source:
+        path = tmp_path / "index_first.mp4"
+        with av.open(str(path), "w", options={"movflags": "faststart"}) as target:
+            stream = target.add_stream_from_template(source.streams.video[0])
+            for packet in source.demux(video=0):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    target.mux(packet)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(VideoError, match=r"breaks off.* [345]\.\d\d s"):
+        list(read_frames(path))
+
+
+@pytest.mark.shared
+def test_a_missing_file_and_a_file_without_video(tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match=r"none\.mp4 cannot be read as a video: No such file"):
+        probe(tmp_path / "none.mp4")
+    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=16000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16000
+        container.mux(stream.encode(frame) + stream.encode())
+    with pytest.raises(VideoError, match="holds no video"):
+        probe(tmp_path / "sound.mp4")
+
+
+@pytest.fixture
+def render(tmp_path: Path):
+    """Encode a moving ramp with a codec into a container."""
+
+    def render(name: str, codec: str, pixel_format: str, num_frames: int = 30, **options: str) -> Path:
+        with av.open(str(tmp_path / name), "w", format=options.pop("format", None)) as container:
+            stream = container.add_stream(codec, rate=25, options=options)
+            stream.width, stream.height, stream.pix_fmt = 96, 64, pixel_format
+            for index in range(num_frames):
+                image = np.roll(np.tile(np.arange(96, dtype=np.uint8) * 2, (64, 1)), 3 * index, axis=1)
+                frame = av.VideoFrame.from_ndarray(np.dstack([image] * 3), format="rgb24")
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+        return tmp_path / name
+
+    return render
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixel_format", "options"),
+    [
+        ("xvid.avi", "mpeg4", "yuv420p", {"bf": "2"}),
+        ("h264.avi", "libx264", "yuv420p", {}),  # its timestamps are those of decoding
+        ("broadcast.ts", "mpeg2video", "yuv420p", {"bf": "2"}),
+        ("dvd.mpg", "mpeg2video", "yuv420p", {}),
+        ("alternate.webm", "libvpx-vp9", "yuv420p", {"auto-alt-ref": "1", "lag-in-frames": "16", "cpu-used": "8"}),
+        ("old.wmv", "wmv2", "yuv420p", {}),
+        ("moving.gif", "gif", "rgb8", {}),
+        ("full_colour.mp4", "libx264", "yuv444p", {}),
+        ("no_timestamps.h264", "libx264", "yuv420p", {"format": "h264"}),
+    ],
+)
+def test_containers_and_codecs(name, codec, pixel_format, options, render) -> None:
+    path = render(name, codec, pixel_format, **options)
+    times, frames = zip(*read_frames(path), strict=True)
+    np.testing.assert_allclose(np.array(times) - times[0], np.arange(30) / 25, atol=1e-3)
+    assert probe(path).has_timestamps == (name != "no_timestamps.h264")
+    # every frame shows the ramp where it was when it was drawn, so none is missing, repeated or out of order
+    for index, frame in enumerate(frames):
+        drawn = np.roll(np.arange(96) * 2, 3 * index)
+        assert np.abs(frame[:, :, 1].mean(0) - drawn).mean() < 12, index
+
+
+def test_lost_frames_are_noticed(render) -> None:
+    facts = probe(render("video.mp4", "libx264", "yuv420p"))
+    more = replace(facts, times=np.append(facts.times, facts.end_s))
+    for decoder in ("pyav", "decord") if HAS_DECORD else ("pyav",):
+        with pytest.raises(UnfaithfulError, match="announces 31 frames, and 30 come out of it"):
+            list(read_frames(more, decoder))
+
+
+def test_who_reads(render, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = probe(render("video.mp4", "libx264", "yuv420p"))
+    assert choose_decoder(facts, "pyav") == ("pyav", "it was asked for")
+    with pytest.raises(ValueError, match='no decoder "opencv"; known are auto, decord, pyav'):
+        choose_decoder(facts, "opencv")
+
+    monkeypatch.setitem(sys.modules, "decord", None)
+    assert choose_decoder(facts) == ("pyav", "decord is not installed")
+    with pytest.raises(ValueError, match="decord is not installed"):
+        choose_decoder(facts, "decord")
+
+
+@pytest.mark.skipif(not HAS_DECORD, reason="decord has no wheel here")
+def test_decord_is_refused_what_it_cannot_do(render) -> None:
+    facts = probe(render("video.mp4", "libx264", "yuv420p"))
+    assert choose_decoder(facts)[0] == choose_decoder(facts, "decord")[0] == "decord"
+    hour = replace(facts, width=1920, height=1080, times=np.arange(90_000) / 25, end_s=3600.0, stated_end_s=3600.0)
+    for refused, reason in (
+        (hour, "533936 MiB, and 1024 MiB are allowed"),
+        (replace(facts, pixel_format="yuv420p10le"), "8-bit 4:2:0 H.264 and HEVC only, this is h264 yuv420p10le"),
+        (replace(facts, width=95), "even sizes only, this is 95 x 64"),
+        (replace(facts, container="avi"), "MP4 and Matroska only, this is avi"),
+        (replace(facts, num_discarded=3), "edit list, which leaves out 3 packets"),
+        (replace(facts, has_timestamps=False), "no timestamps"),
+    ):
+        name, why = choose_decoder(refused)
+        assert name == "pyav"
+        assert reason in why
+        with pytest.raises(VideoError, match="use --decoder auto") as raised:
+            choose_decoder(refused, "decord")
+        assert reason in str(raised.value)
+
+
+@pytest.mark.shared
+def test_times_from_decoding_are_those_of_the_packets(shared: Path) -> None:
+    for path in (shared / "videos" / "awkward" / name for name in READABLE):
+        scanned, decoded = probe(path), probe(path, by_decoding=True)
+        assert np.array_equal(scanned.times, decoded.times), path
+        assert scanned.to_json() == decoded.to_json()
+
+
+def test_links_in_a_playlist_are_not_followed_over_the_network(tmp_path: Path) -> None:
+    playlist = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n"
+    (tmp_path / "innocent.mp4").write_text(playlist)
+    with pytest.raises(VideoError):
+        probe(tmp_path / "innocent.mp4")
+    shutil.copy(tmp_path / "innocent.mp4", tmp_path / "list.m3u8")
+    with pytest.raises(VideoError):
+        probe(tmp_path / "list.m3u8")
