@@ -64,7 +64,12 @@ def extract(
 
     Raises:
         VideoError: The video cannot be used; the message says why.
+        ValueError: The decoder is unknown or not installed, or `batch_clips` is less than 1.
     """
+    if batch_clips is None:
+        batch_clips = 8 if backbone.device.startswith("cuda") else 1
+    if batch_clips < 1:
+        raise ValueError(f"At least 1 clip goes into a batch, not {batch_clips}.")
     started = time.perf_counter()
     facts = probe(path)
     name, reason = choose_decoder(facts, decoder)
@@ -83,7 +88,7 @@ def _extract(
     facts: VideoFacts,
     decoder: str,
     backbone: Backbone,
-    batch_clips: int | None,
+    batch_clips: int,
     classify: bool,
     on_progress: Callable[[float, float], None] | None,
 ) -> Extraction:
@@ -100,7 +105,7 @@ def _extract(
     features, probabilities = [], []
     clips = _timed(_read_clips(facts, decoder, selection, recipe), seconds, "read")
     with closing(in_background(clips, ahead=CLIPS_AHEAD)) as ready:
-        while batch := list(islice(ready, batch_clips or (8 if backbone.device.startswith("cuda") else 1))):
+        while batch := list(islice(ready, batch_clips)):
             before = time.perf_counter()
             batch_features, batch_probabilities = backbone.features_and_classes(torch.stack(batch))
             seconds["backbone"] += time.perf_counter() - before

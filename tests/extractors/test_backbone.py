@@ -1,0 +1,106 @@
+"""Building backbones and running them in each precision."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from extractors.backbone import Backbone, load_backbone
+from extractors.recipes import RECIPES
+from extractors.video import read_frames
+from extractors.weights import I3D_KINETICS400, file_sha256
+
+
+@pytest.fixture(scope="module")
+def clip(shared: Path) -> torch.Tensor:
+    """(1, 16, 224, 224, 3), a real clip."""
+    frames = read_frames(shared / "videos" / "action" / "cleaning_pool.mp4", wanted=np.arange(60, 76))
+    return torch.stack([RECIPES["gdlt-i3d"].apply(frame) for _, frame in frames])[None]
+
+
+@pytest.fixture(scope="module")
+def exact(i3d_weights: Path) -> Backbone:
+    return load_backbone(device="cpu", precision="fp32")
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+def test_the_published_backbone(exact: Backbone) -> None:
+    assert exact.identity == {"backbone": "i3d", "recipe": "gdlt-i3d", "weights_sha256": I3D_KINETICS400.sha256}
+    assert (exact.feature_dim, exact.device, exact.precision, exact.engine) == (1024, "cpu", "fp32", "torch")
+    assert not exact.network.training
+
+
+@pytest.mark.shared
+def test_features_and_classes(exact: Backbone, clip: torch.Tensor) -> None:
+    features, probabilities = exact.features(clip), exact.classify(clip)
+    assert (features.shape, features.dtype) == ((1, 1024), np.float32)
+    assert (probabilities.shape, probabilities.dtype) == ((1, 400), np.float32)
+    np.testing.assert_allclose(probabilities.sum(), 1, rtol=1e-5)
+    assert np.array_equal(features, exact.features(clip))
+    both = exact.features(torch.cat([clip, clip.flip(1)]))
+    np.testing.assert_allclose(both[:1], features, rtol=1e-4, atol=1e-5)
+    assert not np.allclose(both[1], features[0], rtol=1e-2)
+
+
+@pytest.mark.shared
+def test_bf16_weights_and_autocast_agree_with_fp32(exact: Backbone, clip: torch.Tensor) -> None:
+    expected = exact.features(clip)
+    half = load_backbone(device="cpu", precision="bf16")
+    assert next(half.network.parameters()).dtype == torch.bfloat16
+    autocast = replace(exact, precision="bf16")  # as on a GPU: float32 weights, bfloat16 arithmetic
+    for backbone in (half, autocast):
+        features = backbone.features(clip)
+        assert features.dtype == np.float32
+        assert not np.array_equal(features, expected)
+        assert cosine(features, expected) >= 0.999
+
+
+@pytest.mark.gpu
+@pytest.mark.shared
+@pytest.mark.parametrize("precision", ["auto", "fp32", "bf16", "fp16"])
+def test_cuda_agrees_with_the_cpu(precision: str, exact: Backbone, clip: torch.Tensor) -> None:
+    features = load_backbone(device="cuda", precision=precision).features(clip)
+    assert cosine(features, exact.features(clip)) >= 0.999
+
+
+def test_untrained_weights_say_so_and_are_always_the_same() -> None:
+    clip = torch.randint(0, 256, (1, 9, 64, 64, 3), dtype=torch.uint8)
+    clip = clip.repeat_interleave(4, 2)[:, :, :224].repeat_interleave(4, 3)[:, :, :, :224]
+    first, again = (load_backbone(weights="random", device="cpu", precision="fp32") for _ in range(2))
+    assert first.weights_sha256 == first.identity["weights_sha256"] == "random"
+    assert np.array_equal(first.features(clip), again.features(clip))
+
+
+def test_a_users_file_is_known_by_its_own_hash(i3d_weights: Path) -> None:
+    backbone = load_backbone(weights=i3d_weights, device="cpu", recipe="kinetics-i3d")
+    assert backbone.identity["weights_sha256"] == file_sha256(i3d_weights)
+    assert backbone.recipe is RECIPES["kinetics-i3d"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "c3d"}, 'no backbone "c3d"; known are i3d'),
+        ({"recipe": "mine"}, 'no recipe "mine"; known are actionnet-i3d, gdlt-i3d'),
+        ({"device": "tpu"}, 'no device "tpu"; known are auto, cpu, cuda and cuda:N'),
+        ({"device": "cuda:99"}, r'"cuda:99" is not there, torch sees \d+ CUDA devices'),
+        ({"precision": "int8"}, 'no precision "int8"; known are auto, fp32, bf16, fp16'),
+        ({"precision": "fp16", "device": "cpu"}, "fp16 needs a CUDA device"),
+        ({"weights": "/none/i3d.ckpt"}, "/none/i3d.ckpt: No such file"),
+    ],
+)
+def test_what_cannot_be_built_is_said_in_one_sentence(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as raised:
+        load_backbone(**options)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_cuda_without_a_gpu() -> None:
+    with pytest.raises(ValueError, match="torch sees 0 CUDA devices: use --device cpu"):
+        load_backbone(device="cuda")

@@ -1,0 +1,220 @@
+"""A video streamed through a backbone: the same features as without streaming, and nothing left behind."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from extractors import i3d
+from extractors.backbone import Backbone, load_backbone
+from extractors.clips import select
+from extractors.extract import CLIPS_AHEAD, extract, in_background
+from extractors.recipes import RECIPES
+from extractors.video import VideoError, probe, read_frames
+
+
+class Colours(nn.Module):
+    """A backbone as cheap as can be: the mean colour of each quarter of a clip."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        features = nn.functional.adaptive_avg_pool3d(x * self.weight, (4, 1, 1)).flatten(1)  # (B, 3 * 4)
+        return features, features
+
+
+def colours(recipe: str = "gdlt-i3d", **changes: object) -> Backbone:
+    return Backbone("colours", replace(RECIPES[recipe], **changes), Colours(), 12, "random", "cpu", "fp32")
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left() -> Iterator[None]:
+    yield
+    assert [thread.name for thread in threading.enumerate() if thread.name == "read-clips"] == []
+
+
+@pytest.fixture
+def action(shared: Path) -> Path:
+    return shared / "videos" / "action"
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_streaming_gives_the_features_of_the_whole_video(recipe: str, action: Path) -> None:
+    backbone, path = colours(recipe), action / "juggling_soccer_ball.mp4"
+    selection = select(probe(path).times, backbone.recipe.fps, backbone.recipe.clip_frames)
+    frames = torch.stack([backbone.recipe.apply(frame) for _, frame in read_frames(path)])
+    expected = np.concatenate([backbone.features(frames[clip][None]) for clip in selection.frames])
+
+    for decoder in ("auto", "pyav"):
+        extraction = extract(path, backbone, decoder=decoder)
+        assert np.array_equal(extraction.features, expected)
+        assert np.array_equal(extraction.clip_times, selection.clip_times)
+    np.testing.assert_allclose(extract(path, backbone, batch_clips=3).features, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.shared
+def test_what_is_recorded(action: Path) -> None:
+    seen: list[tuple[float, float]] = []
+    extraction = extract(
+        action / "juggling_soccer_ball.mp4", colours(), on_progress=lambda done, total: seen.append((done, total))
+    )
+    record = json.loads(json.dumps(extraction.record))
+    assert (record["frames_decoded"], record["clips"], record["duration_s"]) == (247, 8, 10.292)
+    assert record["container"]["codec"] == "h264"
+    assert record["decoder"] in ("decord", "pyav")
+    assert "decord" in record["decoder_reason"]
+    assert record["stage_seconds"].keys() == {"read", "backbone", "wall"}
+    assert record["warnings"] == [
+        "the video is slower than the recipe's 25 frames a second: 10 of 256 frames repeat the one before"
+    ]
+    assert extraction.probabilities is None
+    assert seen == [(pytest.approx(1.28 * (clip + 1)), pytest.approx(10.2917, abs=1e-3)) for clip in range(8)]
+
+
+@pytest.mark.shared
+def test_narrow_video_is_padded_and_said_to_be(shared: Path) -> None:
+    backbone = colours(clip_frames=2)
+    extraction = extract(shared / "videos" / "awkward" / "rotated_90.mov", backbone)
+    assert extraction.record["warnings"] == [
+        "the frame is narrower than the crop of gdlt-i3d: black is added at its sides"
+    ]
+
+
+@pytest.mark.shared
+def test_a_video_shorter_than_a_clip_says_how_long_it_must_be(shared: Path) -> None:
+    path = shared / "videos" / "awkward" / "starts_at_8s.mp4"
+    with pytest.raises(VideoError, match=r"lasts 0\.40 s, and one clip .* takes 1\.28 s \(32 frames at 25 a second\)"):
+        extract(path, colours())
+    extraction = extract(path, colours(clip_frames=4))
+    assert extraction.clip_times.tolist() == [[0.04, 0.2], [0.2, 0.36]]  # of 10 frames the first and last are left over
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("decoder", ["auto", "pyav"])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("corrupted_midway.mp4", r"breaks off after \d+ frames, at 2\.\d\d s"),
+        ("truncated.mkv", r"breaks off: it can be read up to 9\.40 s of 10\.33 s"),
+        ("text.mp4", "cannot be read as a video"),
+        ("empty.mp4", "cannot be read as a video"),
+    ],
+)
+def test_broken_videos_are_errors_and_never_features(name: str, message: str, decoder: str, shared: Path) -> None:
+    with pytest.raises(VideoError, match=message):
+        extract(shared / "videos" / "awkward" / name, colours(clip_frames=8), decoder=decoder)
+
+
+def test_a_recording_cut_anywhere_gives_what_can_be_decoded(tmp_path: Path) -> None:
+    """The packets before the first key frame announce frames that do not come."""
+    path = tmp_path / "broadcast.ts"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"g": "40", "sc_threshold": "0"})
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        noise = np.random.default_rng(0).integers(0, 256, (200, 64, 96, 3), dtype=np.uint8)
+        for image in noise:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    content = path.read_bytes()
+    path.write_bytes(content[len(content) // 4 // 188 * 188 :])  # from about the 50th frame on
+
+    with av.open(str(path)) as container:
+        announced = sum(1 for packet in container.demux(video=0) if packet.size)
+    extraction = extract(path, colours(clip_frames=16))
+    assert announced > 120
+    assert extraction.record["frames_decoded"] == 120  # from the next key frame on
+    assert extraction.record["clips"] == 7
+
+
+@pytest.mark.shared
+def test_a_second_reading_that_the_first_made_necessary_is_recorded(action: Path, monkeypatch) -> None:
+    path = action / "cleaning_pool.mp4"
+    expected = extract(path, colours())
+    whole = probe(path)
+
+    def misled(path: Path, *, by_decoding: bool = False):
+        return whole if by_decoding else replace(whole, times=np.append(whole.times, whole.end_s))
+
+    monkeypatch.setattr("extractors.extract.probe", misled)
+    extraction = extract(path, colours())
+    assert extraction.record["decoder"] == "pyav"
+    assert "announces 301 frames, and 300 come out" in extraction.record["decoder_reason"]
+    assert np.array_equal(extraction.features, expected.features)
+
+
+@pytest.mark.shared
+def test_options_that_make_no_sense(action: Path) -> None:
+    path = action / "cleaning_pool.mp4"
+    with pytest.raises(ValueError, match='no decoder "opencv"; known are auto, decord, pyav'):
+        extract(path, colours(), decoder="opencv")
+    with pytest.raises(ValueError, match="At least 1 clip goes into a batch, not 0"):
+        extract(path, colours(), batch_clips=0)
+
+
+@pytest.mark.shared
+def test_an_interrupt_stops_the_reader(action: Path) -> None:
+    def interrupt(done: float, total: float) -> None:
+        raise KeyboardInterrupt
+
+    started = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        extract(action / "walking_the_dog.mp4", colours(clip_frames=4), on_progress=interrupt)
+    assert time.perf_counter() - started < 5
+
+
+def test_the_thread_runs_only_so_far_ahead() -> None:
+    made = []
+
+    def items() -> Iterator[int]:
+        for item in range(100):
+            made.append(item)
+            yield item
+
+    ready = in_background(items(), ahead=CLIPS_AHEAD)
+    for expected in range(10):
+        assert next(ready) == expected
+        time.sleep(0.02)
+        assert len(made) <= expected + 1 + CLIPS_AHEAD + 1  # those given out, those waiting, the one in hand
+    ready.close()
+    assert len(made) < 20
+
+
+def test_what_the_thread_raises_is_raised_here() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise VideoError("broken")
+
+    ready = in_background(items(), ahead=1)
+    assert next(ready) == 1
+    with pytest.raises(VideoError, match="broken"):
+        next(ready)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    "name",
+    ["cleaning_pool"]
+    + [
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("arm_wrestling", "flipping_pancake", "juggling_soccer_ball", "walking_the_dog")
+    ],
+)
+def test_the_top_class_of_real_videos_is_right(name: str, action: Path, i3d_weights: Path) -> None:
+    (path,) = action.glob(f"{name}.*")
+    extraction = extract(path, load_backbone(recipe="kinetics-i3d", device="cpu"), classify=True)
+    assert extraction.probabilities is not None
+    assert len(extraction.probabilities) == len(extraction.features) >= 3
+    mean = extraction.probabilities.mean(0)
+    assert i3d.class_names()[mean.argmax()] == name.replace("_", " ")
+    assert mean.max() > 0.9
