@@ -1,7 +1,7 @@
 """A backbone: a network with its weights, its recipe, and the device and precision it runs in.
 
 Clips go in as the uint8 frames that a recipe makes, and are normalised on the device. Below fp32 a GPU runs under
-autocast; a CPU gets bfloat16 weights, which it computes with several times faster if it has instructions for them.
+autocast; a CPU gets bfloat16 weights, which are fastest on one that has instructions for them.
 """
 
 import re
@@ -95,7 +95,7 @@ def load_backbone(
     if name not in BACKBONES:
         raise ValueError(f'There is no backbone "{name}"; known are {", ".join(BACKBONES)}.')
     chosen_recipe = get_recipe(recipe or DEFAULT_RECIPES[name])
-    torch_device = resolve_device(device)
+    torch_device = resolveresolve_device(device)
     precision = _precision(precision, torch_device)
     if weights == "random":
         network, sha256 = i3d.untrained(RANDOM_SEED), "random"
@@ -116,6 +116,11 @@ def load_backbone(
 
 
 def resolve_device(name: str) -> torch.device:
+    """The device that "auto", "cpu", "cuda" or "cuda:N" means here.
+
+    Raises:
+        ValueError: The name is unknown, or there is no such device.
+    """
     """The device of that name; "auto" is the first GPU if there is one.
 
     Raises:
@@ -137,7 +142,7 @@ def resolve_device(name: str) -> torch.device:
 def _precision(name: str, device: torch.device) -> str:
     if name == "auto":
         if device.type == "cuda":
-            return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
         # torch has no public question for this in every version supported; without the instructions bf16 is slower
         return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
     if name not in PRECISIONS:

