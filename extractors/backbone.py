@@ -95,7 +95,7 @@ def load_backbone(
     if name not in BACKBONES:
         raise ValueError(f'There is no backbone "{name}"; known are {", ".join(BACKBONES)}.')
     chosen_recipe = get_recipe(recipe or DEFAULT_RECIPES[name])
-    torch_device = resolveresolve_device(device)
+    torch_device = resolve_device(device)
     precision = _precision(precision, torch_device)
     if weights == "random":
         network, sha256 = i3d.untrained(RANDOM_SEED), "random"
@@ -121,11 +121,6 @@ def resolve_device(name: str) -> torch.device:
     Raises:
         ValueError: The name is unknown, or there is no such device.
     """
-    """The device of that name; "auto" is the first GPU if there is one.
-
-    Raises:
-        ValueError: No device is called so, or it is not there.
-    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
@@ -150,6 +145,3 @@ def _precision(name: str, device: torch.device) -> str:
     if name == "fp16" and device.type == "cpu":
         raise ValueError("fp16 needs a CUDA device: on a CPU use --precision bf16 or fp32.")
     return name
-
-
-_device = resolve_device
