@@ -19,7 +19,7 @@ from data.datasets import Joined, join
 from data.feature_store import FeatureStore
 from data.files import write_atomic
 from data.labels import GENERATED_RECORDS, LabelSet, read_labels
-from extractors.backbone import _device as resolve_device
+from extractors.backbone import resolve_device
 from models.checkpoint import save_head
 from models.cofinal import CoFInAlConfig
 from pipeline.baselines import BASELINES, pool
