@@ -137,14 +137,16 @@ def _extract(
 def _read_clips(facts: VideoFacts, decoder: str, selection: Selection, recipe: Recipe) -> Iterator[Tensor]:
     """The clips of a video one after the other, (F, H, W, 3) uint8."""
     wanted, times_shown = np.unique(selection.frames, return_counts=True)
-    clip: list[Tensor] = []
+    num_filled = 0
     for (_, frame), count in zip(read_frames(facts, decoder, wanted=wanted), times_shown, strict=True):
         image = recipe.apply(frame)
         for _ in range(count):
-            clip.append(image)
-            if len(clip) == recipe.clip_frames:
-                yield torch.stack(clip)
-                clip = []
+            if num_filled == 0:  # a whole clip at once: frames kept singly would leave the heap full of holes
+                clip = torch.empty((recipe.clip_frames, *image.shape), dtype=torch.uint8)
+            clip[num_filled] = image
+            num_filled = (num_filled + 1) % recipe.clip_frames
+            if num_filled == 0:
+                yield clip
 
 
 def _warnings(facts: VideoFacts, selection: Selection, recipe: Recipe) -> list[str]:
