@@ -145,7 +145,7 @@ def _film(part: str, rng: np.random.Generator) -> Setting:
         brightness=round(rng.random(), 3),
         detail=round(rng.uniform(0.2, 1), 3),
         camera_travel=round(rng.random(), 3),
-        zoom=round(rng.uniform(0.92, 1.08), 3),
+        zoom=round(rng.uniform(1.0, 1.12), 3),
         grain=round(rng.uniform(0.5, 4), 2),
         mirrored=bool(rng.random() < 0.5),
         facing_deg=round(rng.uniform(-25, 25), 1),

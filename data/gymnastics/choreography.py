@@ -13,12 +13,10 @@ import numpy as np
 
 APPARATUS = ("Ball", "Clubs", "Hoop", "Ribbon")
 
-ELEMENT_VALUES = {"leap": 3.8, "turn": 3.6, "balance": 3.7, "throw": 3.7, "wave": 3.5}
-"""Difficulty of each kind of element in its full form. The best four make 14.8, the most that was given in RG."""
+ELEMENT_VALUES = {"leap": 3.1, "turn": 2.9, "balance": 3.0, "throw": 3.0, "wave": 2.8}
+"""Difficulty of each kind of element in its full form. All together make 14.8, the most that was given in RG."""
 
-ELEMENTS_PER_ROUTINE = 4
-
-DEDUCTIONS = {"slack": 0.55, "tremble": 0.5, "wobble": 0.4, "pause_s": 1.1}
+DEDUCTIONS = {"slack": 0.45, "tremble": 0.4, "wobble": 0.32, "pause_s": 1.1}
 """Points of execution that each fault costs in one element, per unit of its size."""
 DROP_DEDUCTION = 0.7
 
@@ -74,7 +72,7 @@ def judge(elements: Sequence[Element]) -> Judgement:
     """Score a routine by what it shows.
 
     Args:
-        elements: all that is shown; RG's ranges are met by `ELEMENTS_PER_ROUTINE` of them, each of another kind.
+        elements: all that is shown; RG's ranges are met when each kind of element is shown once.
 
     Returns:
         Difficulty in steps of .1, execution from 0 to 10 in steps of .05, and the penalty.
@@ -86,7 +84,7 @@ def judge(elements: Sequence[Element]) -> Judgement:
 
 
 def compose(skill: float, duration_s: float, rng: np.random.Generator) -> tuple[Element, ...]:
-    """Draw a choreography for a gymnast.
+    """Draw a choreography for a gymnast: every kind of element once, in any order.
 
     Difficulty and execution go with her skill, each with a will of its own. Every fault is spread over all elements,
     but for the drops, of which there are at most two.
@@ -96,13 +94,13 @@ def compose(skill: float, duration_s: float, rng: np.random.Generator) -> tuple[
         duration_s: of the whole routine; nothing else depends on it.
         rng: decides all the rest.
     """
-    kinds = rng.permutation(list(ELEMENT_VALUES))[:ELEMENTS_PER_ROUTINE]
-    shares = rng.uniform(0.9, 1.1, ELEMENTS_PER_ROUTINE)
+    kinds = rng.permutation(list(ELEMENT_VALUES))
+    shares = rng.uniform(0.9, 1.1, len(kinds))
     shares /= shares.sum()
     ability = skill + rng.normal(0, 0.1)
     load = float(np.clip(1 - skill + rng.normal(0, 0.1), 0.03, 0.97))
     num_drops = min(int(2.6 * max(load - 0.3, 0) + rng.random()), 2)
-    dropped = set(rng.permutation(ELEMENTS_PER_ROUTINE)[:num_drops])
+    dropped = set(rng.permutation(len(kinds))[:num_drops])
 
     def fault() -> float:
         return round(min(load * rng.uniform(0.75, 1.25), 1.0), 3)
@@ -115,7 +113,7 @@ def compose(skill: float, duration_s: float, rng: np.random.Generator) -> tuple[
             slack=fault(),
             tremble=fault(),
             wobble=fault(),
-            pause_s=round(0.36 * fault(), 3),
+            pause_s=round(0.28 * fault(), 3),
             drop_speed=round(rng.uniform(0.5, 1.9), 2) if place in dropped else None,
         )
         for place, (kind, share) in enumerate(zip(kinds, shares, strict=True))

@@ -80,6 +80,8 @@ CROUCH: Pose = {
     "leg_lift_l": 40, "knee_l": 75, "point_l": 0, "leg_lift_r": 40, "knee_r": 75, "point_r": 0,
 }  # fmt: skip
 
+HALTS = (0.17, 0.87)
+"""The phases at which a broken rhythm halts: going into the element and coming out of it, the feet on the floor."""
 RELEASE, CATCH = 0.3, 0.8
 """The phases at which a thrown apparatus leaves the hand and is back."""
 
@@ -156,11 +158,12 @@ KEY_POSES = {"leap": _leap, "turn": _turn, "balance": _balance, "throw": _throw,
 
 
 def _phases(element: Element, num_frames: int) -> np.ndarray:
-    """The phase of each frame, (N,): from 0 to 1, standing still twice for half of the pause."""
+    """The phase of each frame, (N,): from 0 to 1, standing still at both `HALTS` for half of the pause."""
     moving, halt = element.duration_s - element.pause_s, element.pause_s / 2
-    times = [0, 0.36 * moving, 0.36 * moving + halt, 0.68 * moving + halt, 0.68 * moving + 2 * halt, element.duration_s]
+    first, second = HALTS
+    times = np.array([0, first, first, second, second, 1]) * moving + np.array([0, 0, 1, 1, 2, 2]) * halt
     now = np.linspace(0, element.duration_s, num_frames, endpoint=False)
-    return np.interp(now, times, [0, 0.36, 0.36, 0.68, 0.68, 1])
+    return np.interp(now, times, [0, first, first, second, second, 1])
 
 
 def _element_angles(element: Element, num_frames: int, rng: np.random.Generator) -> np.ndarray:
