@@ -6,7 +6,7 @@ bandwidth is fitted on the training routines, the penalties are fixed.
 Shape legend: N training routines, M test routines, T clips, C feature, S = 5 statistics.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,44 +74,6 @@ BASELINES: dict[str, Callable[[NDArray, NDArray, NDArray], NDArray]] = {
     "kernel_ridge": kernel_ridge,
 }
 """The baselines by the names of the results contract."""
-
-
-def predict_baselines(
-    pooled: NDArray,
-    scores: NDArray,
-    splits: Iterable[tuple[NDArray, NDArray]],
-    actions: NDArray | None = None,
-) -> dict[str, NDArray]:
-    """All baselines over the same splits as a head.
-
-    Where there are actions, every baseline starts from the training mean of a routine's own action; the regressions
-    explain what is left, over all actions together.
-
-    Args:
-        pooled: routines pooled by `pool` (N, S, C).
-        scores: true scores (N, targets) in points, NaN where a routine has none.
-        splits: pairs of training rows and test rows.
-        actions: index of each routine's action (N,), where the dataset has actions.
-
-    Returns:
-        By baseline, predicted scores (N, targets) in points: NaN in rows of no test part, and in a target for which
-        the training part has no score.
-    """
-    actions = np.zeros(len(pooled), dtype=int) if actions is None else actions
-    predicted = {name: np.full(scores.shape, np.nan) for name in BASELINES}
-    for train, test in splits:
-        for target in range(scores.shape[1]):
-            known = train[~np.isnan(scores[train, target])]
-            if len(known) == 0:
-                continue
-            centre = np.full(actions.max() + 1, scores[known, target].mean())
-            for action in np.unique(actions[known]):
-                centre[action] = scores[known[actions[known] == action], target].mean()
-            residual = scores[known, target] - centre[actions[known]]
-            for name, baseline in BASELINES.items():
-                rest = baseline(pooled[known], residual, pooled[test])
-                predicted[name][test, target] = centre[actions[test]] + rest
-    return predicted
 
 
 def _statistics(clips: NDArray) -> NDArray:
