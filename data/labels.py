@@ -174,9 +174,10 @@ def _read_csv(file: Path) -> Iterator[LabelRow]:
         scores = {target: _number(row[target], where, target) for target in targets if row[target]}
         if not row["video"] or not scores:
             raise ValueError(f"{where}: expected a video and at least one score, found {','.join(fields)!r}")
-        split = row.get("split") or None
-        if split not in ("train", "test", None):
-            raise ValueError(f"{where}: expected the split train or test, found {split!r}")
+        written = row.get("split") or None
+        split: Split | None = "train" if written == "train" else "test" if written == "test" else None
+        if split != written:
+            raise ValueError(f"{where}: expected the split train or test, found {written!r}")
         yield LabelRow(row["video"], scores, where, split=split, group=row.get("group") or None)
 
 
