@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 from functools import partial
 
 import numpy as np
@@ -334,7 +335,7 @@ def _warmup_cosine(steps: int) -> Callable[[int], float]:
     return rate
 
 
-def _running_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
+def _running_average(decay: float) -> Any:
     """Exponential average of the weights that forgets the first ones quickly, as most steps are still to come."""
 
     @torch.no_grad()
