@@ -26,7 +26,7 @@ from models.losses import losses as head_losses
 
 @dataclass(frozen=True)
 class TrainingRecipe:
-    """Every choice of the training; the defaults were chosen by cross-validation on Fis-V."""
+    """Every choice of the training, fixed before it starts; the defaults were tried by cross-validation on Fis-V."""
 
     epochs: int | None = None
     """Passes over the training routines; None: as many as make `steps` updates."""
