@@ -5,7 +5,7 @@ arXiv 2404.13999). One network serves all targets (say TES and PCS) and all acti
 dataset: each target has grade prototypes and responses of its own, everything else is shared. The score is coupled
 from the coarse and fine outputs; nothing beside them predicts it.
 
-Shape legend: B batch, T clips, C feature, D model width, M targets, G grades, K sub-grades.
+Shape legend: B batch, T clips, C feature, P standardised feature, D model width, M targets, G grades, K sub-grades.
 """
 
 from dataclasses import dataclass
@@ -32,6 +32,8 @@ class CoFInAlConfig:
     """Lowest and highest possible score of each target in points."""
     num_actions: int = 0
     """Number of actions (apparatus) the network is told apart by; 0: the dataset has no such notion."""
+    num_components: int = 256
+    """Principal components P of the clip features the network sees; at most `feature_dim` are kept."""
     width: int = 64
     """Model width D, even and divisible by `num_heads`."""
     num_heads: int = 4
@@ -88,21 +90,22 @@ class CoFInAl(nn.Module):
     """
 
     feature_mean: Tensor
-    feature_scale: Tensor
+    feature_basis: Tensor
     edges: Tensor
     scale: Tensor
 
     def __init__(self, config: CoFInAlConfig) -> None:
         super().__init__()
         self.config = config
+        components = min(config.num_components, config.feature_dim)
         self.register_buffer("feature_mean", torch.zeros(config.feature_dim))
-        self.register_buffer("feature_scale", torch.ones(config.feature_dim))
+        self.register_buffer("feature_basis", torch.eye(config.feature_dim, components))  # (C, P)
         low, high = torch.tensor(config.ranges).unbind(1)
         share = torch.linspace(0, 1, config.num_grades + 1)
         self.register_buffer("edges", low[:, None] + (high - low)[:, None] * share)
         self.register_buffer("scale", (high - low) / 4)
         self.fusion = TemporalFusion(
-            config.feature_dim,
+            components,
             config.width,
             num_layers=config.num_fusion_layers,
             num_heads=config.num_heads,
@@ -136,8 +139,8 @@ class CoFInAl(nn.Module):
         return self.forward_standardised(self.standardise(features), mask, actions)
 
     def standardise(self, features: Tensor) -> Tensor:
-        """Clip features (..., C) with the mean and spread of the training part's taken out, channel by channel."""
-        return (features.float() - self.feature_mean) / self.feature_scale
+        """Principal components (..., P) of clip features (..., C), as fitted on the training part."""
+        return (features.float() - self.feature_mean) @ self.feature_basis
 
     def forward_standardised(self, features: Tensor, mask: Tensor, actions: Tensor | None = None) -> Output:
         """As `forward`, from features that `standardise` has already prepared (training does so once)."""

@@ -62,15 +62,11 @@ class FusionLayer(nn.Module):
             nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
         self.dropout = ChannelDropout(dropout)
-        # both steps start small: with few routines, clips that see each other fully from the start overfit
-        self.attend_scale = nn.Parameter(torch.full((width,), 0.01))
-        self.think_scale = nn.Parameter(torch.full((width,), 0.01))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         y = self.normalise(x)
-        attended = self.attend(y, y, y, key_padding_mask=~mask, need_weights=False)[0]  # (B, T, D)
-        x = x + self.attend_scale * self.dropout(attended)
-        return x + self.think_scale * self.dropout(self.think(x))
+        x = x + self.dropout(self.attend(y, y, y, key_padding_mask=~mask, need_weights=False)[0])  # (B, T, D)
+        return x + self.dropout(self.think(x))
 
 
 class ChannelDropout(nn.Module):

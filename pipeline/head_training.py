@@ -107,7 +107,7 @@ def train_head(
     identity, origin = _identity(feature_store, extractor, feature_dim)
 
     protocol, parts = parts_of(examples, protocol, folds=folds, seed=seed)
-    recipe = TrainingRecipe() if epochs is None else TrainingRecipe(epochs=epochs)
+    recipe = TrainingRecipe(epochs=epochs)
     config = CoFInAlConfig(
         feature_dim=feature_dim,
         targets=label_set.targets,
@@ -124,7 +124,7 @@ def train_head(
             "videos": len(parts[-1].training.rows),
             "judged": len({entry["video"] for entry in predictions}),
             **({"folds": folds, "grouped": parts[-1].training.groups() is not None} if protocol == "cv" else {}),
-            "epochs": recipe.epochs,
+            "epochs": recipe.num_epochs(len(parts[-1].training.rows)),
             "seed": seed,
             "seconds": round(time.perf_counter() - started, 1),
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],

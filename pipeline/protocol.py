@@ -109,7 +109,7 @@ def run(
     """
     predictions: list[dict[str, Any]] = []
     with progress("epochs") as bar:
-        task = bar.add_task("training", total=recipe.epochs * len(parts))
+        task = bar.add_task("training", total=sum(recipe.num_epochs(len(part.training.rows)) for part in parts))
         for part in parts:
             network = fit(
                 part.training.features,

@@ -4,7 +4,7 @@ Everything that depends on data (the standardisation of the features, the grades
 on the training part alone and kept in the network's buffers. The number of epochs is decided beforehand: no score of
 a held-out routine chooses anything. The weights returned are the running average of those the optimiser visits.
 
-Shape legend: N routines, T clips, C feature, G grades.
+Shape legend: N routines, T clips, C feature, P standardised feature, G grades.
 """
 
 import math
@@ -28,20 +28,22 @@ from models.losses import losses as head_losses
 class TrainingRecipe:
     """Every choice of the training, fixed before it starts; the defaults were tried by cross-validation on Fis-V."""
 
-    epochs: int = 30
-    """Passes over the training routines."""
+    epochs: int | None = None
+    """Passes over the training routines; None: as many as make `steps` updates."""
+    steps: int = 800
+    """Updates of the weights when `epochs` is not given, so that a small dataset trains as long as a large one."""
     batch_size: int = 16
     """Routines a batch."""
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     """Peak rate: linear warm-up over a tenth of the updates, then a half cosine to 0."""
     weight_decay: float = 0.05
     """AdamW's, on weight matrices."""
     clip_dropout: float = 0.5
-    """Each routine of a batch loses up to this share of its clips, drawn anew every time, but keeps `min_clips`."""
-    min_clips: int = 16
-    """Clips that a routine keeps at least, if it has them: a short one cannot spare any."""
+    """Each routine of a batch loses up to this share of its clips, drawn anew every time."""
     averaging: float = 0.99
     """Decay of the running average of the weights; 0: none."""
+    whitening: float = 0.5
+    """0 leaves the principal components their variances, 1 makes all equal."""
     coarse_weight: float = 0.5
     """Weight of the coarse loss."""
     fine_weight: float = 0.5
@@ -54,6 +56,12 @@ class TrainingRecipe:
     """Of the prototype loss, in cosine distance."""
     softness: float = 0.5
     """A judge's error in units of the scores' standard deviation: how far coarse targets reach into other grades."""
+
+    def num_epochs(self, num_routines: int) -> int:
+        """Epochs for a training part of this many routines."""
+        if self.epochs is not None:
+            return self.epochs
+        return math.ceil(self.steps / math.ceil(num_routines / self.batch_size))
 
 
 @dataclass(frozen=True)
@@ -125,13 +133,13 @@ def fit(
     with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
         torch.manual_seed(seed)
         network = CoFInAl(config)
-        _fit_buffers(network, features, scores)
+        _fit_buffers(network, features, scores, recipe.whitening)
         network.to(device)
-        clips = [network.standardise(torch.from_numpy(x).to(device)) for x in features]  # N of (T, C)
+        clips = [network.standardise(torch.from_numpy(x).to(device)) for x in features]  # N of (T, P)
         truth = torch.from_numpy(scores).float().to(device)
         action = None if actions is None else torch.from_numpy(np.asarray(actions)).long().to(device)
 
-        epochs = recipe.epochs
+        epochs = recipe.num_epochs(len(clips))
         batches = math.ceil(len(clips) / recipe.batch_size)
         optimizer = _optimizer(network, recipe)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warmup_cosine(epochs * batches))
@@ -140,7 +148,7 @@ def fit(
         for epoch in range(1, epochs + 1):
             sums: dict[str, float] = {}
             for rows in np.array_split(rng.permutation(len(clips)), batches):
-                batch, mask = _pad([_drop_clips(clips[i], recipe, rng) for i in rows])
+                batch, mask = _pad([_drop_clips(clips[i], recipe.clip_dropout, rng) for i in rows])
                 losses = _losses(network, recipe, batch, mask, truth[rows], None if action is None else action[rows])
                 optimizer.zero_grad()
                 losses["total"].backward()
@@ -290,13 +298,20 @@ def _check(
             )
 
 
-def _fit_buffers(network: CoFInAl, features: Sequence[np.ndarray], scores: np.ndarray) -> None:
+def _fit_buffers(network: CoFInAl, features: Sequence[np.ndarray], scores: np.ndarray, whitening: float) -> None:
     """Fit the feature standardisation, grade edges and score scales on the training part."""
     config = network.config
     clips = torch.from_numpy(np.concatenate(features)).float()
-    spread = clips.std(0, correction=0)
-    network.feature_mean.copy_(clips.mean(0))
-    network.feature_scale.copy_(torch.where(spread > 0, spread, 1))
+    mean = clips.mean(0)
+    centred = clips - mean
+    variance, directions = torch.linalg.eigh(centred.T @ centred / len(clips))  # ascending
+    variance, directions = variance.flip(0).clamp(min=0), directions.flip(1)
+    variance = variance + 1e-3 * variance.mean() + 1e-12  # directions the training part hardly shows stay small
+    components = network.feature_basis.shape[1]
+    basis = directions[:, :components] * variance[:components] ** (-whitening / 2)
+    spread = variance[:components] ** (1 - whitening)
+    network.feature_mean.copy_(mean)
+    network.feature_basis.copy_(basis / spread.mean().sqrt())
     for i, column in enumerate(scores.T):
         known = column[~np.isnan(column)]
         network.edges[i] = torch.from_numpy(grade_edges(known, config.ranges[i], config.num_grades))
@@ -331,14 +346,14 @@ def _running_average(decay: float) -> Any:
     return update
 
 
-def _drop_clips(clips: Tensor, recipe: TrainingRecipe, rng: np.random.Generator) -> Tensor:
-    """Keep a random choice of the clips (T, C), in order: as many as the recipe says, any of them."""
-    keep = max(min(len(clips), recipe.min_clips), round(len(clips) * (1 - recipe.clip_dropout * rng.random())))
+def _drop_clips(clips: Tensor, share: float, rng: np.random.Generator) -> Tensor:
+    """Keep a random choice of the clips (T, P), in order: at least 1 - share of them, any of them."""
+    keep = max(1, round(len(clips) * (1 - share * rng.random())))
     return clips[np.sort(rng.permutation(len(clips))[:keep])]
 
 
 def _pad(clips: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Batch (B, T, C), padded to the longest of its routines, and its mask (B, T)."""
+    """Batch (B, T, P), padded to the longest of its routines, and its mask (B, T)."""
     batch = torch.nn.utils.rnn.pad_sequence(list(clips), batch_first=True)
     lengths = torch.tensor([len(x) for x in clips], device=batch.device)
     return batch, torch.arange(batch.shape[1], device=batch.device) < lengths[:, None]

@@ -10,7 +10,7 @@ import torch
 from models.checkpoint import load_head, save_head
 from models.cofinal import CoFInAl, CoFInAlConfig
 
-CONFIG = CoFInAlConfig(feature_dim=6, targets=("Total",), ranges=((0, 25),), num_actions=2, width=8)
+CONFIG = CoFInAlConfig(feature_dim=6, targets=("Total",), ranges=((0, 25),), num_actions=2, width=8, num_components=6)
 METADATA = {"dataset": "rg", "actions": ["Ball", "Hoop"], "generated": True, "results": {"srcc": 0.5}}
 
 

@@ -8,7 +8,9 @@ from torch import Tensor
 
 from models.cofinal import CoFInAl, CoFInAlConfig, Output
 
-CONFIG = CoFInAlConfig(feature_dim=12, targets=("TES", "PCS"), ranges=((0, 45), (0, 40)), num_actions=3, width=16)
+CONFIG = CoFInAlConfig(
+    feature_dim=12, targets=("TES", "PCS"), ranges=((0, 45), (0, 40)), num_actions=3, width=16, num_components=12
+)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +98,7 @@ def test_score_comes_from_coarse_and_fine_alone(network: CoFInAl) -> None:
 def test_all_that_is_not_learnt_is_in_the_state_dict(network: CoFInAl) -> None:
     other = CoFInAl(CONFIG)
     other.load_state_dict(network.state_dict())
-    fitted = {"edges", "scale", "feature_mean", "feature_scale", "scoring.etf"}
+    fitted = {"edges", "scale", "feature_mean", "feature_basis", "scoring.etf"}
     assert fitted <= set(other.state_dict())
     own = *batch(routine(7, 0)), torch.tensor([0])
     assert torch.equal(other.eval()(*own).score, network(*own).score)

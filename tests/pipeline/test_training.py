@@ -22,7 +22,7 @@ CONFIG = CoFInAlConfig(
     dropout=0.1,
     feature_dropout=0.0,
 )
-SHORT = TrainingRecipe(epochs=12, batch_size=8, learning_rate=1e-3, min_clips=4)
+SHORT = TrainingRecipe(steps=60, batch_size=8)
 
 
 def routines(num: int, seed: int = 0) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
@@ -41,7 +41,7 @@ def routines(num: int, seed: int = 0) -> tuple[list[np.ndarray], np.ndarray, np.
 def test_it_learns_and_grades_agree_with_scores() -> None:
     features, scores, actions = routines(80)
     seen: list[EpochProgress] = []
-    network = fit(features, scores, actions, config=CONFIG, recipe=replace(SHORT, epochs=80), on_progress=seen.append)
+    network = fit(features, scores, actions, config=CONFIG, recipe=replace(SHORT, steps=400), on_progress=seen.append)
     assert not network.training
     assert [progress.epoch for progress in seen] == list(range(1, seen[0].epochs + 1))
     assert set(seen[0].losses) == {"coarse", "fine", "final", "prototypes", "total"}
@@ -64,7 +64,7 @@ def test_it_learns_and_grades_agree_with_scores() -> None:
 def test_prototypes_of_different_routines_come_together_by_grade() -> None:
     features, scores, actions = routines(40)
     seen: list[EpochProgress] = []
-    recipe = replace(SHORT, epochs=40, coarse_weight=0, fine_weight=0, final_weight=0, prototype_weight=1)
+    recipe = replace(SHORT, steps=200, coarse_weight=0, fine_weight=0, final_weight=0, prototype_weight=1)
     fit(features, scores, actions, config=CONFIG, recipe=recipe, on_progress=seen.append)
     assert seen[-1].losses["prototypes"] < 0.5 * seen[0].losses["prototypes"]
 
@@ -97,7 +97,7 @@ def test_missing_scores_are_left_out() -> None:
     features, scores, actions = routines(40)
     scores[::3, 0] = np.nan
     scores[1::3, 1] = np.nan
-    network = fit(features, scores, actions, config=CONFIG, recipe=replace(SHORT, epochs=60))
+    network = fit(features, scores, actions, config=CONFIG, recipe=replace(SHORT, steps=300))
     predicted = predict(network, features, actions)
     assert srcc(scores[~np.isnan(scores[:, 0]), 0], predicted["A"].score[~np.isnan(scores[:, 0])]) > 0.8
 
