@@ -1,4 +1,4 @@
-"""Save and load a head: one safetensors file with its weights, configuration and a record of its making.
+"""A head as a file: one safetensors file with its weights, configuration and a record of its making.
 
 The file's header carries one JSON string under the key "cofinal": format version, configuration, sha256 of the
 tensors, and whatever the caller records (store identity, protocol, results, ...). Loading never runs code.
@@ -6,7 +6,6 @@ tensors, and whatever the caller records (store identity, protocol, results, ...
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -28,18 +27,19 @@ class Head:
     network: CoFInAl
     """The trained network, in eval mode, on the CPU."""
     metadata: dict[str, Any]
-    """What the caller of `save_head` recorded."""
+    """What the caller of `serialise_head` recorded."""
 
 
-def save_head(path: str | Path, network: CoFInAl, metadata: dict[str, Any]) -> None:
-    """Write a head; the file appears whole or not at all.
+def serialise_head(network: CoFInAl, metadata: dict[str, Any]) -> bytes:
+    """Return the content of a head file.
 
     Args:
-        path: file to write; its folder must exist.
         network: the trained network.
         metadata: JSON-able record of the head's making, given back by `load_head`.
+
+    Raises:
+        ValueError: the metadata holds NaN or infinity.
     """
-    path = Path(path)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     record = {
         "format": FORMAT,
@@ -47,20 +47,11 @@ def save_head(path: str | Path, network: CoFInAl, metadata: dict[str, Any]) -> N
         "sha256": _sha256(tensors),
         "metadata": metadata,
     }
-    content = safetensors.torch.save(tensors, {"cofinal": json.dumps(record, allow_nan=False)})
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    return safetensors.torch.save(tensors, {"cofinal": json.dumps(record, allow_nan=False)})
 
 
 def load_head(path: str | Path) -> Head:
-    """Read a head that `save_head` wrote.
+    """Read a head that `serialise_head` made.
 
     Raises:
         ValueError: the file is missing, damaged, of another program or of another format version.
@@ -92,7 +83,13 @@ def load_head(path: str | Path) -> Head:
     if record["sha256"] != _sha256(tensors):
         raise ValueError(f"the weights in {path} are damaged (wrong sha256): train or download the head again")
     network = CoFInAl(_config(record["config"], path))
-    network.load_state_dict(tensors)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(
+            f"the weights in {path} do not fit its configuration ({str(error).splitlines()[-1].strip()}): "
+            "train or download the head again"
+        ) from None
     return Head(network.eval(), record["metadata"])
 
 

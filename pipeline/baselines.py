@@ -10,6 +10,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.kernel_ridge import KernelRidge
+from sklearn.linear_model import Ridge
+from sklearn.metrics.pairwise import euclidean_distances, rbf_kernel
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 RIDGE_PENALTY = 0.3
 """Of ridge regression, times the number of standardised columns."""
@@ -46,11 +51,8 @@ def mean(train: NDArray, scores: NDArray, test: NDArray) -> NDArray:
 def ridge(train: NDArray, scores: NDArray, test: NDArray) -> NDArray:
     """Ridge regression on mean and standard deviation over the clips; arguments as `mean`."""
     fitted, asked = (x[:, :2].reshape(len(x), -1) for x in (train, test))  # (N, 2C), (M, 2C)
-    centre, spread = fitted.mean(0), fitted.std(0)
-    spread[spread == 0] = 1
-    fitted, asked = (fitted - centre) / spread, (asked - centre) / spread
-    columns = fitted.shape[1]
-    return _solve(fitted @ fitted.T / columns, asked @ fitted.T / columns, scores, RIDGE_PENALTY)
+    model = make_pipeline(StandardScaler(), Ridge(RIDGE_PENALTY * fitted.shape[1]))
+    return model.fit(fitted, scores).predict(asked)
 
 
 def kernel_ridge(train: NDArray, scores: NDArray, test: NDArray) -> NDArray:
@@ -61,11 +63,12 @@ def kernel_ridge(train: NDArray, scores: NDArray, test: NDArray) -> NDArray:
     within, across = [], []
     for statistic in range(train.shape[1]):
         fitted, asked = train[:, statistic], test[:, statistic]
-        distance = _squared_distance(fitted, fitted)
-        bandwidth = np.median(distance) or 1.0
-        within.append(np.exp(-distance / bandwidth))
-        across.append(np.exp(-_squared_distance(asked, fitted) / bandwidth))
-    return _solve(np.mean(within, axis=0), np.mean(across, axis=0), scores, KERNEL_PENALTY)
+        bandwidth = np.median(euclidean_distances(fitted, squared=True)) or 1.0
+        within.append(rbf_kernel(fitted, gamma=1 / bandwidth))
+        across.append(rbf_kernel(asked, fitted, gamma=1 / bandwidth))
+    model = KernelRidge(alpha=KERNEL_PENALTY, kernel="precomputed")
+    model.fit(np.mean(within, axis=0), scores - scores.mean())
+    return scores.mean() + model.predict(np.mean(across, axis=0))
 
 
 BASELINES: dict[str, Callable[[NDArray, NDArray, NDArray], NDArray]] = {
@@ -81,15 +84,3 @@ def _statistics(clips: NDArray) -> NDArray:
     low, high = np.percentile(clips, [10, 90], axis=0)
     change = np.abs(np.diff(clips, axis=0)).mean(0) if len(clips) > 1 else np.zeros(clips.shape[1])
     return np.stack([clips.mean(0), clips.std(0), low, high, change])
-
-
-def _squared_distance(a: NDArray, b: NDArray) -> NDArray:
-    """(M, N) of a (M, C) and b (N, C)."""
-    return np.maximum((a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T, 0)
-
-
-def _solve(within: NDArray, across: NDArray, scores: NDArray, penalty: float) -> NDArray:
-    """Dual ridge regression around the training mean: kernels (N, N) and (M, N), scores (N,) -> (M,)."""
-    centre = scores.mean()
-    weights = np.linalg.solve(within + penalty * np.eye(len(scores)), scores - centre)
-    return centre + across @ weights

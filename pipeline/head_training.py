@@ -20,7 +20,7 @@ from data.feature_store import FeatureStore
 from data.files import write_atomic
 from data.labels import GENERATED_RECORDS, LabelSet, read_labels
 from extractors.backbone import resolve_device
-from models.checkpoint import save_head
+from models.checkpoint import serialise_head
 from models.cofinal import CoFInAlConfig
 from pipeline.baselines import BASELINES, pool
 from pipeline.console import out as stdout
@@ -107,7 +107,7 @@ def train_head(
     identity, origin = _identity(feature_store, extractor, feature_dim)
 
     protocol, parts = parts_of(examples, protocol, folds=folds, seed=seed)
-    recipe = TrainingRecipe(epochs=epochs)
+    recipe = TrainingRecipe() if epochs is None else TrainingRecipe(epochs=epochs)
     config = CoFInAlConfig(
         feature_dim=feature_dim,
         targets=label_set.targets,
@@ -124,7 +124,7 @@ def train_head(
             "videos": len(parts[-1].training.rows),
             "judged": len({entry["video"] for entry in predictions}),
             **({"folds": folds, "grouped": parts[-1].training.groups() is not None} if protocol == "cv" else {}),
-            "epochs": recipe.num_epochs(len(parts[-1].training.rows)),
+            "epochs": recipe.epochs,
             "seed": seed,
             "seconds": round(time.perf_counter() - started, 1),
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
@@ -146,7 +146,7 @@ def train_head(
     write_atomic(head_path.with_suffix(".predictions.csv"), _as_csv(predictions))
     write_atomic(head_path.with_suffix(".predicted.png"), plot_predictions(predictions, pooled))
     write_atomic(head_path.with_suffix(".results.json"), (json.dumps(results, indent=2) + "\n").encode())
-    save_head(head_path, network, metadata)
+    write_atomic(head_path, serialise_head(network, metadata))
     if set_default or (set_default is None and not default_head_path().exists()):
         make_default(head_path)
         say(f"{head_path} is score-video's default head now")

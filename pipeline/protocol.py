@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from sklearn.model_selection import GroupKFold, KFold
 
 from data.labels import LabelRow, LabelSet
 from models.cofinal import CoFInAl, CoFInAlConfig
 from pipeline.baselines import BASELINES
 from pipeline.console import progress
 from pipeline.evaluation import average, evaluate
-from pipeline.training import TrainingRecipe, fit, fold_rows, predict
+from pipeline.training import TrainingRecipe, fit, predict
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,29 @@ def parts_of(examples: Examples, protocol: str, *, folds: int, seed: int) -> tup
     return protocol, [*parts, Part(training, None)]
 
 
+def fold_rows(num_rows: int, folds: int, *, seed: int, groups: Sequence[str] | None = None) -> list[np.ndarray]:
+    """Cut rows into folds at random, rows of one group staying together.
+
+    Args:
+        num_rows: N.
+        folds: number of folds.
+        seed: of the cut.
+        groups: group of each row (N,), say its skater; None: every row is its own.
+
+    Returns:
+        The held-out rows of each fold, in order: together every row once.
+
+    Raises:
+        ValueError: there are fewer rows, or groups, than folds.
+    """
+    what, distinct = ("videos", num_rows) if groups is None else ("groups", len(set(groups)))
+    if not 2 <= folds <= distinct:
+        raise ValueError(f"{distinct} {what} cannot be cut into {folds} folds: ask for 2 to {distinct} folds")
+    kind = KFold if groups is None else GroupKFold
+    cut = kind(folds, shuffle=True, random_state=seed)
+    return [held_out for _, held_out in cut.split(np.empty(num_rows), groups=groups)]
+
+
 def run(
     parts: Sequence[Part],
     labels: LabelSet,
@@ -109,7 +133,7 @@ def run(
     """
     predictions: list[dict[str, Any]] = []
     with progress("epochs") as bar:
-        task = bar.add_task("training", total=sum(recipe.num_epochs(len(part.training.rows)) for part in parts))
+        task = bar.add_task("training", total=recipe.epochs * len(parts))
         for part in parts:
             network = fit(
                 part.training.features,

@@ -10,8 +10,7 @@ Shape legend: N routines, T clips, C feature, P standardised feature, G grades.
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,10 +27,8 @@ from models.losses import losses as head_losses
 class TrainingRecipe:
     """Every choice of the training, fixed before it starts; the defaults were tried by cross-validation on Fis-V."""
 
-    epochs: int | None = None
-    """Passes over the training routines; None: as many as make `steps` updates."""
-    steps: int = 800
-    """Updates of the weights when `epochs` is not given, so that a small dataset trains as long as a large one."""
+    epochs: int = 40
+    """Passes over the training routines."""
     batch_size: int = 16
     """Routines a batch."""
     learning_rate: float = 1e-3
@@ -44,6 +41,8 @@ class TrainingRecipe:
     """Decay of the running average of the weights; 0: none."""
     whitening: float = 0.5
     """0 leaves the principal components their variances, 1 makes all equal."""
+    clips_per_component: int = 8
+    """Training clips that each principal component must rest on: those of a few hundred clips are mostly noise."""
     coarse_weight: float = 0.5
     """Weight of the coarse loss."""
     fine_weight: float = 0.5
@@ -56,12 +55,6 @@ class TrainingRecipe:
     """Of the prototype loss, in cosine distance."""
     softness: float = 0.5
     """A judge's error in units of the scores' standard deviation: how far coarse targets reach into other grades."""
-
-    def num_epochs(self, num_routines: int) -> int:
-        """Epochs for a training part of this many routines."""
-        if self.epochs is not None:
-            return self.epochs
-        return math.ceil(self.steps / math.ceil(num_routines / self.batch_size))
 
 
 @dataclass(frozen=True)
@@ -132,20 +125,20 @@ def fit(
     rng = np.random.default_rng(seed)
     with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
         torch.manual_seed(seed)
-        network = CoFInAl(config)
+        affordable = sum(map(len, features)) // recipe.clips_per_component
+        network = CoFInAl(replace(config, num_components=max(1, min(config.num_components, affordable))))
         _fit_buffers(network, features, scores, recipe.whitening)
         network.to(device)
         clips = [network.standardise(torch.from_numpy(x).to(device)) for x in features]  # N of (T, P)
         truth = torch.from_numpy(scores).float().to(device)
         action = None if actions is None else torch.from_numpy(np.asarray(actions)).long().to(device)
 
-        epochs = recipe.num_epochs(len(clips))
         batches = math.ceil(len(clips) / recipe.batch_size)
         optimizer = _optimizer(network, recipe)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warmup_cosine(epochs * batches))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warmup_cosine(recipe.epochs * batches))
         average = AveragedModel(network, multi_avg_fn=_running_average(recipe.averaging))
         network.train()
-        for epoch in range(1, epochs + 1):
+        for epoch in range(1, recipe.epochs + 1):
             sums: dict[str, float] = {}
             for rows in np.array_split(rng.permutation(len(clips)), batches):
                 batch, mask = _pad([_drop_clips(clips[i], recipe.clip_dropout, rng) for i in rows])
@@ -159,7 +152,7 @@ def fit(
                 for name, loss in losses.items():
                     sums[name] = sums.get(name, 0.0) + float(loss.detach()) * len(rows) / len(clips)
             if on_progress is not None:
-                on_progress(EpochProgress(epoch, epochs, sums, time.monotonic() - start))
+                on_progress(EpochProgress(epoch, recipe.epochs, sums, time.monotonic() - start))
     averaged = average.module
     assert isinstance(averaged, CoFInAl)
     return averaged.eval()
@@ -197,79 +190,6 @@ def predict(
             values = (output.score[:, m], grade + 1, probabilities, edges[m : m + 1], subgrade + 1, points)
             parts[target].append(TargetPrediction(*(value.cpu().numpy() for value in values)))
     return {target: _concatenate(part) for target, part in parts.items()}
-
-
-def fold_rows(num_rows: int, folds: int, *, seed: int, groups: Sequence[str] | None = None) -> list[np.ndarray]:
-    """Cut rows into folds at random, rows of one group staying together.
-
-    Args:
-        num_rows: N.
-        folds: number of folds.
-        seed: of the cut.
-        groups: group of each row (N,), say its skater; None: every row is its own.
-
-    Returns:
-        The held-out rows of each fold: together every row once.
-
-    Raises:
-        ValueError: there are fewer rows, or groups, than folds.
-    """
-    names = np.arange(num_rows) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]
-    distinct = np.random.default_rng(seed).permutation(names.max() + 1 if num_rows else 0)
-    if not 2 <= folds <= len(distinct):
-        what = "routines" if groups is None else "groups"
-        raise ValueError(f"{len(distinct)} {what} cannot be cut into {folds} folds: ask for 2 to {len(distinct)} folds")
-    fold_of = np.empty(len(distinct), dtype=int)
-    fills = np.zeros(folds)
-    sizes = np.bincount(names)
-    for name in distinct:  # each group goes to the fold that holds least so far
-        fold_of[name] = fills.argmin()
-        fills[fold_of[name]] += sizes[name]
-    return [np.flatnonzero(fold_of[names] == fold) for fold in range(folds)]
-
-
-def cross_validate(
-    features: Sequence[np.ndarray],
-    scores: np.ndarray,
-    actions: np.ndarray | None = None,
-    *,
-    config: CoFInAlConfig,
-    recipe: TrainingRecipe = TrainingRecipe(),
-    folds: int = 5,
-    seed: int = 0,
-    groups: Sequence[str] | None = None,
-    device: str = "cpu",
-    on_progress: Callable[[int, EpochProgress], None] | None = None,
-) -> dict[str, TargetPrediction]:
-    """Out-of-fold predictions: every routine is graded by a head that never saw it.
-
-    Args:
-        features, scores, actions, config, recipe, device: as `fit`.
-        folds: number of folds.
-        seed: of the cut into folds and of every fold's training.
-        groups: as `fold_rows`.
-        on_progress: called with the fold, from 1, and its progress after every epoch.
-
-    Returns:
-        A `TargetPrediction` a target, entries in the order of `features`.
-    """
-    held_out = fold_rows(len(features), folds, seed=seed, groups=groups)
-    parts = []
-    for fold, rows in enumerate(held_out, start=1):
-        rest = np.setdiff1d(np.arange(len(features)), rows)
-        network = fit(
-            [features[i] for i in rest],
-            scores[rest],
-            None if actions is None else actions[rest],
-            config=config,
-            recipe=recipe,
-            seed=seed,
-            device=device,
-            on_progress=None if on_progress is None else partial(on_progress, fold),
-        )
-        parts.append(predict(network, [features[i] for i in rows], None if actions is None else actions[rows]))
-    order = np.argsort(np.concatenate(held_out))
-    return {t: _concatenate([part[t] for part in parts], order) for t in config.targets}
 
 
 def _check(
@@ -374,9 +294,6 @@ def _losses(
     return losses
 
 
-def _concatenate(parts: Sequence[TargetPrediction], order: np.ndarray | None = None) -> TargetPrediction:
-    def join(name: str) -> np.ndarray:
-        joined = np.concatenate([getattr(part, name) for part in parts])
-        return joined if order is None else joined[order]
-
-    return TargetPrediction(*(join(name) for name in TargetPrediction.__dataclass_fields__))
+def _concatenate(parts: Sequence[TargetPrediction]) -> TargetPrediction:
+    names = TargetPrediction.__dataclass_fields__
+    return TargetPrediction(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))

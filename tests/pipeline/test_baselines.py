@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.baselines import BASELINES, kernel_ridge, pool, ridge
 from pipeline.evaluation import srcc
-from pipeline.training import fold_rows
+from pipeline.protocol import fold_rows
 
 
 def routines(num: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
