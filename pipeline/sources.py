@@ -45,7 +45,7 @@ def find_videos(videos: str | Path) -> Sources:
     if root.suffix.lower() != ".txt":
         return Sources({root.stem: root}, root.parent, 0)
     try:
-        lines = root.read_text(encoding="utf-8-sig").splitlines()
+        lines = root.read_text(encoding="utf-8-sig").split("\n")  # not splitlines: other line ends may be in a name
     except UnicodeDecodeError as error:
         raise ValueError(f"{root} is not a text file of paths, one a line ({error})") from error
     listed = [root.parent / line.strip() for line in lines if line.strip()]
@@ -54,6 +54,8 @@ def find_videos(videos: str | Path) -> Sources:
     missing = [path for path in listed if not path.exists()]
     if missing:
         raise ValueError(f"{root} lists {missing[0]}, which does not exist ({len(missing)} such of {len(listed)})")
+    if folders := [path for path in listed if path.is_dir()]:
+        raise ValueError(f"{root} lists {folders[0]}, which is a folder; list the videos in it")
     return Sources(_named(listed, root.parent), root.parent, 0)
 
 
@@ -66,23 +68,23 @@ def _files_below(folder: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(real)
+        folders.sort()  # so that of two ways to a folder the same one names its videos on every machine
         yield from (Path(place, name) for name in files)
 
 
 def _named(paths: list[Path], root: Path) -> dict[str, Path]:
     """Name each file by its place below the root, or by its stem where it lies elsewhere."""
+    # normpath, not resolve: a link keeps the name its user gave it, and `..` cannot lead a name out of the store
+    base = Path(os.path.normpath(root.absolute()))
     named: dict[str, Path] = {}
+    places: dict[str, Path] = {}
     for path in paths:
-        # normpath, not resolve: a link keeps the name its user gave it, and `..` cannot lead a name out of the store
-        place = os.path.normpath(path.absolute())
-        base = os.path.normpath(root.absolute())
-        inside = os.path.commonpath([place, base]) == base
-        name = Path(os.path.relpath(place, base)).with_suffix("").as_posix() if inside else path.stem
-        if name in named:
-            if named[name] == path:
-                continue
+        place = Path(os.path.normpath(path.absolute()))
+        inside = place.relative_to(base).as_posix() if place.is_relative_to(base) else place.name
+        name = inside.removesuffix(place.suffix)
+        if places.setdefault(name, place) != place:
             raise ValueError(
                 f"{named[name]} and {path} would both become {name}.npy; rename one or extract them into two stores"
             )
-        named[name] = path
+        named.setdefault(name, path)
     return named

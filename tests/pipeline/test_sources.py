@@ -27,12 +27,12 @@ def test_named_file_is_tried_whatever_its_suffix(tmp_path: Path) -> None:
 
 
 def test_list_keeps_subfolders_and_takes_paths_from_elsewhere(tmp_path: Path) -> None:
-    touch(tmp_path / "lists/a/x.mp4", tmp_path / "elsewhere/y.mp4")
+    touch(tmp_path / "lists/a/x.mp4", tmp_path / "elsewhere/y.mp4", tmp_path / "other/y.mp4")
     listing = tmp_path / "lists/all.txt"
-    listing.write_text(f"a/x.mp4\n\n{tmp_path / 'elsewhere/y.mp4'}\n../elsewhere/y.mp4\n", encoding="utf-8-sig")
+    listing.write_text(f"a/x.mp4\n\n{tmp_path / 'elsewhere/y.mp4'}\n../other/y.mp4\n", encoding="utf-8-sig")
     with pytest.raises(ValueError, match=r"both become y.npy"):
         find_videos(listing)
-    listing.write_text(f"a/x.mp4\na/x.mp4\n{tmp_path / 'elsewhere/y.mp4'}\n")
+    listing.write_text(f"a/x.mp4\na/x.mp4\n{tmp_path / 'elsewhere/y.mp4'}\n../elsewhere/y.mp4\n")
     assert list(find_videos(listing).paths) == ["a/x", "y"]
 
 
@@ -43,10 +43,42 @@ def test_two_sources_of_one_name_are_both_named(tmp_path: Path) -> None:
 
 
 def test_odd_names_and_link_loops(tmp_path: Path) -> None:
-    odd = ["-x.mp4", "two words.mp4", "línea\n2.mp4", "v1.2.mp4", "x" * 200 + ".mp4"]
+    odd = [
+        "-x.mp4",
+        os.fsdecode(b"latin-\xe9.mp4"),
+        "a\u2028b.mp4",
+        "\u00e9.mp4",
+        "e\u0301.mp4",
+        "A.mp4",
+        "a.mp4",
+        "two words.mp4",
+        "línea\n2.mp4",
+        "v1.2.mp4",
+        "x" * 200 + ".mp4",
+    ]
     touch(*(tmp_path / "videos" / name for name in odd))
     os.symlink(tmp_path / "videos", tmp_path / "videos/loop")
-    assert set(find_videos(tmp_path / "videos").paths) == {name.removesuffix(".mp4") for name in odd}
+    os.symlink("itself.mp4", tmp_path / "videos/itself.mp4")
+    found = find_videos(tmp_path / "videos").paths
+    assert set(found) == {name.removesuffix(".mp4") for name in [*odd, "itself.mp4"]}
+
+
+def test_of_two_ways_to_a_folder_the_first_by_name_is_taken(tmp_path: Path) -> None:
+    touch(tmp_path / "videos/b/x.mp4")
+    os.symlink("b", tmp_path / "videos/a")
+    os.symlink("b", tmp_path / "videos/c")
+    assert list(find_videos(tmp_path / "videos").paths) == ["a/x"]
+
+
+def test_no_line_of_a_list_names_features_outside_the_store(tmp_path: Path) -> None:
+    touch(tmp_path / "x.mp4", tmp_path / "lists/sub/y.mp4", tmp_path / "..mp4")
+    listing = tmp_path / "lists/all.txt"
+    listing.write_text(f"../x.mp4\nsub/../sub/y.mp4\n../..mp4\n{tmp_path}/lists/../lists/sub/y.mp4\r\n")
+    assert list(find_videos(listing).paths) == ["x", "sub/y", "."]
+    for line in ("..", ".", "/"):
+        listing.write_text(f"{line}\n")
+        with pytest.raises(ValueError, match="is a folder; list the videos in it"):
+            find_videos(listing)
 
 
 @pytest.mark.parametrize(
