@@ -3,6 +3,7 @@
 import functools
 import os
 import sys
+import unicodedata
 from collections.abc import Callable
 from typing import Any
 
@@ -16,13 +17,24 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from data.files import WriteError
+
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 out = Console(highlight=False, soft_wrap=True)
 
 
 def say(message: str) -> None:
-    """Print a message for people on stderr; what no terminal can show (in file names) is escaped."""
-    err.print(message.encode("utf-8", "backslashreplace").decode(), markup=False)
+    """Print a message for people on stderr, on one line, whatever is in the file names it tells of."""
+    err.print(printable(message), markup=False)
+
+
+def printable(text: str) -> str:
+    """Return a text with all escaped that no terminal should be sent: line ends, control codes, stray bytes."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or unicodedata.category(c) == "Zs" else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def progress(unit: str = "") -> Progress:
@@ -44,7 +56,7 @@ def progress(unit: str = "") -> Progress:
 def ends_well(command: Callable[..., int | None]) -> Callable[..., None]:
     """Make a command end with the right exit code and one sentence instead of a traceback.
 
-    0 done, 1 some or all videos failed (the command's own return value), 2 usage or input error,
+    0 done, 1 some or all videos failed (the command's own return value) or the disk did, 2 usage or input error,
     130 interrupted. With the command's `debug` option set, the traceback is shown too.
     """
 
@@ -58,22 +70,28 @@ def ends_well(command: Callable[..., int | None]) -> Callable[..., None]:
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = 1
+        except WriteError as error:
+            if kwargs.get("debug"):
+                err.print_exception()
+            say(f"error: {one_sentence(error)}")
+            code = 1
         except (ValueError, OSError) as error:
             if kwargs.get("debug"):
                 err.print_exception()
-            say(f"error: {_sentence(error)}")
+            say(f"error: {one_sentence(error)}")
             code = 2
         except Exception as error:
             if kwargs.get("debug"):
                 err.print_exception()
-            say(f"error: a fault of this program, {type(error).__name__}: {_sentence(error)}; --debug shows where")
+            say(f"error: a fault of this program, {type(error).__name__}: {one_sentence(error)}; --debug shows where")
             code = 1
         raise SystemExit(code or 0)
 
     return run
 
 
-def _sentence(error: Exception) -> str:
+def one_sentence(error: Exception) -> str:
+    """Return what an error says, on one line."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()) or type(error).__name__

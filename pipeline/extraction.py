@@ -12,11 +12,12 @@ from typing import Any
 from rich.progress import Progress
 
 from data.feature_store import FeatureStore, file_sha256, source_facts
+from data.files import WriteError
 from extractors import i3d
 from extractors.backbone import Backbone, load_backbone
 from extractors.extract import Extraction, extract
 from extractors.video import DECODERS
-from pipeline.console import err, progress, say
+from pipeline.console import err, one_sentence, printable, progress, say
 from pipeline.sources import Sources, find_videos
 
 
@@ -76,8 +77,10 @@ def extract_features(
         classes: also name each video's most probable Kinetics-400 class.
 
     Raises:
-        ValueError: bad arguments, no videos, name collisions, or a store of another identity: nothing was done.
-        OSError: the store cannot be written.
+        ValueError: bad arguments, no videos, name collisions, a store of another identity or one that another run is
+            writing: nothing was done.
+        OSError: the store cannot be written: nothing was done.
+        WriteError: the disk became full or failed; what is recorded stays good, and the same call goes on.
     """
     started = time.perf_counter()
     sources = find_videos(videos)
@@ -92,7 +95,7 @@ def extract_features(
         recipe = "kinetics-i3d"
     network = load_backbone(backbone, recipe=recipe, weights=weights, device=device, precision=precision)
     summary = ExtractionSummary(str(feature_store.folder), network.identity, len(sources.paths))
-    summary.warnings += feature_store.open(manifest_of(network, weights, sources))
+    summary.warnings += feature_store.open(manifest_of(network, weights, sources), sources.paths)
     if weights == "random":
         summary.warnings.append("the backbone's weights are RANDOM: these features mean nothing")
     if sources.num_others:
@@ -100,11 +103,11 @@ def extract_features(
     for warning in summary.warnings:
         say(f"warning: {warning}")
 
-    with extraction_progress(sources) as bar:
+    with feature_store, extraction_progress(sources) as bar:
         for name, path in sources.paths.items():
             show = bar.begin(path)
             wanted = overwrite or (classes and "class" not in feature_store.records.get(name, {}))
-            if not wanted and feature_store.is_done(name, path):
+            if not wanted and _is_done(name, path, feature_store):
                 summary.already_done += 1
             else:
                 _extract_one(name, path, feature_store, network, decoder, batch_clips, classes, summary, show)
@@ -147,6 +150,13 @@ def versions(*packages: str) -> dict[str, str]:
     return found
 
 
+def _is_done(name: str, path: Path, store: FeatureStore) -> bool:
+    try:
+        return store.is_done(name, path)
+    except OSError:  # the video cannot be read: extracting it fails with the reason
+        return False
+
+
 def _extract_one(
     name: str,
     path: Path,
@@ -159,23 +169,23 @@ def _extract_one(
     show: Any,
 ) -> None:
     started = time.perf_counter()
-    sha256 = file_sha256(path)
+    facts: dict[str, Any] = {"source": str(path.absolute())}
     try:
+        store.path(name)  # a name that cannot be stored is refused before hours are spent on its video
+        facts = source_facts(path, file_sha256(path))
         result = extract(path, network, decoder=decoder, batch_clips=batch_clips, on_progress=show, classify=classes)
+        record = {**facts, **result.record, "seconds": round(time.perf_counter() - started, 3)}
+        if classes:
+            record |= _top_class(result)
+        store.write(name, result.features, record)
+    except WriteError:
+        raise
     except Exception as error:  # whatever one video does, the others are still wanted
-        reason = " ".join(str(error).split()) or type(error).__name__
-        store.append({"video": name, **source_facts(path, sha256), "error": reason})
+        reason = one_sentence(error)
+        store.append({"video": name, **facts, "error": reason})
         summary.failed.append({"video": str(path), "error": reason})
         say(f"failed: {reason}")
         return
-    record = {
-        **source_facts(path, sha256),
-        **result.record,
-        "seconds": round(time.perf_counter() - started, 3),
-    }
-    if classes:
-        record |= _top_class(result)
-    store.write(name, result.features, record)
     summary.extracted += 1
     summary.clips += len(result.features)
     for warning in result.record["warnings"]:
@@ -198,7 +208,7 @@ class _Progress:
         self.task = bar.add_task("extracting", total=total)
 
     def begin(self, path: Path) -> Callable[[float, float | None], None]:
-        self.bar.update(self.task, description=f"extracting {path.name}")
+        self.bar.update(self.task, description=f"extracting {printable(path.name)}")
 
         def show(seconds_done: float, seconds_total: float | None) -> None:
             share = min(seconds_done / seconds_total, 1.0) if seconds_total else 0.0

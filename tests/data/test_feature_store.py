@@ -44,9 +44,10 @@ def test_touched_file_is_done_by_its_content_but_a_changed_one_is_not(tmp_path: 
     store, video = a_store(tmp_path), a_video(tmp_path)
     store.write("x", np.ones((1, 2), np.float32), record_of(video))
     video.write_bytes(b"frames")
-    assert FeatureStore(store.folder).is_done("x", video)
+    assert store.is_done("x", video)
+    assert FeatureStore(store.folder).records["x"]["mtime_ns"] == video.stat().st_mtime_ns
     video.write_bytes(b"other frames")
-    assert not FeatureStore(store.folder).is_done("x", video)
+    assert not store.is_done("x", video)
 
 
 def test_missing_array_or_error_record_is_not_done(tmp_path: Path) -> None:
@@ -63,25 +64,31 @@ def test_torn_last_record_is_ignored_and_the_next_one_readable(tmp_path: Path, c
     store, video = a_store(tmp_path), a_video(tmp_path)
     store.write("x", np.ones((1, 2), np.float32), record_of(video))
     store.write("y", np.ones((1, 2), np.float32), record_of(video))
+    store.close()
     path = store.folder / "videos.jsonl"
     path.write_bytes(path.read_bytes()[:-cut])
     torn = FeatureStore(store.folder)
     assert torn.is_done("x", video)
     assert torn.is_done("y", video) == (cut == 1)  # only the line's end is missing: the record is whole
+    torn.open(MANIFEST)
     torn.write("z", np.ones((1, 2), np.float32), record_of(video))
-    assert set(FeatureStore(store.folder).records) == {"x", "z"} | ({"y"} if cut == 1 else set())
+    again = FeatureStore(store.folder)
+    assert set(again.records) == {"x", "z"} | ({"y"} if cut == 1 else set())
+    assert again.unreadable_lines == []
 
 
 def test_another_identity_is_refused_with_both_named(tmp_path: Path) -> None:
     store = a_store(tmp_path)
+    store.close()
     with pytest.raises(ValueError, match=r"gdlt-i3d.*kinetics-i3d"):
         FeatureStore(store.folder).open({**MANIFEST, "recipe": "kinetics-i3d"})
     assert FeatureStore(store.folder).identity == IDENTITY
 
 
 def test_another_precision_is_a_warning(tmp_path: Path) -> None:
-    store = a_store(tmp_path)
-    assert FeatureStore(store.folder).open(MANIFEST) == []
+    a_store(tmp_path).close()
+    with FeatureStore(tmp_path / "out") as store:
+        assert store.open(MANIFEST) == []
     (warning,) = FeatureStore(store.folder).open({**MANIFEST, "precision": "bf16"})
     assert "fp32" in warning
     assert "bf16" in warning
