@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.console import ends_well, out, say
+from pipeline.console import ends_well, out, printable, say
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
@@ -45,8 +45,12 @@ def score_video_command() -> None:
 
 
 def _extract_features(
-    videos: Annotated[Path, typer.Argument(help="A video, a folder (searched recursively) or a .txt list of paths.")],
-    store: Annotated[Path, typer.Argument(metavar="OUT", help="The feature store's folder.")],
+    context: typer.Context,
+    videos: Annotated[
+        Path | None,
+        typer.Argument(metavar="VIDEOS", help="A video, a folder (searched recursively) or a .txt list of paths."),
+    ] = None,
+    store: Annotated[Path | None, typer.Argument(metavar="OUT", help="The feature store's folder.")] = None,
     backbone: Annotated[str, typer.Option(help="The network that turns clips into features.")] = "i3d",
     recipe: Annotated[
         str | None, typer.Option(help="How frames become clips; by default the backbone's own recipe.")
@@ -63,6 +67,13 @@ def _extract_features(
     classes: Annotated[
         bool, typer.Option("--classes", help="Print each video's most probable Kinetics-400 class.")
     ] = False,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Extract nothing: check each array in OUT against its record, and VIDEOS, if given, by content.",
+        ),
+    ] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
@@ -75,7 +86,12 @@ def _extract_features(
       extract-features videos/ out/
       extract-features routine.mp4 out/ --recipe kinetics-i3d
       extract-features videos/ out-classes/ --classes
+      extract-features --verify out/
     """
+    if verify:
+        return _verify(context, videos, store, as_json)
+    if videos is None or store is None:
+        raise ValueError("name the videos and the folder for their features: extract-features VIDEOS OUT")
     from pipeline.extraction import extract_features
 
     summary = extract_features(
@@ -95,7 +111,7 @@ def _extract_features(
         _print_json(summary.as_json())
     else:
         for name, top in summary.classes.items():
-            out.print(f"{name}: {top['class']} {top['probability']:.3f}", markup=False)
+            out.print(f"{printable(name)}: {top['class']} {top['probability']:.3f}", markup=False)
         say(
             f"{summary.extracted} videos extracted ({summary.clips} clips, {summary.seconds:.1f} s), "
             f"{summary.already_done} already done, {len(summary.failed)} failed: {summary.store}"
@@ -103,6 +119,30 @@ def _extract_features(
         for failure in summary.failed:
             say(f"failed: {failure['error']}")
     return 1 if summary.failed else 0
+
+
+def _verify(context: typer.Context, videos: Path | None, store: Path | None, as_json: bool) -> int:
+    allowed = {"videos", "store", "verify", "as_json", "debug"}
+    for option in context.params.keys() - allowed:
+        source = context.get_parameter_source(option)
+        if source is not None and source.name != "DEFAULT":
+            raise ValueError(f"--{option.replace('_', '-')} says nothing beside --verify; leave it out")
+    if store is None:
+        videos, store = None, videos
+    if store is None:
+        raise ValueError("name the store to check: extract-features --verify OUT")
+    from pipeline.verification import verify_store
+
+    found = verify_store(store, videos)
+    if as_json:
+        _print_json(found.as_json())
+    else:
+        for entry in found.problems:
+            say(f"{entry['what']} {entry['problem']}")
+        compared = f", {found.videos} videos compared" if videos is not None else ""
+        failed = f" ({found.failed_videos} videos are recorded as failed)" if found.failed_videos else ""
+        say(f"{found.arrays} arrays checked{compared}, {len(found.problems)} problems{failed}: {found.store}")
+    return 1 if found.problems else 0
 
 
 def _train_head(
