@@ -11,6 +11,7 @@ import importlib.util
 import logging
 import os
 import pickle
+import pickletools
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import platformdirs
@@ -120,29 +121,69 @@ def file_sha256(path: str | Path) -> str:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Unpickles numpy arrays in plain containers; any other global a pickle asks for is refused."""
+    """Unpickles numpy arrays of floats in plain containers; any other global a pickle asks for is refused.
 
-    ALLOWED = frozenset(
-        {
-            ("numpy", "ndarray"),
-            ("numpy", "dtype"),
-            ("numpy._core.multiarray", "_reconstruct"),
-        }
-    )
+    Even numpy's own names are answered by stand-ins, because numpy and pickle allocate whatever size a pickle claims:
+    here nothing grows beyond the bytes of the file.
+    """
+
+    def __init__(self, file: BinaryIO):
+        super().__init__(file)
+        self.unclaimed = os.fstat(file.fileno()).st_size
+        for opcode, argument, _ in pickletools.genops(file):
+            if opcode.name.endswith("PUT") and int(argument or 0) > self.unclaimed:  # pickle's table has that many rows
+                raise pickle.UnpicklingError(f"it numbers an object {argument}, more than it can hold")
+        file.seek(0)
 
     def find_class(self, module: str, name: str) -> Any:
-        module = module.replace("numpy.core.", "numpy._core.")  # its name before numpy 2
-        if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, and only numpy arrays are read")
-        return super().find_class(module, name)
+        asked = (module.replace("numpy.core.", "numpy._core."), name)  # its name before numpy 2
+        if asked == ("numpy", "ndarray"):
+            return _PickledArray
+        if asked == ("numpy", "dtype"):
+            return _PickledDtype
+        if asked == ("numpy._core.multiarray", "_reconstruct"):
+            return lambda *_: _PickledArray(self)
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, and only numpy arrays are read")
 
 
-def _flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
+class _PickledDtype:
+    """Stands for `numpy.dtype` in a pickle."""
+
+    def __init__(self, code: str, *_: Any):
+        if code not in ("f2", "f4", "f8"):
+            raise pickle.UnpicklingError(f"it holds an array of {code!r}, and only floats are read")
+        self.code = code
+
+    def __setstate__(self, state: tuple) -> None:
+        self.code = ("<" if state[1] == "|" else str(state[1])[:1]) + self.code
+
+
+class _PickledArray:
+    """Stands for `numpy.ndarray` in a pickle; `array` is made of the bytes that the pickle has for it."""
+
+    def __init__(self, pickled: _ArraysOnly):
+        self.pickled = pickled
+        self.array: np.ndarray | None = None
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, dtype, is_fortran, content = state
+        self.pickled.unclaimed -= len(content)
+        if self.pickled.unclaimed < 0:
+            raise pickle.UnpicklingError("its arrays claim more bytes than the file has")
+        flat = np.frombuffer(bytearray(content), dtype.code)
+        self.array = flat.reshape(shape, order="F" if is_fortran else "C")
+
+
+def _flatten(tree: Any, prefix: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, np.ndarray]]:
     if isinstance(tree, dict):
+        seen = set() if seen is None else seen
+        if id(tree) in seen:
+            raise TypeError(f"{prefix} is a dict that occurs twice")
+        seen.add(id(tree))
         for name, branch in tree.items():
-            yield from _flatten(branch, f"{prefix}/{name}" if prefix else str(name))
-    elif isinstance(tree, np.ndarray) and tree.dtype.kind == "f":
-        yield prefix, tree
+            yield from _flatten(branch, f"{prefix}/{name}" if prefix else str(name), seen)
+    elif isinstance(tree, _PickledArray) and tree.array is not None:
+        yield prefix, tree.array
     else:
         raise TypeError(f"{prefix or 'it'} is a {type(tree).__name__}, not a dict or an array of numbers")
 

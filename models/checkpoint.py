@@ -1,7 +1,8 @@
 """A head as a file: one safetensors file with its weights, configuration and a record of its making.
 
 The file's header carries one JSON string under the key "cofinal": format version, configuration, sha256 of the
-tensors, and whatever the caller records (store identity, protocol, results, ...). Loading never runs code.
+tensors, and whatever the caller records (store identity, protocol, results, ...). Loading never runs code, and a
+stranger's file costs no more memory than it has bytes, whatever sizes it claims.
 """
 
 import hashlib
@@ -18,6 +19,8 @@ from models.cofinal import CoFInAl, CoFInAlConfig
 
 FORMAT = 1
 """Version of the head file that this code writes and reads."""
+MAX_BYTES = 1 << 30
+"""A larger file is no head: ours have about a million parameters."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,10 @@ def load_head(path: str | Path) -> Head:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"there is no head file {path}: train one with train-head, or give the path of one")
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise ValueError(
+            f"{path} has {size} bytes, and no head has more than {MAX_BYTES}: give one that train-head wrote"
+        )
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get("cofinal")
@@ -72,35 +79,59 @@ def load_head(path: str | Path) -> Head:
     try:
         record = json.loads(header)
         version = record["format"]
-    except (json.JSONDecodeError, KeyError, TypeError):
+    except (ValueError, RecursionError, KeyError, TypeError):
         raise ValueError(f"the header of {path} is damaged: train or download the head again") from None
     if version != FORMAT:
         raise ValueError(f"{path} has format {version}, this program reads format {FORMAT}: update it or train again")
-    if unknown := record.keys() - {"format", "config", "sha256", "metadata"}:
+    if record.keys() != (known := {"format", "config", "sha256", "metadata"}):
         raise ValueError(
-            f"the header of {path} holds unknown entries {sorted(unknown)}: was it written by a newer program?"
+            f"the header of {path} holds unknown entries {sorted(record.keys() - known)} and lacks "
+            f"{sorted(known - record.keys())}: was it written by a newer program?"
         )
-    if record["sha256"] != _sha256(tensors):
+    if {tensor.dtype for tensor in tensors.values()} != {torch.float32} or record["sha256"] != _sha256(tensors):
         raise ValueError(f"the weights in {path} are damaged (wrong sha256): train or download the head again")
-    network = CoFInAl(_config(record["config"], path))
+    return Head(_network(_config(record["config"], path), tensors, path).eval(), record["metadata"])
+
+
+def _config(values: Any, path: Path) -> CoFInAlConfig:
+    known = {field.name: field.type for field in fields(CoFInAlConfig)}
+    if not isinstance(values, dict) or values.keys() != known.keys():
+        names = values.keys() if isinstance(values, dict) else set()
+        raise ValueError(
+            f"the configuration in {path} does not fit this program: unknown {sorted(names - known.keys())}, "
+            f"missing {sorted(known.keys() - names)}"
+        )
     try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
+        for name, kind in known.items():
+            if (kind is int and type(values[name]) is not int) or (kind is float and type(values[name]) is str):
+                raise TypeError(f"{name} is {values[name]!r}")
+        return CoFInAlConfig(**values)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise ValueError(f"the configuration in {path} is none of a head ({error}): download the head again") from None
+
+
+def _network(config: CoFInAlConfig, tensors: dict[str, torch.Tensor], path: Path) -> CoFInAl:
+    """Build the network around the file's tensors.
+
+    It is built on the meta device, which allocates nothing, so that the sizes a file claims are compared with the
+    tensors it holds before they cost anything. Two things do cost when built, the layers and the frame; they are
+    compared first.
+    """
+    frame = (max(config.width, config.num_subgrades), config.num_subgrades)
+    try:
+        if config.num_fusion_layers + config.num_parsing_layers > len(tensors):
+            raise ValueError("it claims more layers than there are tensors")
+        if (found := tuple(tensors["scoring.etf"].shape)) != frame:
+            raise ValueError(f"size mismatch for scoring.etf: {found}, not {frame}")
+        with torch.device("meta"):
+            network = CoFInAl(config)
+        network.load_state_dict(tensors, assign=True)
+    except (RuntimeError, ValueError, TypeError, ArithmeticError, KeyError) as error:
         raise ValueError(
             f"the weights in {path} do not fit its configuration ({str(error).splitlines()[-1].strip()}): "
             "train or download the head again"
         ) from None
-    return Head(network.eval(), record["metadata"])
-
-
-def _config(values: dict[str, Any], path: Path) -> CoFInAlConfig:
-    known = {field.name for field in fields(CoFInAlConfig)}
-    if values.keys() != known:
-        raise ValueError(
-            f"the configuration in {path} does not fit this program: unknown {sorted(values.keys() - known)}, "
-            f"missing {sorted(known - values.keys())}"
-        )
-    return CoFInAlConfig(**values)
+    return network
 
 
 def _sha256(tensors: dict[str, torch.Tensor]) -> str:

@@ -28,9 +28,10 @@ def simplex_etf(dim: int, num_vectors: int, *, seed: int = 0) -> Tensor:
     """
     if not 2 <= num_vectors <= dim:
         raise ValueError(f"a simplex frame needs 2 <= vectors <= dimension, not {num_vectors} vectors in {dim}")
-    gaussian = torch.randn(dim, num_vectors, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    generator = torch.Generator("cpu").manual_seed(seed)  # and on the CPU, wherever the network is built
+    gaussian = torch.randn(dim, num_vectors, generator=generator, dtype=torch.float64, device="cpu")
     basis = torch.linalg.qr(gaussian).Q  # (dim, K)
-    centred = torch.eye(num_vectors, dtype=torch.float64) - 1 / num_vectors
+    centred = torch.eye(num_vectors, dtype=torch.float64, device="cpu") - 1 / num_vectors
     return ((num_vectors / (num_vectors - 1)) ** 0.5 * basis @ centred).float()
 
 

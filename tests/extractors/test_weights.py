@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pickle
+import resource
 import sys
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
@@ -150,6 +151,43 @@ def test_a_malicious_pickle_runs_nothing(tmp_path) -> None:
     assert (tmp_path / "witness").exists()
 
 
+class Claimed:
+    """Pickles as an array that claims a shape, a dtype and a content."""
+
+    def __init__(self, shape: tuple, code: str, content: object):
+        self.state = (1, shape, ClaimedDtype(code), False, content)
+
+    def __reduce__(self):
+        return np._core.multiarray._reconstruct, (np.ndarray, (0,), b"b"), self.state
+
+
+class ClaimedDtype:
+    def __init__(self, code: str):
+        self.code = code
+
+    def __reduce__(self):
+        return np.dtype, (self.code, False, True), (3, "<", None, None, None, -1, -1, 0)
+
+
+def reconstructed(shape: tuple, code: str, content: object, times: int = 1) -> bytes:
+    """A pickle of arrays as numpy writes them, but with such claims; all share one content."""
+    return pickle.dumps({str(i): Claimed(shape, code, content) for i in range(times)})
+
+
+def billion_laughs() -> dict:
+    """Sixty dicts, each of which holds the one before twice: 2**60 names."""
+    tree: dict = {}
+    for _ in range(60):
+        tree = {"ha": tree, "he": tree}
+    return tree
+
+
+def holds_itself() -> dict:
+    tree: dict = {}
+    tree["again"] = tree
+    return tree
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -161,15 +199,29 @@ def test_a_malicious_pickle_runs_nothing(tmp_path) -> None:
         pickle.dumps([1, 2]),
         pickle.dumps(os.system),
         b"cnumpy\nndarray\n(I1000000000000000\ntR.",
+        b"cnumpy\nndarray\n(I2000000000\nVO\ntR.",  # numpy would fill 16 GB with None
+        reconstructed(shape=(10**9,), code="O8", content=[]),
+        reconstructed(shape=(10**12,), code="f4", content=b""),
+        reconstructed(shape=(10**12, 0), code="V1", content=b""),
+        reconstructed(shape=(4000,), code="f4", content=b"0" * 16_000, times=1000),
+        b"}r\xff\xff\xff\x7f.",  # pickle would make a table of 2 billion rows
+        pickle.dumps(billion_laughs()),
+        pickle.dumps(holds_itself()),
+        b"\x80\x04\x8e" + (1 << 40).to_bytes(8, "little") + b"a terabyte.",
+        (1 << 62).to_bytes(8, "little") + b"{}",
+        (99).to_bytes(8, "little")
+        + b'{"x":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4398046511104]}}'.ljust(99),
     ],
 )
 def test_what_is_no_tree_of_arrays_is_refused_in_one_sentence(content: bytes, tmp_path) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for name in ("weights.ckpt", "weights.safetensors"):
         path = tmp_path / name
         path.write_bytes(content)
         with pytest.raises(ValueError, match="cannot be read") as raised:
             read_tensors(path)
         assert str(path) in str(raised.value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
 
 
 def test_pickles_of_both_numpy_generations_are_read(tmp_path) -> None:

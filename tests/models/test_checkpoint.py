@@ -1,6 +1,9 @@
 """A head comes back as it was saved; a file that is damaged, foreign or of another version is refused by name."""
 
 import json
+import os
+import resource
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -8,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from models.checkpoint import load_head, serialise_head
+from models.checkpoint import _sha256, load_head, serialise_head
 from models.cofinal import CoFInAl, CoFInAlConfig
 
 CONFIG = CoFInAlConfig(feature_dim=6, targets=("Total",), ranges=((0, 25),), num_actions=2, width=8, num_components=6)
@@ -92,3 +95,99 @@ def test_weights_of_another_shape_are_refused(saved: Path) -> None:
     rewrite(saved, config=config)
     with pytest.raises(ValueError, match=r"a head\.safetensors do not fit its configuration .*size mismatch"):
         load_head(saved)
+
+
+@pytest.mark.parametrize(
+    "claimed",
+    [
+        {"width": 10**9 * 4},
+        {"width": 4_000_000},
+        {"feature_dim": 10**12},
+        {"num_components": 10**9, "feature_dim": 10**9},
+        {"num_subgrades": 10**6},
+        {"num_subgrades": 10**12},
+        {"num_grades": 10**12},
+        {"num_actions": 10**12},
+        {"num_fusion_layers": 10**9},
+        {"num_parsing_layers": 10**15},
+        {"num_heads": 0},
+        {"num_components": -1},
+        {"width": 10**30},
+        {"width": "8"},
+        {"width": 8.0},
+        {"width": True},
+        {"dropout": "much"},
+        {"dropout": 7},
+        {"dropout": None},
+        {"targets": 3},
+        {"targets": []},
+        {"ranges": [["low", "high"]]},
+        {"ranges": [[0, 10**400]]},
+    ],
+)
+def test_a_configuration_that_claims_too_much_or_nonsense_is_refused_before_anything_is_built(
+    saved: Path, claimed: dict
+) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    rewrite(saved, config=asdict(CONFIG) | claimed)
+    started = time.monotonic()
+    with pytest.raises(ValueError, match=r"a head\.safetensors") as raised:
+        load_head(saved)
+    assert "\n" not in str(raised.value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
+    assert time.monotonic() - started < 5
+
+
+def test_tensors_without_elements_claim_no_sizes_either(saved: Path) -> None:
+    """A tensor of shape (10**12, 0) takes no byte in a file."""
+    tensors = safetensors.torch.load_file(saved) | {"feature_basis": torch.zeros(10**12, 0)}
+    record = {"format": 1, "config": asdict(CONFIG) | {"feature_dim": 10**12, "num_components": 0}, "metadata": {}}
+    record["sha256"] = _sha256(tensors)
+    safetensors.torch.save_file(tensors, saved, {"cofinal": json.dumps(record)})
+    with pytest.raises(ValueError, match="do not fit its configuration"):
+        load_head(saved)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        (1 << 62).to_bytes(8, "little") + b"{}",
+        (200 << 20).to_bytes(8, "little") + b"{" + b" " * 1000,
+        (99).to_bytes(8, "little")
+        + b'{"x":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4398046511104]}}'.ljust(99),
+        (99).to_bytes(8, "little") + b'{"x":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,0]}}'.ljust(99),
+        (99).to_bytes(8, "little") + b"[" * 99,
+    ],
+)
+def test_absurd_headers_are_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a head.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a head\.safetensors is damaged or not"):
+        load_head(path)
+
+
+def test_a_file_of_a_terabyte_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a head.safetensors"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)  # sparse: it takes no room on the disk
+    with pytest.raises(ValueError, match="1099511627776 bytes, and no head has more"):
+        load_head(path)
+
+
+@pytest.mark.parametrize("header", ["[" * 100_000, "{}", "[]", "null", '{"format": 1}', "not json", "9" * 5000])
+def test_headers_that_are_no_record_are_refused(saved: Path, header: str) -> None:
+    safetensors.torch.save_file(safetensors.torch.load_file(saved), saved, {"cofinal": header})
+    with pytest.raises(ValueError, match=r"header of .*a head\.safetensors"):
+        load_head(saved)
+
+
+def test_a_pickle_for_a_head_runs_nothing(tmp_path: Path) -> None:
+    class Malicious:
+        def __reduce__(self) -> tuple:
+            return os.mkdir, (str(tmp_path / "witness"),)
+
+    path = tmp_path / "head.safetensors"
+    torch.save(Malicious(), path)
+    with pytest.raises(ValueError, match="damaged or not a safetensors file"):
+        load_head(path)
+    assert not (tmp_path / "witness").exists()
