@@ -39,7 +39,23 @@ def open_head(head: str | Path | None) -> tuple[Head, Path]:
                 "or name a head file with `--head FILE`"
             )
         raise ValueError(f"the head {path} does not exist; train one with train-head or name another")
-    return load_head(path), path
+    loaded = load_head(path)
+    _check_metadata(loaded, path)
+    return loaded, path
+
+
+def _check_metadata(head: Head, path: Path) -> None:
+    """Refuse a head, made by who knows whom, that does not say of itself what scoring goes by."""
+    said = head.metadata if isinstance(head.metadata, dict) else {}
+    identity, actions = said.get("identity"), said.get("actions")
+    known = identity is None
+    if isinstance(identity, dict) and identity.keys() == set(IDENTITY_KEYS):
+        known = all(isinstance(value, str) for value in (*identity.values(), said.get("weights")))
+    apart = False
+    if isinstance(actions, list) and all(isinstance(action, str) for action in actions):
+        apart = head.network.config.num_actions == (len(actions) if len(actions) > 1 else 0)
+    if not known or not apart or not isinstance(said.get("generated"), bool):
+        raise ValueError(f"{path} does not say what it was trained on; train or download the head again")
 
 
 def extractor_of(

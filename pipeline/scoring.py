@@ -9,7 +9,7 @@ import numpy as np
 from data.feature_store import find_store, load_features
 from extractors.extract import extract
 from models.checkpoint import Head
-from pipeline.console import out, progress, say
+from pipeline.console import out, printable, progress, say
 from pipeline.heads import check_identity, extractor_of, generated_remark, open_head
 from pipeline.training import predict
 
@@ -114,7 +114,7 @@ def score_video(
         if backbone.weights_sha256 == "random":
             warnings.append("the backbone's weights are RANDOM: this score means nothing")
         with progress("s of video") as bar:
-            task = bar.add_task(f"scoring {path.name}", total=None)
+            task = bar.add_task(f"scoring {printable(path.name)}", total=None)
 
             def show(seconds_done: float, seconds_total: float | None) -> None:
                 bar.update(task, completed=seconds_done, total=seconds_total)
@@ -197,7 +197,7 @@ def print_score(score: Score) -> None:
     """Print a verdict for people: a line a target on stdout, remarks on stderr."""
     for warning in score.warnings:
         say(f"warning: {warning}")
-    out.print(score.video + (f" ({score.action})" if score.action else ""), markup=False)
+    out.print(printable(score.video) + (f" ({score.action})" if score.action else ""), markup=False)
     width = max(map(len, score.targets))
     for target, said in score.targets.items():
         low, high = said.coarse.span
