@@ -107,13 +107,13 @@ def extract_features(
         for name, path in sources.paths.items():
             show = bar.begin(path)
             wanted = overwrite or (classes and "class" not in feature_store.records.get(name, {}))
-            if not wanted and _is_done(name, path, feature_store):
+            if done := not wanted and _is_done(name, path, feature_store):
                 summary.already_done += 1
             else:
                 _extract_one(name, path, feature_store, network, decoder, batch_clips, classes, summary, show)
             if classes and "class" in (record := feature_store.records.get(name, {})):
                 summary.classes[name] = {key: record[key] for key in ("class", "probability")}
-            bar.end(path)
+            bar.end(path, say_so=not done)
     summary.seconds = round(time.perf_counter() - started, 3)
     return summary
 
@@ -216,10 +216,10 @@ class _Progress:
 
         return show
 
-    def end(self, path: Path) -> None:
+    def end(self, path: Path, say_so: bool) -> None:
         self.done += 1
         self.bar.update(self.task, completed=self.done)
-        if not err.is_terminal:
+        if say_so and not err.is_terminal:
             say(f"[{self.done}/{self.total}] {path.name}")
 
 

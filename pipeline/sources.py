@@ -75,13 +75,13 @@ def _files_below(folder: Path) -> Iterator[Path]:
 def _named(paths: list[Path], root: Path) -> dict[str, Path]:
     """Name each file by its place below the root, or by its stem where it lies elsewhere."""
     # normpath, not resolve: a link keeps the name its user gave it, and `..` cannot lead a name out of the store
-    base = Path(os.path.normpath(root.absolute()))
+    base = os.path.join(os.path.normpath(root.absolute()), "")
     named: dict[str, Path] = {}
-    places: dict[str, Path] = {}
+    places: dict[str, str] = {}
     for path in paths:
-        place = Path(os.path.normpath(path.absolute()))
-        inside = place.relative_to(base).as_posix() if place.is_relative_to(base) else place.name
-        name = inside.removesuffix(place.suffix)
+        place = os.path.normpath(path.absolute())
+        inside = place.removeprefix(base) if place.startswith(base) else os.path.basename(place)
+        name = inside.removesuffix(path.suffix).replace(os.sep, "/")
         if places.setdefault(name, place) != place:
             raise ValueError(
                 f"{named[name]} and {path} would both become {name}.npy; rename one or extract them into two stores"
