@@ -17,6 +17,7 @@ import hashlib
 import io
 import json
 import os
+import stat
 import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -155,6 +156,7 @@ class FeatureStore:
 
         Raises:
             OSError: the source cannot be read.
+            ValueError: it is no file.
         """
         record = self.records.get(name)
         if record is None or not is_success(record) or not self._is_inside(name) or not self._array(name).exists():
@@ -337,7 +339,13 @@ def find_store(path: Path) -> FeatureStore | None:
 
 
 def file_sha256(path: Path) -> str:
-    """Return a file's sha256, read in pieces."""
+    """Return a file's sha256, read in pieces.
+
+    Raises:
+        ValueError: it is a pipe or a device, which may never end.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError(f"{path} is not a file")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

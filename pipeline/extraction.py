@@ -153,7 +153,7 @@ def versions(*packages: str) -> dict[str, str]:
 def _is_done(name: str, path: Path, store: FeatureStore) -> bool:
     try:
         return store.is_done(name, path)
-    except OSError:  # the video cannot be read: extracting it fails with the reason
+    except (OSError, ValueError):  # the video cannot be read: extracting it fails with the reason
         return False
 
 

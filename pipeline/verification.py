@@ -112,6 +112,6 @@ def _video_problem(record: dict[str, Any] | None, path: Path) -> str | None:
         return f"failed: {record['error']}"
     try:
         same = record.get("sha256") == file_sha256(path)
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
+    except (OSError, ValueError) as error:
+        return f"cannot be read: {getattr(error, 'strerror', None) or error}"
     return None if same else "is not the file that its features were made from; run the same command again"

@@ -1,10 +1,12 @@
 """The feature store: identity, resume, names, and what a killed run leaves behind."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from data import feature_store
 from data.feature_store import FeatureStore, file_sha256, find_store, load_features, source_facts
 
 IDENTITY = {"backbone": "i3d", "recipe": "gdlt-i3d", "weights_sha256": "a" * 64}
@@ -75,6 +77,108 @@ def test_torn_last_record_is_ignored_and_the_next_one_readable(tmp_path: Path, c
     again = FeatureStore(store.folder)
     assert set(again.records) == {"x", "z"} | ({"y"} if cut == 1 else set())
     assert again.unreadable_lines == []
+
+
+def test_what_a_killed_run_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    store, video = a_store(tmp_path), a_video(tmp_path)
+    for name in (".writing-x", "a/.writing-y.tmp", "z"):  # names that videos may have
+        store.write(name, np.ones((1, 2), np.float32), record_of(video))
+    store.close()
+    (store.folder / "a/.writing-0123456789abcdef.tmp").write_bytes(b"half")
+    path = store.folder / "videos.jsonl"
+    whole = path.read_bytes()
+    first, rest = whole.split(b"\n", 1)
+    path.write_bytes(first + b"\n\n\0\0\0\0\n{torn" + b"\n" + rest + b'{"video": "z", "err')
+    again = FeatureStore(store.folder)
+    assert again.unreadable_lines == [2, 3, 4, 7]
+    assert len(again.records) == 3
+    again.open(MANIFEST)
+    assert again.unreadable_lines == []
+    assert path.read_bytes() == whole
+    assert again.names() == sorted([".writing-x", "a/.writing-y.tmp", "z"])
+    assert not list(store.folder.rglob(".writing-0*"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="NOT TESTED: needs /proc to name what is synced")
+def test_power_cut_order_of_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a record speaks of is on the disk before the record, and new folders before what they hold."""
+    store, video = a_store(tmp_path), a_video(tmp_path)
+    events = []
+    replace = os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: events.append(("sync", Path(os.readlink(f"/proc/self/fd/{fd}")))))
+    monkeypatch.setattr(os, "replace", lambda a, b: events.append(("rename", Path(b))) or replace(a, b))
+    store.write("a/b/x", np.ones((1, 2), np.float32), record_of(video))
+    out = store.folder
+    assert events.pop(2)[1].name.startswith(".writing-")
+    assert events == [
+        ("sync", out),  # holds a
+        ("sync", out / "a"),  # holds b
+        ("rename", out / "a/b/x.npy"),
+        ("sync", out / "a/b"),
+        ("sync", out / "videos.jsonl"),
+    ]
+
+
+def test_a_killed_overwrite_leaves_no_array_under_the_record_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, video = a_store(tmp_path), a_video(tmp_path)
+    store.write("x", np.ones((1, 2), np.float32), record_of(video))
+    appended = len(store.records_path.read_bytes().splitlines())
+    store.write("x", np.ones((1, 2), np.float32), record_of(video))  # the same bytes: the record held all the time
+    assert len(store.records_path.read_bytes().splitlines()) == appended + 1
+    for killed_at in ("write_atomic", "append"):
+        calls = iter([None]) if killed_at == "append" else iter([])  # the withdrawal passes, the new record does not
+        append = FeatureStore.append
+
+        def dying(self, *arguments, calls=calls, append=append):
+            if next(calls, "killed") == "killed":
+                raise KeyboardInterrupt
+            append(self, *arguments)
+
+        with monkeypatch.context() as patch:
+            if killed_at == "append":
+                patch.setattr(FeatureStore, "append", dying)
+            else:
+                patch.setattr(feature_store, "write_atomic", dying)
+            with pytest.raises(KeyboardInterrupt):
+                store.write("x", np.full((1, 2), 2, np.float32), record_of(video))
+        assert not FeatureStore(store.folder).is_done("x", video)
+        store.write("x", np.ones((1, 2), np.float32), record_of(video))
+        assert FeatureStore(store.folder).is_done("x", video)
+
+
+def test_features_that_are_not_finite_are_not_stored(tmp_path: Path) -> None:
+    store, video = a_store(tmp_path), a_video(tmp_path)
+    with pytest.raises(ValueError, match="'x' hold NaN or infinity"):
+        store.write("x", np.full((1, 2), np.nan, np.float32), record_of(video))
+    assert store.names() == []
+    assert store.records == {}
+
+
+def test_only_one_writes_and_everybody_reads(tmp_path: Path) -> None:
+    store, video = a_store(tmp_path), a_video(tmp_path)
+    store.write("x", np.ones((1, 2), np.float32), record_of(video))
+    second = FeatureStore(store.folder)
+    assert second.load("x").shape == (1, 2)
+    with pytest.raises(ValueError, match=rf"out is being written by another run \(process {os.getpid()} on "):
+        second.open(MANIFEST)
+    store.write("y", np.ones((1, 2), np.float32), record_of(video))
+    store.close()
+    with second:
+        second.open(MANIFEST)
+        assert second.is_done("y", video)  # though it was written after `second` was made
+    with FeatureStore(store.folder) as third:
+        third.open(MANIFEST)
+
+
+def test_a_refused_store_is_let_go(tmp_path: Path) -> None:
+    a_store(tmp_path).close()
+    store = FeatureStore(tmp_path / "out")
+    with pytest.raises(ValueError, match="another kind"):
+        store.open({**MANIFEST, "recipe": "kinetics-i3d"})
+    with FeatureStore(tmp_path / "out") as other:
+        other.open(MANIFEST)
 
 
 def test_another_identity_is_refused_with_both_named(tmp_path: Path) -> None:

@@ -39,24 +39,28 @@ def test_odd_names(command, videos: Path, tmp_path: Path) -> None:
     os.symlink(folder, folder / "sub/loop")
     os.symlink("itself.mp4", folder / "itself.mp4")
     os.symlink("gone.mp4", folder / "dangling.mp4")
+    os.symlink("/dev/zero", folder / "endless.mp4")
+    os.mkfifo(folder / "pipe.mp4")
     ended = command("extract-features", folder, out, "--weights", "random", "--json")
     assert ended.code == 1
     summary = json.loads(ended.out)
     assert summary["extracted"] == len(ODD)
     reasons = {Path(failure["video"]).name[:8]: failure["error"] for failure in summary["failed"]}
-    assert set(reasons) == {"yyyyyyyy", "itself.m", "dangling"}
+    assert set(reasons) == {"yyyyyyyy", "itself.m", "dangling", "endless.", "pipe.mp4"}
     assert reasons["yyyyyyyy"].endswith("cannot be a file's name (File name too long); rename the video")
     assert "symbolic links" in reasons["itself.m"]
     assert "No such file" in reasons["dangling"]
+    assert "is not a file" in reasons["endless."]
+    assert "is not a file" in reasons["pipe.mp4"]
     assert all(printable(line) == line for line in ended.err.splitlines())
-    assert sum("[18/18]" in line for line in ended.err.splitlines()) == 1
-    assert len(ended.err.splitlines()) == 18 + 3 + 1  # a line a video, a failure, and that the weights are random
+    assert sum("[20/20]" in line for line in ended.err.splitlines()) == 1
+    assert len(ended.err.splitlines()) == 20 + 5 + 1  # a line a video, a failure, and that the weights are random
     store = FeatureStore(out)
     assert store.names() == sorted(f"sub/{name}" for name in ODD)
     assert {name for name in store.records if "error" not in store.records[name]} == set(store.names())
     again = command("extract-features", folder, out, "--weights", "random", "--json")
     assert json.loads(again.out)["already_done"] == len(ODD)
-    assert command("extract-features", "--verify", folder, out).code == 1  # because of the three
+    assert command("extract-features", "--verify", folder, out).code == 1  # because of the five
     assert command("extract-features", "--verify", out).code == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 
