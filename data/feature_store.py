@@ -205,7 +205,7 @@ class FeatureStore:
         except OSError as error:
             if error.errno in DISK_ERRORS:
                 raise self._stopped(error) from error
-            raise ValueError(f"{path} cannot be written ({error.strerror}); rename the video") from error
+            raise ValueError(f"{path} cannot be written ({error.strerror})") from error
         self.append({"video": name, **record, "features_sha256": sha256})
 
     def append(self, record: Mapping[str, Any]) -> None:
@@ -259,12 +259,13 @@ class FeatureStore:
     def _refuse_twins(self, names: Iterable[str]) -> None:
         """Refuse names that differ only in case or in how accents are composed, where the file system does not."""
         first: dict[str, str] = {}
+        twins = []
         for name in {**self.records, **dict.fromkeys(names)}:
             other = first.setdefault(unicodedata.normalize("NFC", name.casefold()), name)
-            if other != name and self._merges_names():
-                raise ValueError(
-                    f"{other!r} and {name!r} would share one file on the file system of {self.folder}; rename one"
-                )
+            if other != name:
+                twins.append(f"{other!r} and {name!r}")
+        if twins and self._merges_names():
+            raise ValueError(f"{twins[0]} would share one file on the file system of {self.folder}; rename one")
 
     def _merges_names(self) -> bool:
         probe = temporary_in(self.folder, "É")

@@ -118,6 +118,14 @@ def test_failed_videos_are_no_fault_of_the_store(command, copy: Path, tmp_path: 
     assert problem["problem"].startswith("failed: ")
 
 
+def test_features_of_a_video_that_fails_since_are_named(command, copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "v2.mp4").write_text("no video any more")
+    assert command("extract-features", tmp_path / "v2.mp4", copy).code == 1
+    (problem,) = verify_store(copy).problems
+    assert problem["what"] == f"{copy}/v2.npy"
+    assert "an earlier state of its video" in problem["problem"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
