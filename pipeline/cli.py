@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.console import ends_well, out, say
+from pipeline.console import ends_well, say, tell
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
@@ -95,7 +95,7 @@ def _extract_features(
         _print_json(summary.as_json())
     else:
         for name, top in summary.classes.items():
-            out.print(f"{name}: {top['class']} {top['probability']:.3f}", markup=False)
+            tell(f"{name}: {top['class']} {top['probability']:.3f}")
         say(
             f"{summary.extracted} videos extracted ({summary.clips} clips, {summary.seconds:.1f} s), "
             f"{summary.already_done} already done, {len(summary.failed)} failed: {summary.store}"
@@ -121,7 +121,7 @@ def _train_head(
     protocol: Annotated[
         str, typer.Option(help="auto, official (train on train, test once) or cv (cross-validation).")
     ] = "auto",
-    folds: Annotated[int, typer.Option(help="Folds of the cross-validation.")] = 5,
+    folds: Annotated[int | None, typer.Option(help="Folds of the cross-validation, 5 by default.")] = None,
     head: Annotated[
         Path | None,
         typer.Option("--out", metavar="HEAD", help="The head file; by default heads/<dataset>-<date>.safetensors."),
@@ -198,26 +198,19 @@ def _score_video(
       score-video routine.mp4 --head heads/rg.safetensors --action Ball --report routine.html
       score-video out/Ball_001.npy --json
     """
-    from extractors.video import VideoError
+    from pipeline.report import write_report
     from pipeline.scoring import print_score, score_video
 
-    try:
-        score = score_video(
-            video, head, action=action, weights=weights, device=device, precision=precision, decoder=decoder
-        )
-    except VideoError as error:
-        if debug:
-            raise
-        say(f"error: {error}")
-        return 1
-    if report is not None:
-        from pipeline.report import write_report
-
-        write_report(score, report)
+    if report is not None and report.is_dir():
+        raise ValueError(f"--report {report} is a folder; name the page's file")
+    score = score_video(
+        video, head, action=action, weights=weights, device=device, precision=precision, decoder=decoder
+    )
     if as_json:
         _print_json(score.as_json())
     else:
         print_score(score)
-        if report is not None:
-            say(f"report: {report}")
+    if report is not None:
+        write_report(score, report)
+        say(f"report: {report}")
     return 0

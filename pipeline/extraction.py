@@ -1,5 +1,6 @@
 """extract-features: videos in, a feature store out."""
 
+import logging
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -11,13 +12,15 @@ from typing import Any
 
 from rich.progress import Progress
 
-from data.feature_store import FeatureStore, file_sha256, source_facts
+from data.feature_store import FeatureStore, source_facts
 from extractors import i3d
 from extractors.backbone import Backbone, load_backbone
 from extractors.extract import Extraction, extract
 from extractors.video import DECODERS
 from pipeline.console import err, progress, say
 from pipeline.sources import Sources, find_videos
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -92,6 +95,7 @@ def extract_features(
         recipe = "kinetics-i3d"
     network = load_backbone(backbone, recipe=recipe, weights=weights, device=device, precision=precision)
     summary = ExtractionSummary(str(feature_store.folder), network.identity, len(sources.paths))
+    feature_store.refuse_other_sources(sources.paths)
     summary.warnings += feature_store.open(manifest_of(network, weights, sources))
     if weights == "random":
         summary.warnings.append("the backbone's weights are RANDOM: these features mean nothing")
@@ -159,17 +163,19 @@ def _extract_one(
     show: Any,
 ) -> None:
     started = time.perf_counter()
-    sha256 = file_sha256(path)
+    facts: dict[str, Any] = {}
     try:
+        facts = source_facts(path)
         result = extract(path, network, decoder=decoder, batch_clips=batch_clips, on_progress=show, classify=classes)
     except Exception as error:  # whatever one video does, the others are still wanted
         reason = " ".join(str(error).split()) or type(error).__name__
-        store.append({"video": name, **source_facts(path, sha256), "error": reason})
+        logger.debug("", exc_info=True)
+        store.append({"video": name, **facts, "error": reason})
         summary.failed.append({"video": str(path), "error": reason})
         say(f"failed: {reason}")
         return
     record = {
-        **source_facts(path, sha256),
+        **facts,
         **result.record,
         "seconds": round(time.perf_counter() - started, 3),
     }

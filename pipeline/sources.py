@@ -66,6 +66,7 @@ def _files_below(folder: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(real)
+        folders.sort()  # so that what is reached twice keeps its name from run to run
         yield from (Path(place, name) for name in files)
 
 
