@@ -5,6 +5,7 @@ layer. (Not so SlowFast, which takes two rates at once, X3D, which widens its ma
 class token.) The features are the mean over that map.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,9 @@ class Classifier:
             from torchvision.models import get_model
 
             return get_model(self.builder, num_classes=num_classes)
-        import pytorchvideo.models.hub
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # it uses torch.jit.script, in models not listed here
+            import pytorchvideo.models.hub
 
         # R(2+1)D's head ends in a softmax unless told otherwise; the others' do not
         return getattr(pytorchvideo.models.hub, self.builder)(model_num_class=num_classes, head_activation=None)
