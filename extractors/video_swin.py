@@ -160,17 +160,17 @@ def _kinds(count: int, shift: int) -> list[tuple[slice, bool]]:
 @lru_cache
 def _relative_positions(window: Size) -> Tensor:
     """The row of the bias table for each pair of places, (N, N): the offset, counted along width, height, frames."""
-    place = torch.cartesian_prod(*(torch.arange(n) for n in window))  # (N, 3)
-    offset = place[:, None] - place + torch.tensor(window) - 1  # (N, N, 3), from 0 on
+    place = torch.cartesian_prod(*(torch.arange(n, device="cpu") for n in window))  # (N, 3)
+    offset = place[:, None] - place + torch.tensor(window, device="cpu") - 1  # (N, N, 3), from 0 on
     return (offset[..., 0] * (2 * window[1] - 1) + offset[..., 1]) * (2 * window[2] - 1) + offset[..., 2]
 
 
 @lru_cache
 def _crossing(window: Size, cut: Size, dtype: torch.dtype, device: torch.device) -> Tensor:
     """(N, N): `CROSSING` for each pair of places of a window that lie on different sides of a cut, else 0."""
-    sides = torch.cartesian_prod(*(torch.arange(n) >= at for n, at in zip(window, cut, strict=True)))  # (N, 3)
-    crosses = (sides[:, None] != sides).any(dim=-1)
-    return torch.where(crosses, CROSSING, 0.0).to(device, dtype)
+    sides = torch.cartesian_prod(*(torch.arange(n, device=device) >= at for n, at in zip(window, cut, strict=True)))
+    crosses = (sides[:, None] != sides).any(dim=-1)  # from (N, 3) to (N, N)
+    return torch.where(crosses, CROSSING, 0.0).to(dtype)
 
 
 class Block(nn.Module):

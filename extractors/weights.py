@@ -9,9 +9,11 @@ then on no network is needed.
 
 import hashlib
 import importlib.util
+import io
 import logging
 import os
 import pickle
+import pickletools
 import re
 import shutil
 import subprocess
@@ -23,7 +25,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.error import URLError
 
 import numpy as np
@@ -32,7 +34,7 @@ import torch
 import torch.hub
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
+from torch.serialization import safe_globals
 
 logger = logging.getLogger(__name__)
 
@@ -159,13 +161,13 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         with path.open("rb") as file:
             start = file.read(len(TORCH_LEGACY))
             if start.startswith(TORCH_ZIP) or start == TORCH_LEGACY:
-                return dict(_tensors(_load_torch(path)))
+                return dict(_tensors(_load_torch(path), seen=set()))
             file.seek(0)
             return {name: torch.from_numpy(array) for name, array in _flatten(_ArraysOnly(file).load())}
     except OSError as error:
         raise ValueError(f"Cannot read the weights {path}: {error.strerror or error}.") from error
     except Exception as error:  # a damaged pickle may raise nearly anything
-        raise ValueError(f"The weights {path} cannot be read: {error}.") from error
+        raise ValueError(f"The weights {path} cannot be read: {' '.join(str(error).split())}.") from error
 
 
 def only_network(tensors: Mapping[str, Tensor], key: str, path: str | Path, what: str) -> tuple[str, dict[str, Tensor]]:
@@ -205,6 +207,7 @@ TORCH_ZIP = b"PK\x03\x04"
 TORCH_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """The first bytes of what `torch.save` writes, and of what it wrote before torch 1.6."""
 
+BYTES = "builtins.bytearray"
 LOGS = ("numpy.", "mmengine.", "builtins.getattr")
 """What training frameworks save beside the tensors: figures and logs. Read as `_Inert`, so that nothing of it runs."""
 
@@ -227,7 +230,9 @@ class _Inert:
 
 def _load_torch(path: Path) -> Any:
     """What a file of `torch.save` holds, read by torch's own restricted unpickler."""
-    asked_for = get_unsafe_globals_in_checkpoint(path) if zipfile.is_zipfile(path) else []
+    asked_for = _asked_for(path)
+    if BYTES in asked_for:  # torch's unpickler allows it, and it allocates whatever size it is told
+        raise ValueError(f"it asks for {BYTES}, and only tensors are read")
     with safe_globals([_Inert, *((_Inert, name) for name in asked_for if name.startswith(LOGS))]):
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -238,12 +243,38 @@ def _load_torch(path: Path) -> Any:
             raise ValueError(f"it asks for {asked[1]}, and only tensors are read") from None
 
 
-def _tensors(tree: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+def _asked_for(path: Path) -> set[str]:
+    """The names of functions and classes that the pickles in a file of `torch.save` ask for; nothing is run."""
+    pickles: BinaryIO
+    with path.open("rb") as file:
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                if sum(record.file_size for record in archive.infolist()) > os.fstat(file.fileno()).st_size:
+                    raise ValueError("its records claim more bytes than the file has")
+                names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+                if len(names) != 1:
+                    raise ValueError("it is a zip archive, but not one of torch.save")
+                pickles, count = io.BytesIO(archive.read(names[0])), 1
+        else:
+            file.seek(0)
+            pickles, count = file, 5  # a magic number, a version, the system, the content, the storages' names
+        operations = (operation for _ in range(count) for operation in pickletools.genops(pickles))
+        asked_for = (str(argument).replace(" ", ".") for opcode, argument, _ in operations if opcode.name == "GLOBAL")
+        return {name.replace("__builtin__", "builtins") for name in asked_for}
+
+
+def _tensors(tree: Any, seen: set[int], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors in nested dicts, by their names; a dict that occurs twice counts where it occurs first."""
     if isinstance(tree, Tensor):
+        if tree.layout != torch.strided or tree.is_meta or tree.is_quantized:
+            raise ValueError(f"{prefix} is not a plain tensor")
+        if tree.numel() * tree.element_size() > tree.untyped_storage().nbytes():
+            raise ValueError(f"{prefix} claims more numbers than the file has for it")
         yield prefix, tree
-    elif isinstance(tree, Mapping):
+    elif isinstance(tree, Mapping) and id(tree) not in seen:
+        seen.add(id(tree))
         for name, branch in tree.items():
-            yield from _tensors(branch, f"{prefix}/{name}" if prefix else str(name))
+            yield from _tensors(branch, seen, f"{prefix}/{name}" if prefix else str(name))
 
 
 class _ArraysOnly(pickle.Unpickler):

@@ -247,3 +247,10 @@ def test_base_makes_1024_features() -> None:
     with torch.device("meta"):
         features, logits = VideoSwin(BASE)(torch.empty(1, 3, 32, 224, 224))
     assert (features.shape, logits.shape) == ((1, 1024), (1, 400))
+
+
+def test_a_run_without_numbers_leaves_nothing_behind() -> None:
+    with torch.device("meta"):
+        VideoSwin(Sizes(8, (2,), (2,), (3, 5, 5)))(torch.empty(1, 3, 16, 40, 40))
+    features, _ = untrained(Sizes(8, (2,), (2,), (3, 5, 5)), 0)(torch.zeros(1, 3, 16, 40, 40))
+    assert features.isfinite().all()

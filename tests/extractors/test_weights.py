@@ -5,6 +5,7 @@ import os
 import pickle
 import sys
 import tarfile
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -241,6 +242,51 @@ def test_a_torn_file_of_torch_is_refused_in_one_sentence(new: bool, tmp_path) ->
     with pytest.raises(ValueError, match="cannot be read") as raised:
         read_tensors(path)
     assert "\n" not in str(raised.value)
+
+
+class Terabyte:
+    def __reduce__(self):
+        return bytearray, (1 << 40,)
+
+
+def nested_laughs() -> dict:
+    """Sixty dicts, each of which holds the one before twice: 2**60 names for one tensor."""
+    tree: dict = {"weight": torch.ones(1)}
+    for _ in range(60):
+        tree = {"ha": tree, "he": tree}
+    return tree
+
+
+@pytest.mark.parametrize("new", [True, False])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"weight": torch.ones(1).expand(1 << 40)}, "weight claims more numbers than the file has"),
+        ({"weight": torch.ones(2).to_sparse()}, "weight is not a plain tensor"),
+        ({"weight": torch.ones(1 << 40, device="meta")}, "weight is not a plain tensor"),
+        ({"weight": torch.ones(1), "log": Terabyte()}, r"it asks for builtins\.bytearray"),
+    ],
+)
+def test_a_file_of_torch_cannot_claim_more_than_it_has(new: bool, content: dict, message: str, tmp_path) -> None:
+    torch.save(content, tmp_path / "weights.pth", _use_new_zipfile_serialization=new)
+    with pytest.raises(ValueError, match=message):
+        read_tensors(tmp_path / "weights.pth")
+
+
+def test_dicts_that_hold_each_other_end(tmp_path) -> None:
+    tree = nested_laughs()
+    tree["itself"] = tree
+    torch.save(tree, tmp_path / "weights.pth")
+    assert list(read_tensors(tmp_path / "weights.pth")) == ["/".join(["ha"] * 60 + ["weight"])]
+
+
+def test_a_file_of_torch_that_inflates_is_refused(tmp_path) -> None:
+    torch.save({"weight": torch.zeros(1 << 20)}, tmp_path / "plain.pth")
+    with zipfile.ZipFile(tmp_path / "plain.pth") as plain, zipfile.ZipFile(tmp_path / "weights.pth", "w") as packed:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name), zipfile.ZIP_DEFLATED)
+    with pytest.raises(ValueError, match="its records claim more bytes than the file has"):
+        read_tensors(tmp_path / "weights.pth")
 
 
 def test_a_whole_network_in_a_file_is_refused(tmp_path) -> None:
