@@ -100,7 +100,7 @@ def load_backbone(
     chosen_recipe = get_recipe(recipe or entry.recipe)
     torch_device = resolve_device(device)
     precision = _precision(precision, torch_device)
-    by_name = {known.name: known for known in entry.weights}
+    by_name = {called: known for known in entry.weights for called in known.names}
     if weights == "random":
         network, sha256 = entry.untrained(RANDOM_SEED), "random"
     elif weights is None or weights in by_name:
@@ -108,6 +108,11 @@ def load_backbone(
         file = published(chosen)
         sha256 = published_sha256(chosen)
         network = entry.from_checkpoint(file)
+    elif not Path(weights).exists():
+        known = ", ".join(known.name for known in entry.weights)
+        raise ValueError(
+            f"Cannot read the weights {weights}: No such file; {name}'s published ones are called {known}."
+        )
     else:
         network, sha256 = entry.from_checkpoint(weights), file_sha256(weights)
     network.to(torch_device, PRECISIONS[precision] if torch_device.type == "cpu" else torch.float32)

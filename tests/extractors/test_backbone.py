@@ -112,11 +112,15 @@ def test_published_weights_by_name_and_by_default(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("COFINAL_CACHE", str(tmp_path / "cache"))
     path = tiny_video_swin(tmp_path / "swin.pth")
     sha256 = file_sha256(path)
-    weights = UrlWeights("OWN_V1", path.as_uri(), sha256[:8])
+    weights = UrlWeights("Own_Weights.OWN_V1", path.as_uri(), sha256[:8])
     monkeypatch.setitem(CATALOGUE, "vst-t", replace(CATALOGUE["vst-t"], weights=(weights,)))
-    for name in (None, "OWN_V1"):
+    for name in (None, "OWN_V1", "Own_Weights.OWN_V1"):
         assert load_backbone("vst-t", weights=name, device="cpu").weights_sha256 == sha256
     assert weights.cached.exists()
+    with pytest.raises(
+        ValueError, match=r"OTHER_V1: No such file; vst-t's published ones are called Own_Weights\.OWN_V1"
+    ):
+        load_backbone("vst-t", weights="OTHER_V1", device="cpu")
 
 
 def test_auto_is_i3d_on_a_cpu_and_names_mean_what_they_say() -> None:

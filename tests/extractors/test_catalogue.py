@@ -49,7 +49,8 @@ def test_addresses_are_the_libraries_own() -> None:
     for name, entry in CATALOGUE.items():
         for weights in entry.weights:
             if name in TORCHVISION:
-                assert weights.url == get_weight(f"{TORCHVISION[name]}_Weights.{weights.name}").url
+                assert weights.url == get_weight(weights.name).url
+                assert weights.name.startswith(f"{TORCHVISION[name]}_Weights.KINETICS400_")
                 assert len(weights.sha256_start) == 8
                 assert weights.sha256_start in weights.url
             elif name != "i3d":
