@@ -32,14 +32,14 @@ class Backbone:
     """(B, 3, F, H, W) normalised clips -> features (B, feature_dim) and class logits (B, classes), float32; there are 0
     classes if the weights came without a classifier."""
     feature_dim: int
-    num_classes: int
-    """Classes that the weights tell apart; 0 without a classifier."""
     weights_sha256: str
     """Of the published checkpoint or of the user's file; "random" for untrained weights."""
     device: str
     precision: str
     """One of `PRECISIONS`."""
     engine: str = "torch"
+    num_classes: int = 400
+    """Classes that the weights tell apart; 0 without a classifier."""
 
     @property
     def identity(self) -> dict[str, str]:
@@ -121,10 +121,10 @@ def load_backbone(
         recipe=chosen_recipe,
         network=network.to(memory_format=torch.channels_last_3d),
         feature_dim=entry.feature_dim,
-        num_classes=cast(int, network.num_classes),
         weights_sha256=sha256,
         device=str(torch_device),
         precision=precision,
+        num_classes=cast(int, network.num_classes),
     )
 
 

@@ -208,7 +208,7 @@ def test_tensors_of_other_shapes_are_named(state, tmp_path: Path) -> None:
 def test_files_without_or_with_two_networks_are_refused(state, tmp_path: Path) -> None:
     assert "found conv1.weight" in refused(saved(tmp_path, {"conv1.weight": torch.ones(3)}))
     assert "found none" in refused(saved(tmp_path, {"epoch": 3}))
-    assert "under ema/ and model/" in refused(saved(tmp_path, {"ema": state, "model": state}))
+    assert "under ema/ and model/" in refused(saved(tmp_path, {"ema": dict(state), "model": dict(state)}))
     only_first = {name: t for name, t in state.items() if name.startswith("patch_embed")}
     assert "relative_position_bias_table in each stage" in refused(saved(tmp_path, only_first))
     image = state | {"patch_embed.proj.weight": torch.ones(24, 3, 4, 4)}

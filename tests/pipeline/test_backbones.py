@@ -3,11 +3,14 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from data.feature_store import FeatureStore
+from extractors import video_swin
 from extractors.catalogue import CATALOGUE
 from pipeline import list_backbones
 
@@ -70,6 +73,16 @@ def test_another_backbone_makes_its_own_features(command, write_video, tmp_path:
     assert store.load("v").shape == (2, 512)
     assert store.manifest is not None
     assert (store.manifest["recipe"], store.manifest["backbone_choice"]) == ("torchvision-resnet18", "named")
+
+
+def test_classes_need_a_classifier_of_kinetics_400(command, videos: Path, tmp_path: Path) -> None:
+    sizes = replace(video_swin.TINY, num_classes=600)
+    torch.save(video_swin.untrained(sizes, 0).state_dict(), tmp_path / "swin.pth")
+    run = ("extract-features", videos / "v0.mp4", tmp_path / "out", "--backbone", "vst-t")
+    ended = command(*run, "--weights", tmp_path / "swin.pth", "--classes")
+    assert ended.code == 2
+    assert "these weights know 600 classes" in ended.err
+    assert not (tmp_path / "out").exists()
 
 
 def test_weights_out_of_reach(command, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
