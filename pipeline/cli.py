@@ -1,9 +1,10 @@
-"""The three console commands. Each parses its options and calls the function of the same name.
+"""The console commands. Each parses its options and calls the function of the same name.
 
 The functions are imported inside the commands, so that `--help` is quick.
 """
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,16 +45,26 @@ def score_video_command() -> None:
     _run(_score_video)
 
 
+def list_backbones_command() -> None:
+    """Run `list-backbones`."""
+    _run(_list_backbones)
+
+
 def _extract_features(
     videos: Annotated[Path, typer.Argument(help="A video, a folder (searched recursively) or a .txt list of paths.")],
     store: Annotated[Path, typer.Argument(metavar="OUT", help="The feature store's folder.")],
-    backbone: Annotated[str, typer.Option(help="The network that turns clips into features.")] = "i3d",
+    backbone: Annotated[
+        str,
+        typer.Option(help="A name of list-backbones; auto is vst-b on a GPU, i3d on a CPU."),
+    ] = "auto",
     recipe: Annotated[
         str | None, typer.Option(help="How frames become clips; by default the backbone's own recipe.")
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option(metavar="FILE|random", help="A weights file; by default the published weights."),
+        typer.Option(
+            metavar="FILE|NAME|random", help="A weights file, or a name of list-backbones; by default the first."
+        ),
     ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -214,3 +225,35 @@ def _score_video(
         write_report(score, report)
         say(f"report: {report}")
     return 0
+
+
+def _list_backbones(as_json: Json = False, debug: Debug = False) -> int:
+    """List the backbones: what each is, what it costs, where its weights come from and whether they are here.
+
+    \b
+    Examples:
+      list-backbones
+      extract-features videos/ out/ --backbone vst-b --weights KINETICS400_V1
+    """
+    from pipeline.backbones import list_backbones, print_backbones
+
+    backbones = list_backbones()
+    if as_json:
+        _print_json({"format": 1, "backbones": backbones})
+    else:
+        print_backbones(backbones)
+    return 0
+
+
+if __name__ == "__main__":  # python -m pipeline.cli list-backbones
+    commands = {
+        "extract-features": extract_features_command,
+        "train-head": train_head_command,
+        "score-video": score_video_command,
+        "list-backbones": list_backbones_command,
+    }
+    if len(sys.argv) < 2 or sys.argv[1] not in commands:
+        say(f"error: name a command: {', '.join(commands)}")
+        raise SystemExit(2)
+    sys.argv = sys.argv[1:]
+    commands[sys.argv[0]]()

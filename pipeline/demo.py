@@ -47,7 +47,7 @@ def run_demo(folder: Path, *, seed: int = 0) -> dict[str, Any]:
             folder, seed=seed, on_progress=lambda done, total: bar.update(task, completed=done, total=total)
         )
     say("2 of 4: extracting features with the Kinetics-400 I3D (its weights, 47 MB, are fetched once)")
-    summary = extract_features(folder / "videos", folder / "features")
+    summary = extract_features(folder / "videos", folder / "features", backbone="i3d")
     if summary.failed:
         raise ValueError(f"{len(summary.failed)} routines failed, the first: {summary.failed[0]['error']}")
     say("3 of 4: training the head")

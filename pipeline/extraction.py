@@ -14,7 +14,8 @@ from rich.progress import Progress
 
 from data.feature_store import FeatureStore, source_facts
 from extractors import i3d
-from extractors.backbone import Backbone, load_backbone
+from extractors.backbone import Backbone, load_backbone, resolve_backbone
+from extractors.catalogue import CATALOGUE
 from extractors.extract import Extraction, extract
 from extractors.video import DECODERS
 from pipeline.console import err, progress, say
@@ -51,7 +52,7 @@ def extract_features(
     videos: str | Path,
     store: str | Path,
     *,
-    backbone: str = "i3d",
+    backbone: str = "auto",
     recipe: str | None = None,
     weights: str | None = None,
     device: str = "auto",
@@ -68,9 +69,9 @@ def extract_features(
     Args:
         videos: a video, a folder of videos (searched recursively) or a `.txt` list of paths.
         store: the feature store's folder, made where it is missing.
-        backbone: the network that turns clips into features.
-        recipe: how frames become clips; None for the backbone's own (`kinetics-i3d` with `classes`).
-        weights: None for the published ones, "random" for untrained ones, else a file.
+        backbone: the network that turns clips into features; "auto" for Video Swin on a GPU and I3D on a CPU.
+        recipe: how frames become clips; None for the backbone's own (that of its Kinetics evaluation with `classes`).
+        weights: None for the published ones, a name of published ones, "random" for untrained ones, else a file.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: "auto", "fp32", "bf16" or "fp16".
         decoder: "auto", "decord" or "pyav".
@@ -91,12 +92,19 @@ def extract_features(
         raise ValueError(f"batch-clips must be at least 1, not {batch_clips}")
     if feature_store.folder.exists() and not feature_store.folder.is_dir():
         raise ValueError(f"{feature_store.folder} is a file; name a folder for the features")
+    backbone, why = resolve_backbone(backbone, device)
+    if why:
+        say(f"backbone {backbone}, {why}")
     if classes and recipe is None:
-        recipe = "kinetics-i3d"
+        recipe = CATALOGUE[backbone].kinetics_recipe
     network = load_backbone(backbone, recipe=recipe, weights=weights, device=device, precision=precision)
+    if classes and network.num_classes != len(i3d.class_names()):
+        raise ValueError(
+            f"--classes names the 400 classes of Kinetics-400, and these weights know {network.num_classes} classes"
+        )
     summary = ExtractionSummary(str(feature_store.folder), network.identity, len(sources.paths))
     feature_store.refuse_other_sources(sources.paths)
-    summary.warnings += feature_store.open(manifest_of(network, weights, sources))
+    summary.warnings += feature_store.open(manifest_of(network, weights, sources) | {"backbone_choice": why or "named"})
     if weights == "random":
         summary.warnings.append("the backbone's weights are RANDOM: these features mean nothing")
     if sources.num_others:
@@ -134,10 +142,11 @@ def manifest_of(network: Backbone, weights: str | None, sources: Sources) -> dic
 
 
 def weights_origin(weights: str | None) -> str:
-    """Return where weights came from, as manifests record it: "published", "random" or a file's absolute path."""
+    """Return where weights came from, as manifests record it: "published", a name, "random" or an absolute path."""
     if weights is None:
         return "published"
-    return weights if weights == "random" else str(Path(weights).absolute())
+    names = [name for entry in CATALOGUE.values() for published in entry.weights for name in published.names]
+    return weights if weights in ("random", *names) else str(Path(weights).absolute())
 
 
 def versions(*packages: str) -> dict[str, str]:
