@@ -1,7 +1,7 @@
 """Labels joined to features: which judged video has which array, and what was left over on either side."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -29,12 +29,13 @@ class Joined:
         ]
 
 
-def join(labels: LabelSet, names: Iterable[str]) -> Joined:
+def join(labels: LabelSet, names: Iterable[str], suffixes: Collection[str] = ()) -> Joined:
     """Match each label row to a feature: by the store's relative name, else by a stem that is unique.
 
     Args:
-        labels: the judged videos; a video's suffix (`a/x.mp4` for the features `a/x`) may stand in its name.
+        labels: the judged videos; their names may carry a folder that the store's lack, and a video's suffix.
         names: the store's names.
+        suffixes: those of videos, in lower case.
 
     Raises:
         ValueError: a stem fits several features, two rows fit one feature, or nothing matches at all.
@@ -48,7 +49,7 @@ def join(labels: LabelSet, names: Iterable[str]) -> Joined:
     owner: dict[str, LabelRow] = {}
     pairs, without = [], []
     for row in labels.rows:
-        found = _find(row, known, by_stem)
+        found = _find(row, known, by_stem, suffixes)
         if found is None:
             without.append(row)
             continue
@@ -65,11 +66,12 @@ def join(labels: LabelSet, names: Iterable[str]) -> Joined:
     return Joined(tuple(pairs), tuple(without), tuple(name for name in names if name not in owner))
 
 
-def _find(row: LabelRow, known: set[str], by_stem: dict[str, list[str]]) -> str | None:
-    for name in (row.video, PurePosixPath(row.video).with_suffix("").as_posix()):
-        if name in known:
-            return name
-        if len(candidates := by_stem.get(name, [])) == 1:
+def _find(row: LabelRow, known: set[str], by_stem: dict[str, list[str]], suffixes: Collection[str]) -> str | None:
+    video = PurePosixPath(row.video)
+    for name in (video, video.with_suffix("")) if video.suffix.lower() in suffixes else (video,):
+        if str(name) in known:
+            return str(name)
+        if len(candidates := by_stem.get(name.name, [])) == 1:
             return candidates[0]
         if candidates:
             raise ValueError(

@@ -91,9 +91,13 @@ class FeatureStore:
         return self.folder / "videos.jsonl"
 
     def names(self) -> list[str]:
-        """Return the names of all features in the folder and below, sorted: `a/x` for `a/x.npy`."""
+        """Return the names of all features in the folder and below, sorted: `a/x` for `a/x.npy`.
+
+        What a video's file was before it changed and then failed is left out.
+        """
         paths = self.folder.rglob("*.npy")
-        return sorted(path.relative_to(self.folder).as_posix().removesuffix(".npy") for path in paths)
+        names = (path.relative_to(self.folder).as_posix().removesuffix(".npy") for path in paths)
+        return sorted(name for name in names if name not in self.records or is_success(self.records[name]))
 
     def open(self, manifest: Mapping[str, Any], names: Iterable[str] = ()) -> list[str]:
         """Make the folder a store of this identity, or go on with one that is, and keep other writers out.
@@ -153,21 +157,36 @@ class FeatureStore:
         """Return whether this video's features are here and the file is the one they were made from.
 
         Size and modification time decide; only where they differ is the file's content hashed.
-
-        Raises:
-            OSError: the source cannot be read.
-            ValueError: it is no file.
         """
         record = self.records.get(name)
         if record is None or not is_success(record) or not self._is_inside(name) or not self._array(name).exists():
             return False
-        facts = source.stat()
-        if (record["size"], record["mtime_ns"]) == (facts.st_size, facts.st_mtime_ns):
-            return True
-        if record["sha256"] != file_sha256(source):
+        try:
+            facts = source.stat()
+            if (record["size"], record["mtime_ns"]) == (facts.st_size, facts.st_mtime_ns):
+                return True
+            now = source_facts(source)
+        except (OSError, ValueError):
+            return False  # extracting it will say what is wrong
+        if record["sha256"] != now["sha256"]:
             return False
-        self.append({**record, **source_facts(source, record["sha256"])})
+        self.append({**record, **now})
         return True
+
+    def refuse_other_sources(self, sources: Mapping[str, Path]) -> None:
+        """Refuse videos whose names belong to other videos here that still exist: one would replace the other.
+
+        Raises:
+            ValueError: there is such a video; both are named.
+        """
+        for name, source in sources.items():
+            known = self.records.get(name, {}).get("source")
+            if known is None or known == str(source.absolute()) or not (os.path.exists(known) and source.exists()):
+                continue
+            if file_sha256(Path(known)) != file_sha256(source):
+                raise ValueError(
+                    f"{known} and {source} would both become {name}.npy; rename one or extract them into two stores"
+                )
 
     def path(self, name: str) -> Path:
         """Return where a video's features lie.
@@ -351,14 +370,19 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def source_facts(source: Path, sha256: str) -> dict[str, Any]:
-    """Return a source file's entry in its record: path, size in bytes, modification time, content hash."""
+def source_facts(source: Path) -> dict[str, Any]:
+    """Return a source file's entry in its record: path, size in bytes, modification time, content hash.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is a pipe or a device.
+    """
     facts = source.stat()
     return {
         "source": str(source.absolute()),
         "size": facts.st_size,
         "mtime_ns": facts.st_mtime_ns,
-        "sha256": sha256,
+        "sha256": file_sha256(source),
     }
 
 

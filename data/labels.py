@@ -40,10 +40,11 @@ class LabelSet:
     dataset: str
     targets: tuple[str, ...]
     ranges: dict[str, tuple[float, float]]
-    """Lowest and highest score by target, in points: the rules' for rg and fisv, the training rows' for csv."""
+    """Lowest and highest score by target, in points, as the rules have them; empty for csv, which has no rules."""
     actions: tuple[str, ...]
     """The events of the dataset; empty where it has only one."""
     rows: tuple[LabelRow, ...]
+    files: tuple[Path, ...]
 
 
 # The rules' bounds, rounded up to hold every published score (RG: 14.8, 9.4, 24; Fis-V: 42.81, 38.28).
@@ -82,11 +83,11 @@ def read_labels(dataset: str, places: Iterable[Path]) -> LabelSet:
         raise ValueError(f"{' and '.join(map(str, files))} hold no row of labels")
     _refuse_repeats(rows)
     if dataset == "rg":
-        return LabelSet("rg", tuple(RG_RANGES), RG_RANGES, RG_ACTIONS, rows)
+        return LabelSet("rg", tuple(RG_RANGES), RG_RANGES, RG_ACTIONS, rows, tuple(files))
     if dataset == "fisv":
-        return LabelSet("fisv", tuple(FISV_RANGES), FISV_RANGES, (), rows)
+        return LabelSet("fisv", tuple(FISV_RANGES), FISV_RANGES, (), rows, tuple(files))
     targets = tuple(dict.fromkeys(target for row in rows for target in row.scores))
-    return LabelSet("csv", targets, {target: _training_range(target, rows) for target in targets}, (), rows)
+    return LabelSet("csv", targets, {}, (), rows, tuple(files))
 
 
 def _label_files(place: Path, wanted: tuple[str, ...]) -> list[Path]:
@@ -140,6 +141,8 @@ def _read_rg(file: Path) -> Iterator[LabelRow]:
             target: _checked(_number(text, where, target), RG_RANGES[target], where, target)
             for target, text in zip(RG_RANGES, fields[1:4], strict=True)
         }
+        for what, text in zip(RG_HEADER[4:], fields[4:], strict=True):
+            _number(text, where, what)
         yield LabelRow(fields[0], scores, where, action=action, split=_split_of(file))
 
 
@@ -149,6 +152,7 @@ def _read_fisv(file: Path) -> Iterator[LabelRow]:
             target: _checked(_number(text, where, target), FISV_RANGES[target], where, target)
             for target, text in zip(FISV_RANGES, fields[1:3], strict=True)
         }
+        _number(fields[3], where, "deductions")
         yield LabelRow(fields[0], scores, where, split=_split_of(file))
 
 
@@ -179,13 +183,6 @@ def _read_csv(file: Path) -> Iterator[LabelRow]:
         if split != written:
             raise ValueError(f"{where}: expected the split train or test, found {written!r}")
         yield LabelRow(row["video"], scores, where, split=split, group=row.get("group") or None)
-
-
-def _training_range(target: str, rows: tuple[LabelRow, ...]) -> tuple[float, float]:
-    scores = [row.scores[target] for row in rows if target in row.scores and row.split != "test"]
-    if not scores or min(scores) == max(scores):
-        raise ValueError(f"the training rows' {target} has fewer than two different values; nothing can be learnt")
-    return min(scores), max(scores)
 
 
 def _refuse_repeats(rows: tuple[LabelRow, ...]) -> None:

@@ -7,17 +7,17 @@ autocast; a CPU gets bfloat16 weights, which are fastest on one that has instruc
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from extractors import i3d
+from extractors.catalogue import ALIASES, CATALOGUE
 from extractors.recipes import Recipe, get_recipe
-from extractors.weights import I3D_KINETICS400, file_sha256, published
+from extractors.weights import file_sha256, published, published_sha256
 
-DEFAULT_RECIPES = {"i3d": "gdlt-i3d"}
-BACKBONES = tuple(DEFAULT_RECIPES)
+BACKBONES = tuple(CATALOGUE)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 RANDOM_SEED = 0
 
@@ -29,7 +29,8 @@ class Backbone:
     name: str
     recipe: Recipe
     network: nn.Module
-    """(B, 3, F, H, W) normalised clips -> features (B, feature_dim) and class logits (B, classes), float32."""
+    """(B, 3, F, H, W) normalised clips -> features (B, feature_dim) and class logits (B, classes), float32; there are 0
+    classes if the weights came without a classifier."""
     feature_dim: int
     weights_sha256: str
     """Of the published checkpoint or of the user's file; "random" for untrained weights."""
@@ -37,6 +38,8 @@ class Backbone:
     precision: str
     """One of `PRECISIONS`."""
     engine: str = "torch"
+    num_classes: int = 400
+    """Classes that the weights tell apart; 0 without a classifier."""
 
     @property
     def identity(self) -> dict[str, str]:
@@ -72,7 +75,7 @@ class Backbone:
 
 
 def load_backbone(
-    name: str = "i3d",
+    name: str = "auto",
     *,
     recipe: str | None = None,
     weights: str | Path | None = None,
@@ -82,37 +85,66 @@ def load_backbone(
     """Build a backbone.
 
     Args:
-        name: One of `BACKBONES`.
+        name: One of `BACKBONES` or `ALIASES`, or "auto"; see `resolve_backbone`.
         recipe: Name of a recipe; the backbone's default if None.
-        weights: A file; the published weights, downloaded on first use, if None; "random" for untrained ones, the same
-            ones every time.
+        weights: A file; the name of published weights, which are downloaded on first use; the first published ones of
+            this backbone if None; "random" for untrained ones, the same ones every time.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: "auto", "fp32", "bf16" or "fp16".
 
     Raises:
         ValueError: A name is unknown, the device cannot do what is asked, or the weights cannot be had or read.
     """
-    if name not in BACKBONES:
-        raise ValueError(f'There is no backbone "{name}"; known are {", ".join(BACKBONES)}.')
-    chosen_recipe = get_recipe(recipe or DEFAULT_RECIPES[name])
+    name, _ = resolve_backbone(name, device)
+    entry = CATALOGUE[name]
+    chosen_recipe = get_recipe(recipe or entry.recipe)
     torch_device = resolve_device(device)
     precision = _precision(precision, torch_device)
+    by_name = {called: known for known in entry.weights for called in known.names}
     if weights == "random":
-        network, sha256 = i3d.untrained(RANDOM_SEED), "random"
-    elif weights is None:
-        network, sha256 = i3d.from_checkpoint(published(I3D_KINETICS400)), I3D_KINETICS400.sha256
+        network, sha256 = entry.untrained(RANDOM_SEED), "random"
+    elif weights is None or weights in by_name:
+        chosen = entry.weights[0] if weights is None else by_name[str(weights)]
+        file = published(chosen)
+        sha256 = published_sha256(chosen)
+        network = entry.from_checkpoint(file)
+    elif not Path(weights).exists():
+        known = ", ".join(known.name for known in entry.weights)
+        raise ValueError(
+            f"Cannot read the weights {weights}: No such file; {name}'s published ones are called {known}."
+        )
     else:
-        network, sha256 = i3d.from_checkpoint(weights), file_sha256(weights)
+        network, sha256 = entry.from_checkpoint(weights), file_sha256(weights)
     network.to(torch_device, PRECISIONS[precision] if torch_device.type == "cpu" else torch.float32)
     return Backbone(
         name=name,
         recipe=chosen_recipe,
         network=network.to(memory_format=torch.channels_last_3d),
-        feature_dim=i3d.FEATURE_DIM,
+        feature_dim=entry.feature_dim,
         weights_sha256=sha256,
         device=str(torch_device),
         precision=precision,
+        num_classes=cast(int, network.num_classes),
     )
+
+
+def resolve_backbone(name: str, device: str) -> tuple[str, str | None]:
+    """The backbone that a name means here: Video Swin, the paper's first, where a GPU makes it quick, else I3D.
+
+    Returns:
+        One of `BACKBONES`, and with "auto" why it was chosen.
+
+    Raises:
+        ValueError: The name or the device is unknown, or there is no such device.
+    """
+    if name == "auto":
+        on_gpu = resolve_device(device).type == "cuda"
+        return ("vst-b", "auto: there is a GPU") if on_gpu else ("i3d", "auto: there is no GPU")
+    name = ALIASES.get(name, name)
+    if name not in CATALOGUE:
+        known = ", ".join(("auto", *ALIASES, *BACKBONES))
+        raise ValueError(f'There is no backbone "{name}"; known are {known}.')
+    return name, None
 
 
 def resolve_device(name: str) -> torch.device:

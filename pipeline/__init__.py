@@ -1,6 +1,6 @@
-"""The three commands as functions; the only room that knows all others.
+"""The commands as functions; the only room that knows all others.
 
-    from pipeline import extract_features, train_head, score_video
+    from pipeline import extract_features, train_head, score_video, list_backbones
 
 They are imported on first use, so that `--help` need not wait for torch.
 """
@@ -8,11 +8,20 @@ They are imported on first use, so that `--help` need not wait for torch.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipeline.backbones import list_backbones
     from pipeline.extraction import ExtractionSummary, extract_features
     from pipeline.head_training import TrainingResult, train_head
     from pipeline.scoring import Score, score_video
 
-__all__ = ["ExtractionSummary", "Score", "TrainingResult", "extract_features", "score_video", "train_head"]
+__all__ = [
+    "ExtractionSummary",
+    "Score",
+    "TrainingResult",
+    "extract_features",
+    "list_backbones",
+    "score_video",
+    "train_head",
+]
 
 _HOMES = {
     "extract_features": "extraction",
@@ -21,6 +30,7 @@ _HOMES = {
     "TrainingResult": "head_training",
     "score_video": "scoring",
     "Score": "scoring",
+    "list_backbones": "backbones",
 }
 
 

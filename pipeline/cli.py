@@ -1,15 +1,16 @@
-"""The three console commands. Each parses its options and calls the function of the same name.
+"""The console commands. Each parses its options and calls the function of the same name.
 
 The functions are imported inside the commands, so that `--help` is quick.
 """
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from pipeline.console import ends_well, out, printable, say
+from pipeline.console import ends_well, say, tell
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
@@ -44,6 +45,11 @@ def score_video_command() -> None:
     _run(_score_video)
 
 
+def list_backbones_command() -> None:
+    """Run `list-backbones`."""
+    _run(_list_backbones)
+
+
 def _extract_features(
     context: typer.Context,
     videos: Annotated[
@@ -51,13 +57,18 @@ def _extract_features(
         typer.Argument(metavar="VIDEOS", help="A video, a folder (searched recursively) or a .txt list of paths."),
     ] = None,
     store: Annotated[Path | None, typer.Argument(metavar="OUT", help="The feature store's folder.")] = None,
-    backbone: Annotated[str, typer.Option(help="The network that turns clips into features.")] = "i3d",
+    backbone: Annotated[
+        str,
+        typer.Option(help="A name of list-backbones; auto is vst-b on a GPU, i3d on a CPU."),
+    ] = "auto",
     recipe: Annotated[
         str | None, typer.Option(help="How frames become clips; by default the backbone's own recipe.")
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Option(metavar="FILE|random", help="A weights file; by default the published weights."),
+        typer.Option(
+            metavar="FILE|NAME|random", help="A weights file, or a name of list-backbones; by default the first."
+        ),
     ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -111,7 +122,7 @@ def _extract_features(
         _print_json(summary.as_json())
     else:
         for name, top in summary.classes.items():
-            out.print(f"{printable(name)}: {top['class']} {top['probability']:.3f}", markup=False)
+            tell(f"{name}: {top['class']} {top['probability']:.3f}")
         say(
             f"{summary.extracted} videos extracted ({summary.clips} clips, {summary.seconds:.1f} s), "
             f"{summary.already_done} already done, {len(summary.failed)} failed: {summary.store}"
@@ -161,7 +172,7 @@ def _train_head(
     protocol: Annotated[
         str, typer.Option(help="auto, official (train on train, test once) or cv (cross-validation).")
     ] = "auto",
-    folds: Annotated[int, typer.Option(help="Folds of the cross-validation.")] = 5,
+    folds: Annotated[int | None, typer.Option(help="Folds of the cross-validation, 5 by default.")] = None,
     head: Annotated[
         Path | None,
         typer.Option("--out", metavar="HEAD", help="The head file; by default heads/<dataset>-<date>.safetensors."),
@@ -238,26 +249,51 @@ def _score_video(
       score-video routine.mp4 --head heads/rg.safetensors --action Ball --report routine.html
       score-video out/Ball_001.npy --json
     """
-    from extractors.video import VideoError
+    from pipeline.report import write_report
     from pipeline.scoring import print_score, score_video
 
-    try:
-        score = score_video(
-            video, head, action=action, weights=weights, device=device, precision=precision, decoder=decoder
-        )
-    except VideoError as error:
-        if debug:
-            raise
-        say(f"error: {error}")
-        return 1
-    if report is not None:
-        from pipeline.report import write_report
-
-        write_report(score, report)
+    if report is not None and report.is_dir():
+        raise ValueError(f"--report {report} is a folder; name the page's file")
+    score = score_video(
+        video, head, action=action, weights=weights, device=device, precision=precision, decoder=decoder
+    )
     if as_json:
         _print_json(score.as_json())
     else:
         print_score(score)
-        if report is not None:
-            say(f"report: {report}")
+    if report is not None:
+        write_report(score, report)
+        say(f"report: {report}")
     return 0
+
+
+def _list_backbones(as_json: Json = False, debug: Debug = False) -> int:
+    """List the backbones: what each is, what it costs, where its weights come from and whether they are here.
+
+    \b
+    Examples:
+      list-backbones
+      extract-features videos/ out/ --backbone vst-b --weights KINETICS400_V1
+    """
+    from pipeline.backbones import list_backbones, print_backbones
+
+    backbones = list_backbones()
+    if as_json:
+        _print_json({"format": 1, "backbones": backbones})
+    else:
+        print_backbones(backbones)
+    return 0
+
+
+if __name__ == "__main__":  # python -m pipeline.cli list-backbones
+    commands = {
+        "extract-features": extract_features_command,
+        "train-head": train_head_command,
+        "score-video": score_video_command,
+        "list-backbones": list_backbones_command,
+    }
+    if len(sys.argv) < 2 or sys.argv[1] not in commands:
+        say(f"error: name a command: {', '.join(commands)}")
+        raise SystemExit(2)
+    sys.argv = sys.argv[1:]
+    commands[sys.argv[0]]()

@@ -1,6 +1,7 @@
 """What the commands say: progress and messages on stderr, results on stdout, one way to end for each kind of end."""
 
 import functools
+import logging
 import os
 import sys
 import unicodedata
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
+from rich.logging import RichHandler
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -26,6 +28,11 @@ out = Console(highlight=False, soft_wrap=True)
 def say(message: str) -> None:
     """Print a message for people on stderr, on one line, whatever is in the file names it tells of."""
     err.print(printable(message), markup=False)
+
+
+def tell(result: str) -> None:
+    """Print a result on stdout, escaped as `say` does."""
+    out.print(printable(result), markup=False)
 
 
 def printable(text: str) -> str:
@@ -56,12 +63,13 @@ def progress(unit: str = "") -> Progress:
 def ends_well(command: Callable[..., int | None]) -> Callable[..., None]:
     """Make a command end with the right exit code and one sentence instead of a traceback.
 
-    0 done, 1 some or all videos failed (the command's own return value) or the disk did, 2 usage or input error,
-    130 interrupted. With the command's `debug` option set, the traceback is shown too.
+    0 done, 1 some or all videos failed (the command's own return value, or a VideoError) or the disk did (WriteError),
+    2 usage or input error, 130 interrupted. With the command's `debug` option set, the traceback is shown too.
     """
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
+        _set_up_logging(bool(kwargs.get("debug")))
         try:
             code = command(*args, **kwargs)
         except KeyboardInterrupt as interrupt:
@@ -76,10 +84,12 @@ def ends_well(command: Callable[..., int | None]) -> Callable[..., None]:
             say(f"error: {one_sentence(error)}")
             code = 1
         except (ValueError, OSError) as error:
+            from extractors.video import VideoError  # here, so that --help need not wait for it
+
             if kwargs.get("debug"):
                 err.print_exception()
             say(f"error: {one_sentence(error)}")
-            code = 2
+            code = 1 if isinstance(error, VideoError) else 2
         except Exception as error:
             if kwargs.get("debug"):
                 err.print_exception()
@@ -88,6 +98,15 @@ def ends_well(command: Callable[..., int | None]) -> Callable[..., None]:
         raise SystemExit(code or 0)
 
     return run
+
+
+def _set_up_logging(debug: bool) -> None:
+    """Send this program's log messages to stderr; with `debug` all of them, tracebacks included."""
+    handler = RichHandler(console=err, show_time=False, show_level=False, show_path=False)
+    for room in ("data", "extractors", "models", "pipeline"):
+        logger = logging.getLogger(room)
+        logger.handlers = [handler]
+        logger.setLevel(logging.DEBUG if debug else logging.INFO)
 
 
 def one_sentence(error: Exception) -> str:

@@ -17,10 +17,9 @@ from rich.table import Table
 from data.files import write_atomic
 from data.routines import confounds, render_routines
 from pipeline.baselines import BASELINES
-from pipeline.console import ends_well, out, progress, say
+from pipeline.console import ends_well, out, progress, say, tell
 from pipeline.extraction import extract_features
 from pipeline.head_training import train_head
-from pipeline.plots import plot_predictions
 from pipeline.protocol import summarise
 from pipeline.report import write_report
 from pipeline.scoring import print_score, score_video
@@ -48,7 +47,7 @@ def run_demo(folder: Path, *, seed: int = 0) -> dict[str, Any]:
             folder, seed=seed, on_progress=lambda done, total: bar.update(task, completed=done, total=total)
         )
     say("2 of 4: extracting features with the Kinetics-400 I3D (its weights, 47 MB, are fetched once)")
-    summary = extract_features(folder / "videos", folder / "features")
+    summary = extract_features(folder / "videos", folder / "features", backbone="i3d")
     if summary.failed:
         raise ValueError(f"{len(summary.failed)} routines failed, the first: {summary.failed[0]['error']}")
     say("3 of 4: training the head")
@@ -60,7 +59,6 @@ def run_demo(folder: Path, *, seed: int = 0) -> dict[str, Any]:
         "confounds": confounds(folder),
     }
     write_atomic(folder / "results.json", (json.dumps(results, indent=2) + "\n").encode())
-    write_atomic(folder / "predicted.png", plot_predictions(trained.predictions, results["targets"]))
     return {**results, "unseen": [entry for entry in trained.predictions if entry["target"] == TARGET]}
 
 
@@ -97,10 +95,9 @@ def print_demo(folder: Path, results: dict[str, Any]) -> None:
     score = score_video(video, folder / "head.safetensors")
     print_score(score)
     write_report(score, folder / "report.html")
-    out.print(
-        f"\nresults: {folder / 'results.json'}\nplot:    {folder / 'predicted.png'}\nreport:  {folder / 'report.html'}"
-        f"\nhead:    {folder / 'head.safetensors'}\nvideos:  {folder / 'videos'}",
-        markup=False,
+    tell(
+        f"\nresults: {folder / 'results.json'}\nplot:    {folder / 'head.predicted.png'}"
+        f"\nreport:  {folder / 'report.html'}\nhead:    {folder / 'head.safetensors'}\nvideos:  {folder / 'videos'}"
     )
 
 

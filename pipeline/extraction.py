@@ -1,5 +1,6 @@
 """extract-features: videos in, a feature store out."""
 
+import logging
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -11,14 +12,17 @@ from typing import Any
 
 from rich.progress import Progress
 
-from data.feature_store import FeatureStore, file_sha256, source_facts
+from data.feature_store import FeatureStore, source_facts
 from data.files import WriteError
 from extractors import i3d
-from extractors.backbone import Backbone, load_backbone
+from extractors.backbone import Backbone, load_backbone, resolve_backbone
+from extractors.catalogue import CATALOGUE
 from extractors.extract import Extraction, extract
 from extractors.video import DECODERS
 from pipeline.console import err, one_sentence, printable, progress, say
 from pipeline.sources import Sources, find_videos
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -49,7 +53,7 @@ def extract_features(
     videos: str | Path,
     store: str | Path,
     *,
-    backbone: str = "i3d",
+    backbone: str = "auto",
     recipe: str | None = None,
     weights: str | None = None,
     device: str = "auto",
@@ -66,9 +70,9 @@ def extract_features(
     Args:
         videos: a video, a folder of videos (searched recursively) or a `.txt` list of paths.
         store: the feature store's folder, made where it is missing.
-        backbone: the network that turns clips into features.
-        recipe: how frames become clips; None for the backbone's own (`kinetics-i3d` with `classes`).
-        weights: None for the published ones, "random" for untrained ones, else a file.
+        backbone: the network that turns clips into features; "auto" for Video Swin on a GPU and I3D on a CPU.
+        recipe: how frames become clips; None for the backbone's own (that of its Kinetics evaluation with `classes`).
+        weights: None for the published ones, a name of published ones, "random" for untrained ones, else a file.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: "auto", "fp32", "bf16" or "fp16".
         decoder: "auto", "decord" or "pyav".
@@ -91,11 +95,20 @@ def extract_features(
         raise ValueError(f"batch-clips must be at least 1, not {batch_clips}")
     if feature_store.folder.exists() and not feature_store.folder.is_dir():
         raise ValueError(f"{feature_store.folder} is a file; name a folder for the features")
+    backbone, why = resolve_backbone(backbone, device)
+    if why:
+        say(f"backbone {backbone}, {why}")
     if classes and recipe is None:
-        recipe = "kinetics-i3d"
+        recipe = CATALOGUE[backbone].kinetics_recipe
     network = load_backbone(backbone, recipe=recipe, weights=weights, device=device, precision=precision)
+    if classes and network.num_classes != len(i3d.class_names()):
+        raise ValueError(
+            f"--classes names the 400 classes of Kinetics-400, and these weights know {network.num_classes} classes"
+        )
     summary = ExtractionSummary(str(feature_store.folder), network.identity, len(sources.paths))
-    summary.warnings += feature_store.open(manifest_of(network, weights, sources), sources.paths)
+    feature_store.refuse_other_sources(sources.paths)
+    manifest = manifest_of(network, weights, sources) | {"backbone_choice": why or "named"}
+    summary.warnings += feature_store.open(manifest, sources.paths)
     if weights == "random":
         summary.warnings.append("the backbone's weights are RANDOM: these features mean nothing")
     if sources.num_others:
@@ -107,7 +120,7 @@ def extract_features(
         for name, path in sources.paths.items():
             show = bar.begin(path)
             wanted = overwrite or (classes and "class" not in feature_store.records.get(name, {}))
-            if done := not wanted and _is_done(name, path, feature_store):
+            if done := not wanted and feature_store.is_done(name, path):
                 summary.already_done += 1
             else:
                 _extract_one(name, path, feature_store, network, decoder, batch_clips, classes, summary, show)
@@ -133,10 +146,11 @@ def manifest_of(network: Backbone, weights: str | None, sources: Sources) -> dic
 
 
 def weights_origin(weights: str | None) -> str:
-    """Return where weights came from, as manifests record it: "published", "random" or a file's absolute path."""
+    """Return where weights came from, as manifests record it: "published", a name, "random" or an absolute path."""
     if weights is None:
         return "published"
-    return weights if weights == "random" else str(Path(weights).absolute())
+    names = [name for entry in CATALOGUE.values() for published in entry.weights for name in published.names]
+    return weights if weights in ("random", *names) else str(Path(weights).absolute())
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -148,13 +162,6 @@ def versions(*packages: str) -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "absent"
     return found
-
-
-def _is_done(name: str, path: Path, store: FeatureStore) -> bool:
-    try:
-        return store.is_done(name, path)
-    except (OSError, ValueError):  # the video cannot be read: extracting it fails with the reason
-        return False
 
 
 def _extract_one(
@@ -172,7 +179,7 @@ def _extract_one(
     facts: dict[str, Any] = {"source": str(path.absolute())}
     try:
         store.path(name)  # a name that cannot be stored is refused before hours are spent on its video
-        facts = source_facts(path, file_sha256(path))
+        facts = source_facts(path)
         result = extract(path, network, decoder=decoder, batch_clips=batch_clips, on_progress=show, classify=classes)
         record = {**facts, **result.record, "seconds": round(time.perf_counter() - started, 3)}
         if classes:
@@ -182,6 +189,7 @@ def _extract_one(
         raise
     except Exception as error:  # whatever one video does, the others are still wanted
         reason = one_sentence(error)
+        logger.debug("", exc_info=True)
         store.append({"video": name, **facts, "error": reason})
         summary.failed.append({"video": str(path), "error": reason})
         say(f"failed: {reason}")

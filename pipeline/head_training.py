@@ -20,15 +20,15 @@ from data.feature_store import FeatureStore
 from data.files import write_atomic
 from data.labels import GENERATED_RECORDS, LabelSet, read_labels
 from extractors.backbone import resolve_device
+from extractors.video import VIDEO_SUFFIXES, VideoError
 from models.checkpoint import serialise_head
-from models.cofinal import CoFInAlConfig
 from pipeline.baselines import BASELINES, pool
 from pipeline.console import out as stdout
 from pipeline.console import say
 from pipeline.extraction import extract_features, versions
-from pipeline.heads import default_head_path, make_default, parse_extractor
+from pipeline.heads import default_head_path, make_default, parse_extractor, remarks
 from pipeline.plots import plot_predictions
-from pipeline.protocol import Examples, parts_of, run, summarise
+from pipeline.protocol import Examples, Part, parts_of, run, summarise
 from pipeline.training import TrainingRecipe
 
 PROTOCOLS = ("auto", "official", "cv")
@@ -58,7 +58,7 @@ def train_head(
     epochs: int | None = None,
     seed: int = 0,
     protocol: str = "auto",
-    folds: int = 5,
+    folds: int | None = None,
     out: str | Path | None = None,
     set_default: bool | None = False,
     extractor: str | None = None,
@@ -76,7 +76,7 @@ def train_head(
         seed: same seed, same numbers on the same machine.
         protocol: "official" trains on the train split and tests once; "cv" cross-validates the training videos and
             then trains the head on all of them; "auto" is official where test features are there.
-        folds: of the cross-validation; rows of one group stay in one fold.
+        folds: of the cross-validation, 5 by default; rows of one group stay in one fold.
         out: the head file to write; None for `heads/<dataset>-<date>.safetensors`.
         set_default: make it score-video's default head; None: only if there is none yet.
         extractor: `BACKBONE:RECIPE:WEIGHTS`, what made features that came without a manifest.
@@ -84,6 +84,7 @@ def train_head(
 
     Raises:
         ValueError: bad arguments, labels or features: no head was written.
+        VideoError: none of the videos could be extracted.
         OSError: the head cannot be written.
     """
     started = time.perf_counter()
@@ -92,38 +93,47 @@ def train_head(
     if epochs is not None and epochs < 1:
         raise ValueError(f"epochs must be at least 1, not {epochs}")
     torch_device = str(resolve_device(device))
-    feature_store, failed = _open_store(Path(store), device)
-    head_path = _head_path(out, dataset, feature_store)
+    source = Path(store)
+    folder = source if _is_store(source) else _store_beside(source)
+    head_path = _head_path(out, dataset, folder)
+    everything = read_labels(dataset, [Path(labels)] if labels is not None else _label_places(folder, source))
+    label_set = _narrowed(everything, targets, actions)
+    if extractor and folder != source:
+        raise ValueError("--extractor is for features that came without a manifest; leave it out with videos")
 
-    places = [Path(labels)] if labels is not None else _label_places(feature_store)
-    label_set = _narrowed(read_labels(dataset, places), targets, actions)
-    joined = join(label_set, feature_store.names())
+    failed = [] if folder == source else _extract(source, folder, device)
+    feature_store = FeatureStore(folder)
+    joined = join(everything, feature_store.names(), VIDEO_SUFFIXES)
     for leftover in joined.leftovers():
         say(f"note: {leftover}")
-    seen = {row.action for row, _ in joined.pairs}
-    label_set = replace(label_set, actions=tuple(action for action in label_set.actions if action in seen))
-    examples = _load(feature_store, label_set, joined)
-    feature_dim = examples.features[0].shape[1]
-    identity, origin = _identity(feature_store, extractor, feature_dim)
+    label_set, examples = _load(feature_store, label_set, joined)
+    identity, origin = _identity(feature_store, extractor, examples.features[0].shape[1])
 
-    protocol, parts = parts_of(examples, protocol, folds=folds, seed=seed)
+    protocol, parts = parts_of(examples, protocol, folds=folds or 5, seed=seed)
+    if folds is not None and protocol != "cv":
+        raise ValueError("--folds is for cross-validation, and there is a test split: add --protocol cv")
     recipe = TrainingRecipe() if epochs is None else TrainingRecipe(epochs=epochs)
-    config = CoFInAlConfig(
-        feature_dim=feature_dim,
-        targets=label_set.targets,
-        ranges=tuple(label_set.ranges[target] for target in label_set.targets),
-        num_actions=0 if examples.actions is None else len(label_set.actions),
-    )
-    network, predictions = run(parts, label_set, config=config, recipe=recipe, seed=seed, device=torch_device)
+    network, predictions = run(parts, label_set, recipe=recipe, seed=seed, device=torch_device)
+    metadata = {
+        "dataset": dataset,
+        "targets": list(label_set.targets),
+        "ranges": dict(zip(label_set.targets, network.config.ranges, strict=True)),
+        "actions": list(label_set.actions),
+        "identity": identity,
+        "weights": origin,
+        "manifest": feature_store.manifest,
+        "generated": any((file.parent / GENERATED_RECORDS).exists() for file in everything.files),
+    }
     results = {
         "format": 1,
         "dataset": dataset,
         "protocol": protocol,
         **summarise(predictions),
+        "warnings": remarks(metadata),
         "training": {
             "videos": len(parts[-1].training.rows),
             "judged": len({entry["video"] for entry in predictions}),
-            **({"folds": folds, "grouped": parts[-1].training.groups() is not None} if protocol == "cv" else {}),
+            **(_folds_of(parts) if protocol == "cv" else {}),
             "epochs": recipe.epochs,
             "seed": seed,
             "seconds": round(time.perf_counter() - started, 1),
@@ -131,43 +141,46 @@ def train_head(
             "versions": versions("cofinal", "torch", "numpy"),
         },
     }
-    metadata = {
-        "dataset": dataset,
-        "targets": list(label_set.targets),
-        "ranges": {target: list(label_set.ranges[target]) for target in label_set.targets},
-        "actions": list(label_set.actions),
-        "identity": identity,
-        "weights": origin,
-        "manifest": feature_store.manifest,
-        "generated": any((place / GENERATED_RECORDS).exists() for place in places),
-        "results": results,
-    }
     pooled = summarise(predictions, by_action=False)["targets"]
     write_atomic(head_path.with_suffix(".predictions.csv"), _as_csv(predictions))
     write_atomic(head_path.with_suffix(".predicted.png"), plot_predictions(predictions, pooled))
     write_atomic(head_path.with_suffix(".results.json"), (json.dumps(results, indent=2) + "\n").encode())
-    write_atomic(head_path, serialise_head(network, metadata))
-    if set_default or (set_default is None and not default_head_path().exists()):
+    write_atomic(head_path, serialise_head(network, metadata | {"results": results}))
+    worth_something = not results["warnings"]
+    if set_default or (set_default is None and worth_something and not default_head_path().exists()):
         make_default(head_path)
         say(f"{head_path} is score-video's default head now")
     return TrainingResult(head_path, results, predictions, failed)
 
 
-def _open_store(source: Path, device: str) -> tuple[FeatureStore, list[dict[str, str]]]:
-    """Return the store that a user's STORE|VIDEOS means, extracting videos into one beside them."""
-    if source.is_dir():
-        store = FeatureStore(source)
-        if store.manifest is not None or store.names():
-            return store, []
-    folder = source.absolute()
-    folder = folder.with_name(f"{folder.stem if source.is_file() else folder.name}-features")
-    say(f"extracting {source} into {folder}")
-    summary = extract_features(source, folder, device=device)
-    return FeatureStore(folder), summary.failed
+def _folds_of(parts: Sequence[Part]) -> dict[str, Any]:
+    return {"folds": len(parts) - 1, "grouped": parts[-1].training.groups() is not None}
 
 
-def _head_path(out: str | Path | None, dataset: str, store: FeatureStore) -> Path:
-    """Return where the head shall be written, its folder made."""
+def _is_store(source: Path) -> bool:
+    """Whether a user's STORE|VIDEOS is a store already."""
+    return source.is_dir() and ((source / "manifest.json").exists() or any(source.rglob("*.npy")))
+
+
+def _store_beside(videos: Path) -> Path:
+    """Where the features of a user's VIDEOS are cached."""
+    videos = videos.resolve()
+    return videos.with_name(f"{videos.stem if videos.is_file() else videos.name}-features")
+
+
+def _extract(videos: Path, folder: Path, device: str) -> list[dict[str, str]]:
+    """Extract videos into a store; return those that failed."""
+    say(f"extracting {videos} into {folder}")
+    failed = extract_features(videos, folder, device=device).failed
+    if failed and not FeatureStore(folder).names():
+        raise VideoError(
+            f"none of the {len(failed)} videos could be extracted, the first because: {failed[0]['error']}"
+        )
+    return failed
+
+
+def _head_path(out: str | Path | None, dataset: str, store: Path) -> Path:
+    """Return where the head shall be written."""
     if out is None:
         stem = f"{dataset}-{date.today():%Y%m%d}"
         numbered = (f"{stem}-{number}" for number in itertools.count(2))
@@ -179,19 +192,16 @@ def _head_path(out: str | Path | None, dataset: str, store: FeatureStore) -> Pat
         raise ValueError(f"--out {path} must end in .safetensors")
     if path.is_dir():
         raise ValueError(f"--out {path} is a folder; name the head's file")
-    if path.resolve().is_relative_to(store.folder.resolve()):
+    if path.resolve().is_relative_to(store.resolve()):
         raise ValueError(f"--out {path} lies in the feature store; write the head elsewhere")
-    path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
 
-def _label_places(store: FeatureStore) -> list[Path]:
+def _label_places(folder: Path, source: Path) -> list[Path]:
     """Return where labels are looked for: the store, its parent, the videos' folder and its parent."""
-    places = [store.folder, store.folder.absolute().parent]
-    if store.manifest is not None:
-        videos = Path(store.manifest["videos"])
-        places += [videos, videos.parent]
-    return places
+    store = FeatureStore(folder)
+    videos = Path(store.manifest["videos"]) if store.manifest is not None else source.absolute()
+    return list(dict.fromkeys([folder, folder.absolute().parent, videos, videos.parent]))
 
 
 def _narrowed(labels: LabelSet, targets: Sequence[str] | None, actions: Sequence[str] | None) -> LabelSet:
@@ -207,25 +217,34 @@ def _narrowed(labels: LabelSet, targets: Sequence[str] | None, actions: Sequence
         for row in labels.rows
         if row.action is None or row.action in acted
     )
-    return replace(labels, targets=kept, actions=acted, rows=tuple(row for row in rows if row.scores))
+    scored = tuple(row for row in rows if row.scores)
+    if not scored:
+        raise ValueError(f"no label row is left for {', '.join([*(targets or ()), *(actions or ())])}")
+    return replace(labels, targets=kept, actions=acted, rows=scored)
 
 
-def _load(store: FeatureStore, labels: LabelSet, joined: Joined) -> Examples:
-    """Load all joined features into memory; they must be of one width."""
-    features = [store.load(name) for _, name in joined.pairs]
-    first = features[0].shape[1]
-    for (_, name), array in zip(joined.pairs, features, strict=True):
-        if array.shape[1] != first:
+def _load(store: FeatureStore, labels: LabelSet, joined: Joined) -> tuple[LabelSet, Examples]:
+    """Load the features of these labels into memory; labels keep the actions that have features."""
+    wanted = {row.where: row for row in labels.rows}
+    pairs = [(wanted[row.where], name) for row, name in joined.pairs if row.where in wanted]
+    if not pairs:
+        raise ValueError(f"none of the {len(labels.rows)} wanted label rows has features")
+    seen = {row.action for row, _ in pairs}
+    labels = replace(labels, actions=tuple(action for action in labels.actions if action in seen))
+    features = [store.load(name) for _, name in pairs]
+    width = features[0].shape[1]
+    for (_, name), array in zip(pairs, features, strict=True):
+        if array.shape[1] != width:
             raise ValueError(
-                f"{store.path(name)} has features of width {array.shape[1]}, {store.path(joined.pairs[0][1])} of "
-                f"{first}; a store holds one width"
+                f"{store.path(name)} has features of width {array.shape[1]}, {store.path(pairs[0][1])} of "
+                f"{width}; a store holds one width"
             )
-    rows = [row for row, _ in joined.pairs]
+    rows = [row for row, _ in pairs]
     scores = np.array([[row.scores.get(target, np.nan) for target in labels.targets] for row in rows])
     actions = None
     if len(labels.actions) > 1:
         actions = np.array([labels.actions.index(row.action) for row in rows if row.action is not None])
-    return Examples(rows, features, pool(features), scores, actions)
+    return labels, Examples(rows, features, pool(features), scores, actions)
 
 
 def _identity(store: FeatureStore, extractor: str | None, feature_dim: int) -> tuple[dict[str, str] | None, str | None]:
@@ -247,6 +266,8 @@ def _as_csv(predictions: Sequence[dict[str, Any]]) -> bytes:
 
 def print_results(result: TrainingResult) -> None:
     """Print the figures of a training for people."""
+    for warning in result.results["warnings"]:
+        say(f"warning: {warning}")
     stdout.print(results_table(result.results))
     mean = result.results["average"]
     stdout.print(f"average: SRCC {mean['srcc']:.3f}, R-l2 {mean['r_l2']:.2f}")
@@ -261,7 +282,7 @@ def results_table(results: dict[str, Any]) -> Table:
         title=f"{results['dataset']}: {how}, {about['judged']} videos judged",
         caption=f"last {len(BASELINES)} columns: SRCC of the baselines",
     )
-    table.add_column("target")
+    table.add_column("target", no_wrap=True)
     for column in ("n", "SRCC", "95%", "R-l2", "MAE", *BASELINES):
         table.add_column(column.replace("_", " "), justify="right", no_wrap=column == "95%")
     for key, found in results["targets"].items():

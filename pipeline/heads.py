@@ -11,6 +11,7 @@ from data.feature_store import IDENTITY_KEYS, describe_identity
 from data.files import write_atomic
 from extractors.backbone import Backbone, load_backbone
 from models.checkpoint import Head, load_head
+from pipeline.extraction import weights_origin
 
 
 def default_head_path() -> Path:
@@ -80,6 +81,8 @@ def extractor_of(
             "--extractor BACKBONE:RECIPE:WEIGHTS if you know what made them, or score a .npy of the same kind"
         )
     origin = head.metadata["weights"]
+    if weights is None and origin not in ("published", "random") and not Path(origin).exists():
+        raise ValueError(f"{path} was trained with the weights {origin}, which are gone; name them with --weights FILE")
     backbone = load_backbone(
         identity["backbone"],
         recipe=identity["recipe"],
@@ -110,8 +113,6 @@ def parse_extractor(text: str, feature_dim: int) -> tuple[dict[str, str], str]:
     Raises:
         ValueError: not three parts, an unknown part, or a backbone of another feature width.
     """
-    from pipeline.extraction import weights_origin
-
     parts = text.split(":", 2)
     if len(parts) != 3 or not all(parts):
         raise ValueError(f"--extractor {text!r} is not BACKBONE:RECIPE:WEIGHTS; WEIGHTS is a file or `published`")
@@ -124,8 +125,11 @@ def parse_extractor(text: str, feature_dim: int) -> tuple[dict[str, str], str]:
     return backbone.identity, weights_origin(None if weights == "published" else weights)
 
 
-def generated_remark(metadata: Mapping[str, Any]) -> list[str]:
-    """Return the warning that every output of a head trained on generated routines carries."""
-    if not metadata["generated"]:
-        return []
-    return ["this head was trained on generated routines: its scores mean nothing for real ones"]
+def remarks(metadata: Mapping[str, Any]) -> list[str]:
+    """Return the warnings that every output of a head carries: what it was trained on is not the real thing."""
+    found = []
+    if metadata["generated"]:
+        found.append("this head was trained on generated routines: its scores mean nothing for real ones")
+    if metadata["identity"] is not None and metadata["identity"]["weights_sha256"] == "random":
+        found.append("the backbone's weights are RANDOM: this head's scores mean nothing")
+    return found

@@ -121,7 +121,6 @@ def run(
     parts: Sequence[Part],
     labels: LabelSet,
     *,
-    config: CoFInAlConfig,
     recipe: TrainingRecipe,
     seed: int,
     device: str,
@@ -139,7 +138,7 @@ def run(
                 part.training.features,
                 part.training.scores,
                 part.training.actions,
-                config=config,
+                config=_head_config(part.training, labels),
                 recipe=recipe,
                 seed=seed,
                 device=device,
@@ -150,6 +149,24 @@ def run(
     place = {row.where: i for i, row in enumerate(labels.rows)}
     predictions.sort(key=lambda entry: (place[entry.pop("where")], labels.targets.index(entry["target"])))
     return network, predictions
+
+
+def _head_config(training: Examples, labels: LabelSet) -> CoFInAlConfig:
+    """What to build for a training part; scores without rules (csv) range as far as the part's own."""
+    ranges = []
+    for target, column in zip(labels.targets, training.scores.T, strict=True):
+        low, high = labels.ranges.get(target) or (float(np.nanmin(column)), float(np.nanmax(column)))
+        if not low < high:
+            raise ValueError(
+                f"the training videos' {target} has fewer than two different values; nothing can be learnt"
+            )
+        ranges.append((low, high))
+    return CoFInAlConfig(
+        feature_dim=training.features[0].shape[1],
+        targets=labels.targets,
+        ranges=tuple(ranges),
+        num_actions=0 if training.actions is None else len(labels.actions),
+    )
 
 
 def _predictions(network: CoFInAl, training: Examples, judged: Examples, labels: LabelSet) -> list[dict[str, Any]]:

@@ -24,4 +24,4 @@ def write_report(score: Score, path: str | Path) -> None:
         extractor=describe_identity(score.extractor),
         plot=base64.b64encode(plot_score(score.targets)).decode(),
     )
-    write_atomic(Path(path), page.encode("utf-8", "backslashreplace"))  # names need not be UTF-8
+    write_atomic(Path(path), page.encode("utf-8", "backslashreplace"))

@@ -9,8 +9,8 @@ import numpy as np
 from data.feature_store import find_store, load_features
 from extractors.extract import extract
 from models.checkpoint import Head
-from pipeline.console import out, printable, progress, say
-from pipeline.heads import check_identity, extractor_of, generated_remark, open_head
+from pipeline.console import printable, progress, say, tell
+from pipeline.heads import check_identity, extractor_of, open_head, remarks
 from pipeline.training import predict
 
 
@@ -101,18 +101,18 @@ def score_video(
     if path.is_dir():
         raise ValueError(f"{path} is a folder; name one video (extract-features takes folders)")
     trained, head_path = open_head(head)
-    warnings = generated_remark(trained.metadata)
+    warnings = remarks(trained.metadata)
     action, remark = _choose_action(path, action, trained.metadata["actions"])
     warnings += remark
 
     clip_times: list[tuple[float, float]] = []
     if path.suffix == ".npy":
+        if weights is not None or (precision, decoder) != ("auto", "auto"):
+            raise ValueError(f"{path} holds features already: leave --weights, --precision and --decoder out")
         features, remark = _cached_features(path, trained, head_path)
         warnings += remark
     else:
         backbone = extractor_of(trained, head_path, weights=weights, device=device, precision=precision)
-        if backbone.weights_sha256 == "random":
-            warnings.append("the backbone's weights are RANDOM: this score means nothing")
         with progress("s of video") as bar:
             task = bar.add_task(f"scoring {printable(path.name)}", total=None)
 
@@ -147,7 +147,7 @@ def _choose_action(path: Path, action: str | None, known: list[str]) -> tuple[st
             raise ValueError(f"unknown action {action!r}; this head knows {', '.join(known)}")
         return found, []
     if len(known) == 1:
-        return known[0], []
+        return known[0], [f"assumed --action {known[0]}, the only one that this head knows"]
     named = [name for name in known if name.lower() in path.stem.lower()]
     if len(named) != 1:
         raise ValueError(f"which action does {path.name} show? name it with --action: {', '.join(known)}")
@@ -197,12 +197,11 @@ def print_score(score: Score) -> None:
     """Print a verdict for people: a line a target on stdout, remarks on stderr."""
     for warning in score.warnings:
         say(f"warning: {warning}")
-    out.print(printable(score.video) + (f" ({score.action})" if score.action else ""), markup=False)
+    tell(score.video + (f" ({score.action})" if score.action else ""))
     width = max(map(len, score.targets))
     for target, said in score.targets.items():
         low, high = said.coarse.span
-        out.print(
+        tell(
             f"  {target:<{width}}  {said.score:6.2f} points   coarse grade {said.coarse.grade} of {said.coarse.of} "
             f"({low:.2f} to {high:.2f})   fine grade {said.fine.subgrade} of {said.fine.of} ({said.fine.points:.2f})",
-            markup=False,
         )

@@ -68,13 +68,10 @@ def _verify(store: FeatureStore, sources: dict[str, Path]) -> Verification:
     found.failed_videos = sum("error" in record for record in store.records.values())
     present = set(store.names())
     for video in sorted(present - recorded):
-        stale = "error" in store.records.get(video, {})
-        name(
-            f"{store.folder / video}.npy",
-            "is of an earlier state of its video, which failed since; delete it or mend the video"
-            if stale
-            else "has no record; if a run was stopped while writing it, run it again",
-        )
+        name(f"{store.folder / video}.npy", "has no record; if a run was stopped while writing it, run it again")
+    for video, record in store.records.items():
+        if "replaced" in record:
+            name(f"{store.folder / video}.npy", "was being replaced when its run was stopped; run it again")
     with progress("files checked") as bar:
         task = bar.add_task("verifying", total=len(recorded) + len(sources))
         for video in sorted(recorded):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data import feature_store
-from data.feature_store import FeatureStore, file_sha256, find_store, load_features, source_facts
+from data.feature_store import FeatureStore, find_store, load_features, source_facts
 
 IDENTITY = {"backbone": "i3d", "recipe": "gdlt-i3d", "weights_sha256": "a" * 64}
 MANIFEST = {**IDENTITY, "precision": "fp32", "versions": {"torch": "2.9"}}
@@ -26,7 +26,7 @@ def a_store(folder: Path) -> FeatureStore:
 
 
 def record_of(video: Path) -> dict:
-    return {**source_facts(video, file_sha256(video)), "clips": 2}
+    return {**source_facts(video), "clips": 2}
 
 
 def test_features_come_back_and_are_done(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_missing_array_or_error_record_is_not_done(tmp_path: Path) -> None:
     store.write("x", np.ones((1, 2), np.float32), record_of(video))
     store.path("x").unlink()
     assert not store.is_done("x", video)
-    store.append({"video": "y", **source_facts(video, "0"), "error": "broken"})
+    store.append({"video": "y", **source_facts(video), "error": "broken"})
     assert not store.is_done("y", video)
 
 

@@ -47,12 +47,8 @@ def test_csv_with_everything(tmp_path: Path) -> None:
     assert labels.rows[0].scores == {"vault": 9.5}
     assert [row.split for row in labels.rows] == ["train", "train", "test", "train"]
     assert [row.group for row in labels.rows] == ["anna", "eva", None, "eva"]
-    assert labels.ranges["vault"] == (8.0, 9.5)  # of the training rows: test labels choose nothing
-
-
-def test_csv_range_needs_two_different_scores(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="fewer than two"):
-        csv_labels(tmp_path, "video,score\na,1\nb,1\n")
+    assert labels.ranges == {}
+    assert labels.files == (tmp_path / "labels.csv",)
 
 
 def test_csv_may_be_named_itself(tmp_path: Path) -> None:

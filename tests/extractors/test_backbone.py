@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from extractors.backbone import Backbone, load_backbone
+from extractors import video_swin
+from extractors.backbone import Backbone, load_backbone, resolve_backbone
+from extractors.catalogue import CATALOGUE
 from extractors.recipes import RECIPES
 from extractors.video import read_frames
-from extractors.weights import I3D_KINETICS400, file_sha256
+from extractors.weights import I3D_KINETICS400, UrlWeights, file_sha256
 
 
 @pytest.fixture(scope="module")
@@ -82,10 +84,60 @@ def test_a_users_file_is_known_by_its_own_hash(i3d_weights: Path) -> None:
     assert backbone.recipe is RECIPES["kinetics-i3d"]
 
 
+def tiny_video_swin(path: Path) -> Path:
+    """A file of the sizes of vst-t, as the official code saves it, with random weights and no classifier."""
+    state = video_swin.untrained(video_swin.TINY, 0).state_dict()
+    torch.save({f"backbone.{name}": t for name, t in state.items() if not name.startswith("head.")}, path)
+    return path
+
+
+def test_video_swin_from_a_file(tmp_path: Path) -> None:
+    path = tiny_video_swin(tmp_path / "swin_tiny.pth")
+    backbone = load_backbone("vst-t", weights=path, device="cpu", precision="fp32")
+    assert backbone.identity == {"backbone": "vst-t", "recipe": "gdlt-vst", "weights_sha256": file_sha256(path)}
+    assert (backbone.feature_dim, backbone.num_classes) == (768, 0)
+    features, probabilities = backbone.features_and_classes(torch.zeros(2, 4, 32, 32, 3, dtype=torch.uint8))
+    assert (features.shape, probabilities.shape) == ((2, 768), (2, 0))
+    half = load_backbone("vst-t", weights=path, device="cpu", precision="bf16")
+    assert cosine(half.features(torch.zeros(2, 4, 32, 32, 3, dtype=torch.uint8)), features) >= 0.999
+
+
+def test_a_file_of_another_size_is_refused(tmp_path: Path) -> None:
+    path = tiny_video_swin(tmp_path / "swin.pth")
+    with pytest.raises(ValueError, match=r"96 channels and \(2, 2, 6, 2\) blocks.*use --backbone vst-t"):
+        load_backbone("vst", weights=path, device="cpu")
+
+
+def test_published_weights_by_name_and_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COFINAL_CACHE", str(tmp_path / "cache"))
+    path = tiny_video_swin(tmp_path / "swin.pth")
+    sha256 = file_sha256(path)
+    weights = UrlWeights("Own_Weights.OWN_V1", path.as_uri(), sha256[:8])
+    monkeypatch.setitem(CATALOGUE, "vst-t", replace(CATALOGUE["vst-t"], weights=(weights,)))
+    for name in (None, "OWN_V1", "Own_Weights.OWN_V1"):
+        assert load_backbone("vst-t", weights=name, device="cpu").weights_sha256 == sha256
+    assert weights.cached.exists()
+    with pytest.raises(
+        ValueError, match=r"OTHER_V1: No such file; vst-t's published ones are called Own_Weights\.OWN_V1"
+    ):
+        load_backbone("vst-t", weights="OTHER_V1", device="cpu")
+
+
+def test_auto_is_i3d_on_a_cpu_and_names_mean_what_they_say() -> None:
+    assert resolve_backbone("auto", "cpu") == ("i3d", "auto: there is no GPU")
+    assert resolve_backbone("vst", "cpu") == ("vst-b", None)
+    assert resolve_backbone("i3d", "cpu") == ("i3d", None)
+
+
+@pytest.mark.gpu
+def test_auto_is_video_swin_on_a_gpu() -> None:
+    assert resolve_backbone("auto", "auto") == ("vst-b", "auto: there is a GPU")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "c3d"}, 'no backbone "c3d"; known are i3d'),
+        ({"name": "c3d"}, 'no backbone "c3d"; known are auto, vst, vst-b, .*i3d'),
         ({"recipe": "mine"}, 'no recipe "mine"; known are actionnet-i3d, gdlt-i3d'),
         ({"device": "tpu"}, 'no device "tpu"; known are auto, cpu, cuda and cuda:N'),
         ({"device": "cuda:99"}, r'"cuda:99" is not there, torch sees \d+ CUDA devices'),

@@ -96,13 +96,81 @@ def test_the_original_pickle_and_its_copy_give_one_network(i3d_weights: Path, tm
         assert torch.equal(ours, theirs), name
 
 
+BRANCHES = {  # DeepMind's name: piergiaj's, hassony2's
+    "Branch_0/Conv3d_0a_1x1": ("b0", "branch_0"),
+    "Branch_1/Conv3d_0a_1x1": ("b1a", "branch_1.0"),
+    "Branch_1/Conv3d_0b_3x3": ("b1b", "branch_1.1"),
+    "Branch_2/Conv3d_0a_1x1": ("b2a", "branch_2.0"),
+    "Branch_2/Conv3d_0b_3x3": ("b2b", "branch_2.1"),
+    "Branch_3/Conv3d_0b_1x1": ("b3b", "branch_3.1"),
+}
+
+
+def ported(weights: Path, layout: str) -> dict[str, torch.Tensor]:
+    """The published weights as the ports save them: `Mixed_3b.b1a.bn.bias`, `mixed_3b.branch_1.0.batch3d.bias`."""
+    tensors = load_file(weights)
+    state = {}
+    for name, kernel in tensors.items():
+        if not name.endswith("/Conv_0/kernel"):
+            continue
+        theirs = name.removeprefix("params/").removesuffix("/Conv_0/kernel")
+        top, _, branch = theirs.partition("/")
+        port = BRANCHES[branch][layout == "hassony2"] if branch in BRANCHES else ""
+        own = (top.lower() if layout == "hassony2" else top) + (f".{port}" if port else "")
+        if top == "Logits":
+            own = "conv3d_0c_1x1" if layout == "hassony2" else "logits"
+            state[f"{own}.conv3d.bias"] = tensors[f"params/{theirs}/Conv_0/bias"]
+        else:
+            norm = f"{own}.batch3d" if layout == "hassony2" else f"{own}.bn"
+            state[f"{norm}.running_mean"] = tensors[f"batch_stats/{theirs}/BatchNorm_0/mean"].flatten()
+            state[f"{norm}.running_var"] = tensors[f"batch_stats/{theirs}/BatchNorm_0/var"].flatten()
+            state[f"{norm}.bias"] = tensors[f"params/{theirs}/BatchNorm_0/bias"]
+            state[f"{norm}.weight"] = torch.ones_like(state[f"{norm}.bias"])
+            state[f"{norm}.num_batches_tracked"] = torch.tensor(0)
+        state[f"{own}.conv3d.weight"] = kernel.permute(4, 3, 0, 1, 2).contiguous()
+    return state
+
+
+@pytest.mark.parametrize("layout", ["hassony2", "piergiaj"])
+def test_the_files_of_the_ports_convert_exactly(layout: str, i3d_weights: Path, tmp_path: Path) -> None:
+    expected = from_checkpoint(i3d_weights).state_dict()
+    state = ported(i3d_weights, layout)
+    torch.save(state, tmp_path / "now.pth")
+    torch.save(state, tmp_path / "old.pt", _use_new_zipfile_serialization=False)  # as when these files were made
+    torch.save({"state_dict": {f"module.{name}": t for name, t in state.items()}}, tmp_path / "trained.pth")
+    for file in ("now.pth", "old.pt", "trained.pth"):
+        found = from_checkpoint(tmp_path / file).state_dict()
+        assert set(found) == set(expected)
+        for name, tensor in expected.items():
+            assert torch.equal(found[name], tensor), (file, name)
+
+
+@pytest.mark.parametrize("layout", ["hassony2", "piergiaj"])
+def test_the_scale_of_a_ports_normalisation_counts(layout: str, i3d_weights: Path, tmp_path: Path) -> None:
+    state = ported(i3d_weights, layout)
+    (name,) = (name for name in state if name.lower().startswith("conv3d_2c") and name.endswith(("3d.bias", "bn.bias")))
+    state[name.replace("bias", "weight")] *= 2
+    torch.save(state, tmp_path / "scaled.pth")
+    found, expected = from_checkpoint(tmp_path / "scaled.pth"), from_checkpoint(i3d_weights)
+    torch.testing.assert_close(found.trunk.Conv3d_2c_3x3.weight, 2 * expected.trunk.Conv3d_2c_3x3.weight)
+
+
+def test_what_a_ports_file_lacks_is_named(i3d_weights: Path, tmp_path: Path) -> None:
+    state = ported(i3d_weights, "hassony2")
+    del state["mixed_4c.branch_3.1.batch3d.running_var"]
+    torch.save(state, tmp_path / "torn.pth")
+    with pytest.raises(ValueError, match=r"mixed_4c\.branch_3\.1\.batch3d\.running_var is missing"):
+        from_checkpoint(tmp_path / "torn.pth")
+
+
 def test_the_number_of_classes_is_read_from_the_file(i3d_weights: Path, tmp_path: Path) -> None:
     tensors = load_file(i3d_weights)
     for what in ("kernel", "bias"):
         name = f"params/Logits/Conv3d_0c_1x1/Conv_0/{what}"
         tensors[name] = tensors[name][..., :7].contiguous()
     save_file(tensors, tmp_path / "seven.safetensors")
-    assert from_checkpoint(tmp_path / "seven.safetensors").logits.out_channels == 7
+    network = from_checkpoint(tmp_path / "seven.safetensors")
+    assert network.num_classes == network.logits.out_channels == 7
 
 
 def test_files_of_other_networks_are_refused(i3d_weights: Path, tmp_path: Path) -> None:

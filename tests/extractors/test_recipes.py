@@ -6,9 +6,27 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.models import get_weight
 
 from extractors.recipes import RECIPES, Recipe, get_recipe
 from extractors.video import read_frames
+
+PIL_RECIPES = ("gdlt-vst", "gdlt-i3d", "actionnet-i3d", "kinetics-i3d")
+TORCHVISION = {
+    "kinetics-vst": "Swin3D_B_Weights.KINETICS400_V1",
+    "torchvision-resnet18": "R2Plus1D_18_Weights.KINETICS400_V1",
+    "torchvision-s3d": "S3D_Weights.KINETICS400_V1",
+}
+
+
+def pytorchvideo(frame: np.ndarray) -> torch.Tensor:
+    """The model zoo's preprocessing as its tutorial lists it, (3, 256, 256): normalise, scale the short side, crop."""
+    image = (torch.from_numpy(frame).permute(2, 0, 1).float() / 255 - 0.45) / 0.225
+    height, width = frame.shape[:2]
+    size = (256, int(width / height * 256)) if height <= width else (int(height / width * 256), 256)
+    image = torch.nn.functional.interpolate(image[None], size, mode="bilinear", align_corners=False)[0]
+    top, left = round((size[0] - 256) / 2), round((size[1] - 256) / 2)
+    return image[:, top : top + 256, left : left + 256]
 
 
 def plain(recipe: Recipe, frame: np.ndarray) -> np.ndarray:
@@ -52,7 +70,7 @@ def frames(shared: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", PIL_RECIPES)
 def test_pixels_match_the_plain_definition(name: str, frames: dict[str, np.ndarray]) -> None:
     recipe = RECIPES[name]
     for shape, frame in frames.items():
@@ -62,6 +80,33 @@ def test_pixels_match_the_plain_definition(name: str, frames: dict[str, np.ndarr
         difference = np.abs(ours.numpy().astype(int) - plain(recipe, frame))
         assert difference.mean() <= 0.3, shape
         assert difference.max() <= 2, shape
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", sorted(set(RECIPES) - set(PIL_RECIPES)))
+def test_inputs_match_what_the_libraries_publish(name: str, frames: dict[str, np.ndarray]) -> None:
+    recipe = RECIPES[name]
+    transforms = get_weight(TORCHVISION[name]).transforms() if name in TORCHVISION else None
+    for shape, frame in frames.items():
+        ours = recipe.normalise(recipe.apply(frame)[None, None])[0, :, 0]  # (3, H, W)
+        if transforms:
+            expected = transforms(torch.from_numpy(frame).permute(2, 0, 1)[None])[:, 0]
+        else:
+            expected = pytorchvideo(frame)
+        assert ours.shape == expected.shape, shape
+        levels = (ours - expected).abs() * 255 * torch.tensor(recipe.std)[:, None, None]
+        assert levels.mean() <= 0.3, shape
+        assert levels.max() <= 2, shape
+
+
+def test_rates_and_lengths_of_the_published_clips() -> None:
+    for name, published in TORCHVISION.items():
+        documented = get_weight(published).meta["_docs"]
+        assert f"`frame_rate={RECIPES[name].fps:g}`" in documented
+        assert f"`clip_len={RECIPES[name].clip_frames}`" in documented
+    for frames, distance in ((8, 8), (16, 4), (32, 2)):
+        recipe = RECIPES[f"pytorchvideo-{frames}x{distance}"]
+        assert (recipe.clip_frames, recipe.fps, recipe.clip_s) == (frames, 30 / distance, frames * distance / 30)
 
 
 def test_normalisation() -> None:

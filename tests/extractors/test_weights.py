@@ -6,15 +6,27 @@ import pickle
 import resource
 import sys
 import tarfile
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
-from extractors.weights import SdistWeights, cache_dir, published, read_tensors
+from extractors.weights import (
+    SdistWeights,
+    UrlWeights,
+    cache_dir,
+    file_sha256,
+    only_network,
+    published,
+    published_sha256,
+    read_tensors,
+)
 
 ARRAYS = {"params": {"layer": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}, "bias": np.ones(4, np.float32)}}
 
@@ -129,6 +141,169 @@ def test_the_cache_folder(monkeypatch, tmp_path) -> None:
     assert cache_dir() == tmp_path
     monkeypatch.delenv("COFINAL_CACHE")
     assert cache_dir().name == "cofinal"
+
+
+@pytest.fixture
+def at_an_address(tmp_path: Path) -> UrlWeights:
+    """A checkpoint that is fetched from its address, here one on this machine."""
+    (tmp_path / "site").mkdir()
+    torch.save({"layer.weight": torch.arange(3.0)}, tmp_path / "file.pth")
+    digits = file_sha256(tmp_path / "file.pth")[:8]
+    file = (tmp_path / "file.pth").rename(tmp_path / "site" / f"tiny-{digits}.pth")
+    return UrlWeights("TINY_V1", file.as_uri(), digits)
+
+
+def test_an_address_is_fetched_once_and_then_nothing_is_fetched(at_an_address, cache) -> None:
+    path = published(at_an_address)
+    assert path == at_an_address.cached == cache / Path(at_an_address.url).name
+    assert read_tensors(path)["layer.weight"].tolist() == [0, 1, 2]
+    assert published_sha256(at_an_address).startswith(at_an_address.sha256_start)
+    Path(at_an_address.url.removeprefix("file://")).unlink()
+    assert published(at_an_address) == path
+    assert os.listdir(cache) == [path.name]
+
+
+def test_an_address_out_of_reach(at_an_address, cache) -> None:
+    gone = replace(at_an_address, url=at_an_address.url.replace("tiny-", "gone-"))
+    with pytest.raises(ValueError, match="cannot be fetched from") as raised:
+        published(gone)
+    for needed in (gone.url, Path(gone.url).name, f"into {cache} by hand", "--backbone i3d"):
+        assert needed in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert os.listdir(cache) == []
+
+
+def test_what_an_address_serves_must_be_the_published_file(at_an_address, cache) -> None:
+    with pytest.raises(ValueError, match="invalid hash value"):
+        published(replace(at_an_address, sha256_start="00000000"))
+    Path(at_an_address.url.removeprefix("file://")).write_bytes(b"a page that asks for a login")
+    with pytest.raises(ValueError, match="cannot be read"):
+        published(replace(at_an_address, sha256_start=""))
+    assert os.listdir(cache) == []
+
+
+def test_another_file_put_there_by_hand_is_refused(at_an_address, cache) -> None:
+    cache.mkdir()
+    torch.save({"layer.weight": torch.zeros(3)}, at_an_address.cached)
+    assert published(at_an_address) == at_an_address.cached
+    with pytest.raises(ValueError, match="is not the published file"):
+        published_sha256(at_an_address)
+
+
+def test_files_of_torch_give_their_tensors_and_nothing_else(tmp_path) -> None:
+    content = {"epoch": 3, "meta": {"name": "x"}, "state_dict": {"a.weight": torch.ones(2), "b": [torch.ones(1)]}}
+    for new in (True, False):
+        torch.save(content, tmp_path / "weights.pth", _use_new_zipfile_serialization=new)
+        tensors = read_tensors(tmp_path / "weights.pth")
+        assert list(tensors) == ["state_dict/a.weight"]
+        assert tensors["state_dict/a.weight"].tolist() == [1, 1]
+
+
+def test_the_log_in_a_trained_file_is_left_aside(tmp_path, monkeypatch) -> None:
+    class HistoryBuffer:  # as mmengine's, which mmaction2 saves beside the weights
+        def __init__(self) -> None:
+            self.values = np.ones(3)
+
+        def mean(self) -> float:
+            return self.values.mean()
+
+        def __getstate__(self) -> dict:
+            return {"values": self.values, "methods": {"mean": HistoryBuffer.mean}}
+
+    module = ModuleType("mmengine.logging.history_buffer")
+    module.HistoryBuffer = HistoryBuffer
+    for named in (HistoryBuffer, HistoryBuffer.mean):
+        named.__module__, named.__qualname__ = module.__name__, named.__qualname__.rpartition("<locals>.")[2]
+    for name in ("mmengine", "mmengine.logging", module.__name__):
+        monkeypatch.setitem(sys.modules, name, module)
+    path = tmp_path / "weights.pth"
+    torch.save({"weight": torch.ones(2), "message_hub": {"loss": HistoryBuffer()}, "best": np.float32(3)}, path)
+    monkeypatch.undo()
+    assert list(read_tensors(path)) == ["weight"]
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_a_malicious_file_of_torch_runs_nothing(new: bool, tmp_path) -> None:
+    path = tmp_path / "weights.pth"
+    content = {"weight": torch.ones(2), "log": Malicious(tmp_path / "witness")}
+    torch.save(content, path, _use_new_zipfile_serialization=new)
+    with pytest.raises(ValueError, match=r"it asks for posix\.mkdir, and only tensors are read") as raised:
+        read_tensors(path)
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "witness").exists()
+    torch.load(path, weights_only=False)  # the file does what it threatens
+    assert (tmp_path / "witness").exists()
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_a_torn_file_of_torch_is_refused_in_one_sentence(new: bool, tmp_path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save({"weight": torch.ones(200)}, path, _use_new_zipfile_serialization=new)
+    path.write_bytes(path.read_bytes()[:-300])
+    with pytest.raises(ValueError, match="cannot be read") as raised:
+        read_tensors(path)
+    assert "\n" not in str(raised.value)
+
+
+class Terabyte:
+    def __reduce__(self):
+        return bytearray, (1 << 40,)
+
+
+def nested_laughs() -> dict:
+    """Sixty dicts, each of which holds the one before twice: 2**60 names for one tensor."""
+    tree: dict = {"weight": torch.ones(1)}
+    for _ in range(60):
+        tree = {"ha": tree, "he": tree}
+    return tree
+
+
+@pytest.mark.parametrize("new", [True, False])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"weight": torch.ones(1).expand(1 << 40)}, "weight claims more numbers than the file has"),
+        ({"weight": torch.ones(2).to_sparse()}, "weight is not a plain tensor"),
+        ({"weight": torch.ones(1 << 40, device="meta")}, "weight is not a plain tensor"),
+        ({"weight": torch.ones(1), "log": Terabyte()}, r"it asks for builtins\.bytearray"),
+    ],
+)
+def test_a_file_of_torch_cannot_claim_more_than_it_has(new: bool, content: dict, message: str, tmp_path) -> None:
+    torch.save(content, tmp_path / "weights.pth", _use_new_zipfile_serialization=new)
+    with pytest.raises(ValueError, match=message):
+        read_tensors(tmp_path / "weights.pth")
+
+
+def test_dicts_that_hold_each_other_end(tmp_path) -> None:
+    tree = nested_laughs()
+    tree["itself"] = tree
+    torch.save(tree, tmp_path / "weights.pth")
+    assert list(read_tensors(tmp_path / "weights.pth")) == ["/".join(["ha"] * 60 + ["weight"])]
+
+
+def test_a_file_of_torch_that_inflates_is_refused(tmp_path) -> None:
+    torch.save({"weight": torch.zeros(1 << 20)}, tmp_path / "plain.pth")
+    with zipfile.ZipFile(tmp_path / "plain.pth") as plain, zipfile.ZipFile(tmp_path / "weights.pth", "w") as packed:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name), zipfile.ZIP_DEFLATED)
+    with pytest.raises(ValueError, match="its records claim more bytes than the file has"):
+        read_tensors(tmp_path / "weights.pth")
+
+
+def test_a_whole_network_in_a_file_is_refused(tmp_path) -> None:
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "network.pth")
+    with pytest.raises(ValueError, match=r"asks for torch\.nn\.modules\.linear\.Linear, and only tensors"):
+        read_tensors(tmp_path / "network.pth")
+
+
+def test_the_one_network_of_a_file() -> None:
+    tensors = dict.fromkeys(("model/a.conv.weight", "model/a.bn.weight", "other.weight"), torch.ones(1))
+    prefix, inside = only_network(tensors, "conv.weight", "file", "Some")
+    assert (prefix, sorted(inside)) == ("model/a.", ["bn.weight", "conv.weight"])
+    with pytest.raises(ValueError, match=r"file holds no Some weights of a known kind: expected one key onv\.weight"):
+        only_network(tensors, "onv.weight", "file", "Some")
+    with pytest.raises(ValueError, match=r"found 2 of them, under model/a\. and b\."):
+        only_network(tensors | {"b.conv.weight": torch.ones(1)}, "conv.weight", "file", "Some")
 
 
 class Malicious:

@@ -14,6 +14,7 @@ import pytest
 from safetensors import safe_open
 
 from data.feature_store import FeatureStore
+from data.labels import GENERATED_RECORDS, RG_HEADER
 from pipeline import extract_features, score_video, train_head
 
 
@@ -63,19 +64,48 @@ def test_bad_files_among_good_ones_cost_only_themselves(command, write_video, tm
     write_video(tmp_path / "in/short.mp4", seconds=0.8)
     (tmp_path / "in/empty.mp4").touch()
     (tmp_path / "in/text.avi").write_text("not a video")
+    (tmp_path / "in/dangling.mp4").symlink_to("nowhere.mp4")
     (tmp_path / "in/notes.txt").write_text("left alone")
     ended = command("extract-features", tmp_path / "in", tmp_path / "out", "--json")
     summary = json.loads(ended.out)
     assert ended.code == 1
     assert FeatureStore(tmp_path / "out").names() == ["-dash", "good one"]
     errors = {Path(failure["video"]).name: failure["error"] for failure in summary["failed"]}
-    assert set(errors) == {"short.mp4", "empty.mp4", "text.avi"}
+    assert set(errors) == {"short.mp4", "empty.mp4", "text.avi", "dangling.mp4"}
     assert "1.28" in errors["short.mp4"]  # how long it must be
     assert all(name in ended.err for name in errors)
     assert "Traceback" not in ended.err
     write_video(tmp_path / "in/short.mp4", seconds=1.4)
     again = json.loads(command("extract-features", tmp_path / "in", tmp_path / "out", "--json").out)
-    assert (again["extracted"], again["already_done"], len(again["failed"])) == (1, 2, 2)
+    assert (again["extracted"], again["already_done"], len(again["failed"])) == (1, 2, 3)
+
+
+def test_a_video_that_went_bad_leaves_no_stale_features(write_video, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "in/v.mp4")
+    extract_features(video, tmp_path / "out", weights="random")
+    video.write_bytes(b"garbage")
+    assert len(extract_features(video, tmp_path / "out", weights="random").failed) == 1
+    assert FeatureStore(tmp_path / "out").names() == []
+
+
+def test_another_folders_video_of_the_same_name_is_refused(command, write_video, videos: Path, tmp_path: Path) -> None:
+    write_video(tmp_path / "a/v0.mp4", seed=5)
+    shutil.copytree(videos, tmp_path / "moved")
+    run = ["--weights", "random"]
+    assert command("extract-features", videos / "v0.mp4", tmp_path / "out", *run).code == 0
+    before = (tmp_path / "out/v0.npy").read_bytes()
+    error = one_sentence(command("extract-features", tmp_path / "a", tmp_path / "out", *run))
+    assert f"{videos / 'v0.mp4'} and {tmp_path / 'a/v0.mp4'} would both become v0.npy" in error
+    assert (tmp_path / "out/v0.npy").read_bytes() == before
+    copied = command("extract-features", tmp_path / "moved/v0.mp4", tmp_path / "out", *run, "--json")
+    assert json.loads(copied.out)["already_done"] == 1
+
+
+def test_debug_shows_why_a_video_failed(command, tmp_path: Path) -> None:
+    (tmp_path / "v.mp4").touch()
+    ended = command("extract-features", tmp_path / "v.mp4", tmp_path / "out", "--weights", "random", "--debug")
+    assert ended.code == 1
+    assert "Traceback" in ended.err
 
 
 @pytest.mark.shared
@@ -230,6 +260,8 @@ def test_default_head_is_set_once_and_then_only_when_asked(command, store: Path,
         ("video,score\nv0,5\nv1,6\n", ["--epochs", "0"], "at least 1"),
         ("video,score\nv0,5\nv1,6\n", ["--dataset", "mtl"], "rg, fisv, csv"),
         ("video,score\nv0,5\nv1,6\n", ["--out", "h.pt"], "must end in .safetensors"),
+        ("video,score\nv0,5\nv1,5\nv2,5\n", ["--folds", "2"], "score has fewer than two different values"),
+        ("video,score,split\nv0,5,\nv1,6,\nv2,7,test\nv3,8,test\n", ["--folds", "2"], "add --protocol cv"),
         ("video,score\nv0,5\nv1,6\n", ["--extractor", "i3d:gdlt-i3d:published"], "leave --extractor out"),
     ],
 )
@@ -241,6 +273,75 @@ def test_bad_input_to_train_head(
     ended = command("train-head", store, "--dataset", "csv", "--labels", "labels.csv", *arguments)
     assert message in one_sentence(ended)
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_one_target_may_be_constant_if_another_is_wanted(store: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text("video,score,deduction\nv0,5,0\nv1,6,0\nv2,7,0\nv3,9,0\n")
+    run = {"labels": labels, "epochs": 1, "folds": 2, "out": tmp_path / "h.safetensors"}
+    assert set(train_head(store, "csv", targets=["score"], **run).results["targets"]) == {"score"}
+
+
+def rg_labels(store: Path, folder: Path) -> tuple[Path, Path]:
+    """A store of ball routines only, with RG label files that know clubs, too."""
+    features = folder / "features"
+    features.mkdir()
+    for i in range(6):
+        shutil.copy(store / f"v{i}.npy", features / f"Ball_{i:03}.npy")
+    rows = [f"Ball_{i:03}\t{5 + i}\t{4 + i / 2}\t{9 + i * 1.5}\t0\t90" for i in range(6)]
+    labels = folder / "train.txt"
+    labels.write_text("\n".join(["\t".join(RG_HEADER), *rows, "Clubs_001\t5\t5\t10\t0\t90"]) + "\n")
+    return features, labels
+
+
+def test_an_action_without_rows_or_features_is_refused(command, store: Path, tmp_path: Path) -> None:
+    features, labels = rg_labels(store, tmp_path)
+    run = ["train-head", features, "--dataset", "rg", "--labels", labels, "--out", tmp_path / "h.safetensors"]
+    assert "no label row is left for Hoop" in one_sentence(command(*run, "--action", "Hoop"))
+    assert "none of the 1 wanted label rows has features" in one_sentence(command(*run, "--action", "Clubs"))
+
+
+def test_heads_from_generated_routines_or_random_weights_say_so_and_are_no_default(
+    command, store: Path, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COFINAL_DEFAULT_HEAD", str(tmp_path / "default.safetensors"))
+    features, labels = rg_labels(store, tmp_path)
+    (tmp_path / GENERATED_RECORDS).touch()
+    head = tmp_path / "h.safetensors"
+    run = ["--epochs", 1, "--folds", 2, "--out", head]
+    ended = command("train-head", features, "--dataset", "rg", "--labels", labels, *run, "--action", "Ball")
+    assert ended.code == 0
+    assert "generated routines" in ended.err
+    scored = command("score-video", features / "Ball_000.npy", "--head", head)
+    assert "generated routines" in scored.err
+    assert "assumed --action Ball, the only one" in scored.err
+
+    ended = command("extract-features", videos, tmp_path / "random", "--weights", "random")
+    ended = command("train-head", tmp_path / "random", "--dataset", "csv", "--labels", videos, *run)
+    assert ended.code == 0
+    assert "RANDOM" in ended.err
+    assert "RANDOM" in json.loads(head.with_suffix(".results.json").read_text())["warnings"][0]
+    assert "RANDOM" in command("score-video", tmp_path / "random/v0.npy", "--head", head).err
+    assert not (tmp_path / "default.safetensors").exists()
+
+
+def test_bad_arguments_are_found_before_videos_are_extracted(
+    command, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(videos, "in")
+    for arguments in (["--dataset", "mtl"], ["--dataset", "csv", "--out", "h.pt"], ["--dataset", "rg"]):
+        one_sentence(command("train-head", "in", *arguments))
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_videos_that_all_fail_end_with_1(command, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/v0.mp4").touch()
+    (tmp_path / "in/labels.csv").write_text("video,score\nv0,5\n")
+    ended = command("train-head", tmp_path / "in", "--dataset", "csv")
+    assert (ended.code, ended.out) == (1, "")
+    assert "none of the 1 videos could be extracted" in ended.err
 
 
 def test_bad_features_are_named(command, store: Path, videos: Path, tmp_path: Path) -> None:
@@ -294,6 +395,24 @@ def test_report_is_one_page_with_the_score_and_a_plot(command, videos: Path, tra
     assert "http" not in page
 
 
+def test_a_report_that_cannot_be_written_costs_no_score(command, store: Path, trained: Path, tmp_path: Path) -> None:
+    run = ["score-video", store / "v1.npy", "--head", trained, "--report"]
+    assert "is a folder" in one_sentence(command(*run, tmp_path))
+    (tmp_path / "file").touch()
+    ended = command(*run, tmp_path / "file/r.html")
+    assert ended.code == 2
+    assert "points" in ended.out
+    assert "file" in ended.err
+
+
+def test_a_name_that_is_not_utf8_is_shown_escaped(command, store: Path, trained: Path, tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"caf\xe9.npy")
+    shutil.copy(store / "v1.npy", odd)
+    ended = command("score-video", odd, "--head", trained, "--report", tmp_path / "r.html")
+    assert ended.code == 0
+    assert "caf" in ended.out
+
+
 def test_no_head_at_all_names_the_two_ways_to_one(command, videos: Path) -> None:
     error = one_sentence(command("score-video", videos / "v0.mp4"))
     assert "train-head" in error
@@ -313,6 +432,8 @@ def test_bad_heads_and_features(command, videos: Path, store: Path, trained: Pat
     corrupt = tmp_path / "corrupt.safetensors"
     corrupt.write_bytes(trained.read_bytes()[:-100])
     assert "corrupt.safetensors" in one_sentence(command("score-video", video, "--head", corrupt))
+    ended = command("score-video", store / "v0.npy", "--head", trained, "--decoder", "pyav")
+    assert "leave --weights, --precision and --decoder out" in one_sentence(ended)
     assert "knows no actions" in one_sentence(command("score-video", video, "--head", trained, "--action", "Ball"))
     np.save(tmp_path / "narrow.npy", np.zeros((3, 7), np.float32))
     assert "width 7" in one_sentence(command("score-video", tmp_path / "narrow.npy", "--head", trained))

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.labels import LabelRow, LabelSet
-from models.cofinal import CoFInAlConfig
 from pipeline import train_head
 from pipeline.baselines import pool
 from pipeline.protocol import Examples, fold_rows, parts_of, run
@@ -38,11 +37,10 @@ def out_of_fold(scores: np.ndarray) -> list[dict]:
     """Predictions for 12 routines whose features are always the same, in 3 folds."""
     features = [np.random.default_rng(i).normal(size=(4, 8)).astype(np.float32) for i in range(12)]
     rows = [LabelRow(f"v{i}", {"score": score}, f"row {i}", split="train") for i, score in enumerate(scores)]
-    labels = LabelSet("csv", ("score",), {"score": (0, 20)}, (), tuple(rows))
+    labels = LabelSet("csv", ("score",), {"score": (0, 20)}, (), tuple(rows), ())
     examples = Examples(rows, features, pool(features), scores[:, None], None)
-    config = CoFInAlConfig(feature_dim=8, targets=labels.targets, ranges=((0, 20),), width=16)
     _, parts = parts_of(examples, "cv", folds=3, seed=0)
-    return run(parts, labels, config=config, recipe=TrainingRecipe(epochs=3), seed=0, device="cpu")[1]
+    return run(parts, labels, recipe=TrainingRecipe(epochs=3), seed=0, device="cpu")[1]
 
 
 def test_out_of_fold_predictions_come_from_heads_that_never_saw_the_routine() -> None:

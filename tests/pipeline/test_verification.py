@@ -118,12 +118,13 @@ def test_failed_videos_are_no_fault_of_the_store(command, copy: Path, tmp_path: 
     assert problem["problem"].startswith("failed: ")
 
 
-def test_features_of_a_video_that_fails_since_are_named(command, copy: Path, tmp_path: Path) -> None:
-    (tmp_path / "v2.mp4").write_text("no video any more")
-    assert command("extract-features", tmp_path / "v2.mp4", copy).code == 1
+def test_an_array_whose_replacement_was_stopped_is_named(copy: Path) -> None:
+    with (copy / "videos.jsonl").open("a") as file:
+        file.write('{"video": "v2", "replaced": true}\n')
     (problem,) = verify_store(copy).problems
     assert problem["what"] == f"{copy}/v2.npy"
-    assert "an earlier state of its video" in problem["problem"]
+    assert "was being replaced" in problem["problem"]
+    assert "v2" not in FeatureStore(copy).names()
 
 
 @pytest.mark.parametrize(
