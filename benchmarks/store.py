@@ -24,7 +24,7 @@ from pipeline import extraction
 from pipeline.console import ends_well, out, say
 
 COMMAND = "from pipeline.cli import extract_features_command as command; command()"
-RANDOM = ("--weights", "random")
+RANDOM = ("--backbone", "i3d", "--weights", "random")
 RECORD = {
     "decoder": "decord",
     "decoder_reason": "8-bit 4:2:0 H.264 in MP4, even sizes, timestamps, nothing left out, 812.0 MiB decoded",
@@ -67,7 +67,7 @@ def _main(videos: Annotated[int, typer.Option(help="Number of videos.")] = 10_00
         say(f"{videos} videos whose features come at once")
         extraction.extract = _instant  # type: ignore[assignment]
         started = time.perf_counter()
-        first = extraction.extract_features(sources, store, weights="random")
+        first = extraction.extract_features(sources, store, backbone="i3d", weights="random")
         whole = time.perf_counter() - started
         assert first.extracted == videos, first.failed[:1]
         say("resumed runs")

@@ -95,10 +95,16 @@ def print_demo(folder: Path, results: dict[str, Any]) -> None:
     score = score_video(video, folder / "head.safetensors")
     print_score(score)
     write_report(score, folder / "report.html")
-    tell(
-        f"\nresults: {folder / 'results.json'}\nplot:    {folder / 'head.predicted.png'}"
-        f"\nreport:  {folder / 'report.html'}\nhead:    {folder / 'head.safetensors'}\nvideos:  {folder / 'videos'}"
-    )
+    out.print()
+    where = {
+        "results": "results.json",
+        "plot": "head.predicted.png",
+        "report": "report.html",
+        "head": "head.safetensors",
+        "videos": "videos",
+    }
+    for what, name in where.items():
+        tell(f"{what + ':':<8} {folder / name}")
 
 
 def _main(

@@ -21,8 +21,8 @@ from pipeline.verification import verify_store
 ROOT = Path(__file__).parent.parent.parent
 DYING_RUN = Path(__file__).with_name("dying_run.py")
 TIMES = {"seconds", "stage_seconds"}
-CHEAP = {"recipe": "actionnet-i3d", "weights": "random"}
-OPTIONS = ["--recipe", "actionnet-i3d", "--weights", "random"]
+CHEAP = {"backbone": "i3d", "recipe": "actionnet-i3d", "weights": "random"}
+OPTIONS = ["--backbone", "i3d", "--recipe", "actionnet-i3d", "--weights", "random"]
 
 
 def start(*arguments: object, **options) -> subprocess.Popen:

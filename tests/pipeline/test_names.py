@@ -41,7 +41,7 @@ def test_odd_names(command, videos: Path, tmp_path: Path) -> None:
     os.symlink("gone.mp4", folder / "dangling.mp4")
     os.symlink("/dev/zero", folder / "endless.mp4")
     os.mkfifo(folder / "pipe.mp4")
-    ended = command("extract-features", folder, out, "--weights", "random", "--json")
+    ended = command("extract-features", folder, out, "--backbone", "i3d", "--weights", "random", "--json")
     assert ended.code == 1
     summary = json.loads(ended.out)
     assert summary["extracted"] == len(ODD)
