@@ -1,12 +1,14 @@
 """A head as a file: one safetensors file with its weights, configuration and a record of its making.
 
 The file's header carries one JSON string under the key "cofinal": format version, configuration, sha256 of the
-tensors, and whatever the caller records (store identity, protocol, results, ...). Loading never runs code, and a
-stranger's file costs no more memory than it has bytes, whatever sizes it claims.
+tensors, and whatever the caller records (store identity, protocol, results, ...). The `.pkl` heads of the public code
+are read here, too. Loading never runs code, and a stranger's file costs no more memory than it has bytes, whatever
+sizes it claims.
 """
 
 import hashlib
 import json
+import warnings
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import safetensors.torch
 import torch
 
 from models.cofinal import CoFInAl, CoFInAlConfig
+from models.reference import ReferenceCoFInAl, sizes
 
 FORMAT = 1
 """Version of the head file that this code writes and reads."""
@@ -91,6 +94,48 @@ def load_head(path: str | Path) -> Head:
     if {tensor.dtype for tensor in tensors.values()} != {torch.float32} or record["sha256"] != _sha256(tensors):
         raise ValueError(f"the weights in {path} are damaged (wrong sha256): train or download the head again")
     return Head(_network(_config(record["config"], path), tensors, path).eval(), record["metadata"])
+
+
+def load_reference(path: str | Path, *, weight_type: int) -> ReferenceCoFInAl:
+    """Read a head that the public CoFInAl code saved: a `.pkl` with a dict of tensors.
+
+    Args:
+        path: the file; the sizes are read from it.
+        weight_type: the `activate_regular_restrictions` that it was trained with, 0 to 3; the file does not say.
+
+    Returns:
+        The network in eval mode, on the CPU.
+
+    Raises:
+        ValueError: the file is missing, damaged, holds more than tensors, or not those of a public CoFInAl head.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"there is no head file {path}: give the path of a .pkl that the public CoFInAl code saved")
+    try:
+        with warnings.catch_warnings(action="ignore"):  # torch's, about pickles that are then refused
+            tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle may raise nearly anything
+        raise ValueError(
+            f"{path} is damaged or holds more than tensors, which is never run ({type(error).__name__}): get the file "
+            "that the public code saved"
+        ) from None
+    if not isinstance(tensors, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in tensors.items()
+    ):
+        raise ValueError(f"{path} is not a dict of tensors, as the public CoFInAl code saves its heads")
+    if unfit := next((name for name, value in tensors.items() if not value.isfinite().all()), None):
+        raise ValueError(f"the weights {unfit} in {path} hold NaN or infinity: get the file again")
+    try:
+        network = ReferenceCoFInAl(sizes(tensors, weight_type))
+        network.load_state_dict(tensors)
+    except KeyError as error:
+        raise ValueError(f"{path} is not a public CoFInAl head: it has no tensor {error}") from None
+    except (RuntimeError, IndexError) as error:
+        raise ValueError(
+            f"{path} is not a public CoFInAl head of known form ({str(error).splitlines()[-1].strip()})"
+        ) from None
+    return network.eval()
 
 
 def _config(values: Any, path: Path) -> CoFInAlConfig:
