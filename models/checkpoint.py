@@ -30,7 +30,7 @@ MAX_BYTES = 1 << 30
 class Head:
     """A head as loaded from its file."""
 
-    network: CoFInAl
+    network: CoFInAl | ReferenceCoFInAl
     """The trained network, in eval mode, on the CPU."""
     metadata: dict[str, Any]
     """What the caller of `serialise_head` recorded."""

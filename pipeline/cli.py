@@ -229,8 +229,23 @@ def _train_head(
 
 def _score_video(
     video: Annotated[Path, typer.Argument(help="A video, or a .npy of a store like the head's.")],
-    head: Annotated[Path | None, typer.Option(help="The head file; by default the default head.")] = None,
+    head: Annotated[
+        Path | None,
+        typer.Option(help="The head file, or a .pkl of the public CoFInAl code; by default the default head."),
+    ] = None,
     action: Annotated[str | None, typer.Option(help="The apparatus or event, where the head knows several.")] = None,
+    target: Annotated[str | None, typer.Option(help="Of a .pkl head: what it scores, say Total.")] = None,
+    weight_type: Annotated[
+        int | None,
+        typer.Option(help="Of a .pkl head: the activate_regular_restrictions of its training, 0 to 3."),
+    ] = None,
+    extractor: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BACKBONE:RECIPE:WEIGHTS",
+            help="What made the features of a head that does not know it; WEIGHTS is a file or published.",
+        ),
+    ] = None,
     weights: Annotated[
         str | None, typer.Option(metavar="FILE", help="Where the head's backbone weights lie now, if moved.")
     ] = None,
@@ -248,6 +263,7 @@ def _score_video(
       score-video routine.mp4
       score-video routine.mp4 --head heads/rg.safetensors --action Ball --report routine.html
       score-video out/Ball_001.npy --json
+      score-video out/Ball_001.npy --head Ball_best.pkl --target Total --action Ball --weight-type 2
     """
     from pipeline.report import write_report
     from pipeline.scoring import print_score, score_video
@@ -255,7 +271,16 @@ def _score_video(
     if report is not None and report.is_dir():
         raise ValueError(f"--report {report} is a folder; name the page's file")
     score = score_video(
-        video, head, action=action, weights=weights, device=device, precision=precision, decoder=decoder
+        video,
+        head,
+        action=action,
+        target=target,
+        weight_type=weight_type,
+        extractor=extractor,
+        weights=weights,
+        device=device,
+        precision=precision,
+        decoder=decoder,
     )
     if as_json:
         _print_json(score.as_json())

@@ -96,8 +96,8 @@ def train_head(
     source = Path(store)
     folder = source if _is_store(source) else _store_beside(source)
     head_path = _head_path(out, dataset, folder)
-    everything = read_labels(dataset, [Path(labels)] if labels is not None else _label_places(folder, source))
-    label_set = _narrowed(everything, targets, actions)
+    everything = read_labels(dataset, [Path(labels)] if labels is not None else label_places(folder, source))
+    label_set = narrowed(everything, targets, actions)
     if extractor and folder != source:
         raise ValueError("--extractor is for features that came without a manifest; leave it out with videos")
 
@@ -106,7 +106,7 @@ def train_head(
     joined = join(everything, feature_store.names(), VIDEO_SUFFIXES)
     for leftover in joined.leftovers():
         say(f"note: {leftover}")
-    label_set, examples = _load(feature_store, label_set, joined)
+    label_set, examples = load_examples(feature_store, label_set, joined)
     identity, origin = _identity(feature_store, extractor, examples.features[0].shape[1])
 
     protocol, parts = parts_of(examples, protocol, folds=folds or 5, seed=seed)
@@ -197,14 +197,14 @@ def _head_path(out: str | Path | None, dataset: str, store: Path) -> Path:
     return path
 
 
-def _label_places(folder: Path, source: Path) -> list[Path]:
+def label_places(folder: Path, source: Path) -> list[Path]:
     """Return where labels are looked for: the store, its parent, the videos' folder and its parent."""
     store = FeatureStore(folder)
     videos = Path(store.manifest["videos"]) if store.manifest is not None else source.absolute()
     return list(dict.fromkeys([folder, folder.absolute().parent, videos, videos.parent]))
 
 
-def _narrowed(labels: LabelSet, targets: Sequence[str] | None, actions: Sequence[str] | None) -> LabelSet:
+def narrowed(labels: LabelSet, targets: Sequence[str] | None, actions: Sequence[str] | None) -> LabelSet:
     """Return only the wanted targets and actions of the labels."""
     for what, wanted, known in (("target", targets, labels.targets), ("action", actions, labels.actions)):
         for name in wanted or ():
@@ -223,7 +223,7 @@ def _narrowed(labels: LabelSet, targets: Sequence[str] | None, actions: Sequence
     return replace(labels, targets=kept, actions=acted, rows=scored)
 
 
-def _load(store: FeatureStore, labels: LabelSet, joined: Joined) -> tuple[LabelSet, Examples]:
+def load_examples(store: FeatureStore, labels: LabelSet, joined: Joined) -> tuple[LabelSet, Examples]:
     """Load the features of these labels into memory; labels keep the actions that have features."""
     wanted = {row.where: row for row in labels.rows}
     pairs = [(wanted[row.where], name) for row, name in joined.pairs if row.where in wanted]

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import platformdirs
 from data.feature_store import IDENTITY_KEYS, describe_identity
 from data.files import write_atomic
 from extractors.backbone import Backbone, load_backbone
-from models.checkpoint import Head, load_head
+from models.checkpoint import Head, load_head, load_reference
+from models.reference import FULL_SCORE, ReferenceCoFInAl
 from pipeline.extraction import weights_origin
 
 
@@ -26,11 +28,25 @@ def make_default(head: Path) -> None:
     write_atomic(default_head_path(), head.read_bytes())
 
 
-def open_head(head: str | Path | None) -> tuple[Head, Path]:
+def open_head(
+    head: str | Path | None,
+    *,
+    target: str | None = None,
+    weight_type: int | None = None,
+    action: str | None = None,
+    extractor: str | None = None,
+) -> tuple[Head, Path]:
     """Load a head file, by default the default head.
 
+    Args:
+        head: a file that train-head wrote, or a `.pkl` that the public CoFInAl code saved.
+        target: the score that a public head predicts; exactly for a public head.
+        weight_type: the table of grade values that a public head was trained with; exactly for a public head.
+        action: the apparatus or event that a public head was trained for.
+        extractor: `BACKBONE:RECIPE:WEIGHTS`, what made the features of a head that does not know it.
+
     Raises:
-        ValueError: there is none, or it cannot be read.
+        ValueError: there is no such file, it cannot be read, or what is said of it is too little or too much.
     """
     path = default_head_path() if head is None else Path(head)
     if not path.exists():
@@ -40,9 +56,40 @@ def open_head(head: str | Path | None) -> tuple[Head, Path]:
                 "or name a head file with `--head FILE`"
             )
         raise ValueError(f"the head {path} does not exist; train one with train-head or name another")
-    loaded = load_head(path)
-    _check_metadata(loaded, path)
-    return loaded, path
+    if path.suffix == ".pkl":
+        opened = _open_reference(path, target, weight_type, action)
+    elif target is not None or weight_type is not None:
+        raise ValueError(f"{path} says itself what it scores; leave --target and --weight-type out")
+    else:
+        opened = load_head(path)
+        _check_metadata(opened, path)
+    if extractor is None:
+        return opened, path
+    if (known := opened.metadata["identity"]) is not None:
+        raise ValueError(f"{path} was trained on {describe_identity(known)}, as it says itself; leave --extractor out")
+    identity, weights = parse_extractor(extractor, opened.network.config.feature_dim)
+    return replace(opened, metadata={**opened.metadata, "identity": identity, "weights": weights}), path
+
+
+def _open_reference(path: Path, target: str | None, weight_type: int | None, action: str | None) -> Head:
+    """Load a public head; its metadata are what the user says of it, and a remark that this is so."""
+    if target is None or weight_type is None:
+        raise ValueError(
+            f"{path} does not say what it scores: add --target NAME (say Total) and --weight-type N, the "
+            "activate_regular_restrictions of its training (released Ball and Hoop heads: 2, Clubs and Ribbon: 3)"
+        )
+    network = load_reference(path, weight_type=weight_type)
+    what = f"{target} of {action}" if action else target
+    metadata = {
+        "targets": [target],
+        "actions": [action] if action else [],
+        "identity": None,
+        "weights": None,
+        "generated": False,
+        "reference": f"that {path.name} scores {what} with weight type {weight_type} is your word, not the file's; its "
+        f"points are its output times {FULL_SCORE:g}, the scale of the public code",
+    }
+    return Head(network, metadata)
 
 
 def _check_metadata(head: Head, path: Path) -> None:
@@ -52,10 +99,11 @@ def _check_metadata(head: Head, path: Path) -> None:
     known = identity is None
     if isinstance(identity, dict) and identity.keys() == set(IDENTITY_KEYS):
         known = all(isinstance(value, str) for value in (*identity.values(), said.get("weights")))
+    assert not isinstance(head.network, ReferenceCoFInAl), "a public head says nothing of itself"
     apart = False
     if isinstance(actions, list) and all(isinstance(action, str) for action in actions):
         apart = head.network.config.num_actions == (len(actions) if len(actions) > 1 else 0)
-    if not known or not apart or not isinstance(said.get("generated"), bool):
+    if not known or not apart or not isinstance(said.get("generated"), bool) or "reference" in said:
         raise ValueError(f"{path} does not say what it was trained on; train or download the head again")
 
 
@@ -77,8 +125,8 @@ def extractor_of(
     identity = head.metadata["identity"]
     if identity is None:
         raise ValueError(
-            f"{path} was trained on features of unknown origin, so it cannot score a video; train it again with "
-            "--extractor BACKBONE:RECIPE:WEIGHTS if you know what made them, or score a .npy of the same kind"
+            f"{path} was trained on features of unknown origin, so it cannot score a video; say what made them with "
+            "--extractor BACKBONE:RECIPE:WEIGHTS if you know it, or score a .npy of the same kind"
         )
     origin = head.metadata["weights"]
     if weights is None and origin not in ("published", "random") and not Path(origin).exists():
@@ -126,8 +174,8 @@ def parse_extractor(text: str, feature_dim: int) -> tuple[dict[str, str], str]:
 
 
 def remarks(metadata: Mapping[str, Any]) -> list[str]:
-    """Return the warnings that every output of a head carries: what it was trained on is not the real thing."""
-    found = []
+    """Return the warnings that every output of a head carries: what it is not, or what only the user says it is."""
+    found = [metadata["reference"]] if "reference" in metadata else []
     if metadata["generated"]:
         found.append("this head was trained on generated routines: its scores mean nothing for real ones")
     if metadata["identity"] is not None and metadata["identity"]["weights_sha256"] == "random":

@@ -51,13 +51,16 @@ def plot_score(targets: Mapping[str, Any]) -> bytes:
     figure = Figure(figsize=(8, 0.5 + 1.15 * len(targets)), layout="constrained")
     for place, (target, said) in enumerate(targets.items(), start=1):
         axes = figure.add_subplot(len(targets), 1, place)
-        edges = said.coarse.edges
+        edges = said.coarse.edges or range(said.coarse.of + 1)  # without bounds in points, cells of equal width
         for grade, probability in enumerate(said.coarse.probabilities, start=1):
             low, high = edges[grade - 1], edges[grade]
             axes.axvspan(low, high, color=INK, alpha=0.08 + 0.62 * probability, linewidth=0)
             axes.axvline(low, color="white", linewidth=2)
             axes.text((low + high) / 2, 1.08, f"{grade}: {probability:.0%}", ha="center", va="bottom", fontsize=8)
-        axes.axvline(said.score, color=MARK, linewidth=3)
+        if said.coarse.edges:
+            axes.axvline(said.score, color=MARK, linewidth=3)
+        else:
+            axes.set_xticks([])
         axes.set(xlim=(edges[0], edges[-1]), ylim=(0, 1), yticks=[])
         axes.set_ylabel(target, rotation=0, ha="right", va="center", fontsize=9)
         for side in ("top", "right", "left"):

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from data.feature_store import find_store, load_features
+from data.feature_store import describe_identity, find_store, load_features
 from extractors.extract import extract
 from models.checkpoint import Head
+from models.reference import ReferenceCoFInAl
 from pipeline.console import printable, progress, say, tell
 from pipeline.heads import check_identity, extractor_of, open_head, remarks
-from pipeline.training import predict
+from pipeline.training import predict, predict_reference
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,12 @@ class CoarseGrade:
     grade: int
     """Counted from 1, the lowest."""
     of: int
-    span: tuple[float, float]
-    """The scores that fall in this grade, in points."""
+    span: tuple[float, float] | None
+    """The scores that fall in this grade, in points; None for public heads, whose grades have no bounds."""
     probabilities: list[float]
     """Of each grade, lowest first."""
-    edges: list[float]
-    """Where the grades meet, in points: one more than there are grades."""
+    edges: list[float] | None
+    """Where the grades meet, in points: one more than there are grades; None for public heads."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class FineGrade:
     subgrade: int
     """Counted from 1, the lowest within the coarse grade."""
     of: int
-    points: float
-    """The score this sub-grade stands for."""
+    points: float | None
+    """The score this sub-grade stands for; None for public heads."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,13 @@ class Score:
     warnings: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the score as the JSON object that `--json` prints."""
-        return {"format": 1, **asdict(self)}
+        """Return the score as the JSON object that `--json` prints; what a head does not know of a target is absent."""
+        targets = {target: _without_none(asdict(said)) for target, said in self.targets.items()}
+        return {"format": 1, **asdict(self), "targets": targets}
+
+
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: _without_none(v) if isinstance(v, dict) else v for k, v in values.items() if v is not None}
 
 
 def score_video(
@@ -75,6 +81,9 @@ def score_video(
     head: str | Path | None = None,
     *,
     action: str | None = None,
+    target: str | None = None,
+    weight_type: int | None = None,
+    extractor: str | None = None,
     weights: str | None = None,
     device: str = "auto",
     precision: str = "auto",
@@ -84,8 +93,12 @@ def score_video(
 
     Args:
         video: a video, or a `.npy` of clip features of the head's kind.
-        head: a head file; None for the default head.
-        action: the apparatus or event, where the head knows several; None to read it off the file's name.
+        head: a head file, or a `.pkl` that the public CoFInAl code saved; None for the default head.
+        action: the apparatus or event, where the head knows several; None to read it off the file's name. Of a public
+            head, the one that it was trained for.
+        target: what a public head scores.
+        weight_type: the `activate_regular_restrictions` that a public head was trained with.
+        extractor: `BACKBONE:RECIPE:WEIGHTS`, what made the features of a head that does not know it.
         weights: where the head's backbone weights lie now, if they were a file that has moved.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: "auto", "fp32", "bf16" or "fp16".
@@ -100,7 +113,7 @@ def score_video(
         raise ValueError(f"{path} does not exist; name a video or a .npy of clip features")
     if path.is_dir():
         raise ValueError(f"{path} is a folder; name one video (extract-features takes folders)")
-    trained, head_path = open_head(head)
+    trained, head_path = open_head(head, target=target, weight_type=weight_type, action=action, extractor=extractor)
     warnings = remarks(trained.metadata)
     action, remark = _choose_action(path, action, trained.metadata["actions"])
     warnings += remark
@@ -158,8 +171,13 @@ def _cached_features(path: Path, head: Head, head_path: Path) -> tuple[np.ndarra
     features = load_features(path)
     store = find_store(path)
     remark = []
-    if store is None or store.identity is None or head.metadata["identity"] is None:
+    if store is None or store.identity is None:
         remark = [f"what made {path.name} is not on record; only its width was checked"]
+    elif head.metadata["identity"] is None:
+        made = describe_identity(store.identity)
+        remark = [
+            f"{head_path} does not know what made its features; of {path.name} ({made}) only the width was checked"
+        ]
     else:
         check_identity(head, head_path, store.identity, f"{path} holds")
     width = head.network.config.feature_dim
@@ -171,26 +189,34 @@ def _cached_features(path: Path, head: Head, head_path: Path) -> tuple[np.ndarra
 def _verdicts(head: Head, features: np.ndarray, action: str | None) -> dict[str, TargetScore]:
     known = head.metadata["actions"]
     actions = np.array([known.index(action)]) if action is not None and len(known) > 1 else None
+    if isinstance(head.network, ReferenceCoFInAl):
+        predictions = {head.metadata["targets"][0]: predict_reference(head.network, [features])}
+    else:
+        predictions = predict(head.network, [features], actions)
     verdicts = {}
-    for target, said in predict(head.network, [features], actions).items():
+    for target, said in predictions.items():
         grade = int(said.grade[0])
-        edges = [round(float(edge), 4) for edge in said.edges[0]]
+        edges = None if said.edges is None else _rounded(said.edges[0])
         verdicts[target] = TargetScore(
             CoarseGrade(
                 grade=grade,
-                of=len(edges) - 1,
-                span=(edges[grade - 1], edges[grade]),
-                probabilities=[round(float(p), 4) for p in said.probabilities[0]],
+                of=head.network.config.num_grades,
+                span=None if edges is None else (edges[grade - 1], edges[grade]),
+                probabilities=_rounded(said.probabilities[0]),
                 edges=edges,
             ),
             FineGrade(
                 subgrade=int(said.subgrade[0]),
                 of=head.network.config.num_subgrades,
-                points=round(float(said.points[0]), 4),
+                points=None if said.points is None else round(float(said.points[0]), 4),
             ),
             score=round(float(said.score[0]), 4),
         )
     return verdicts
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    return [round(float(value), 4) for value in values]
 
 
 def print_score(score: Score) -> None:
@@ -200,8 +226,10 @@ def print_score(score: Score) -> None:
     tell(score.video + (f" ({score.action})" if score.action else ""))
     width = max(map(len, score.targets))
     for target, said in score.targets.items():
-        low, high = said.coarse.span
-        tell(
-            f"  {target:<{width}}  {said.score:6.2f} points   coarse grade {said.coarse.grade} of {said.coarse.of} "
-            f"({low:.2f} to {high:.2f})   fine grade {said.fine.subgrade} of {said.fine.of} ({said.fine.points:.2f})",
-        )
+        coarse = f"coarse grade {said.coarse.grade} of {said.coarse.of}"
+        if said.coarse.span is not None:
+            coarse += " ({:.2f} to {:.2f})".format(*said.coarse.span)
+        fine = f"fine grade {said.fine.subgrade} of {said.fine.of}"
+        if said.fine.points is not None:
+            fine += f" ({said.fine.points:.2f})"
+        tell(f"  {target:<{width}}  {said.score:6.2f} points   {coarse}   {fine}")

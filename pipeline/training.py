@@ -21,6 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 from models.cofinal import CoFInAl, CoFInAlConfig
 from models.coupling import grade_edges
 from models.losses import losses as head_losses
+from models.reference import FULL_SCORE, ReferenceCoFInAl
 
 
 @dataclass(frozen=True)
@@ -81,12 +82,12 @@ class TargetPrediction:
     """Most probable coarse grade (N,), counted from 1, lowest first."""
     probabilities: np.ndarray
     """Probability of each coarse grade (N, G)."""
-    edges: np.ndarray
-    """Grade edges (N, G+1) in points: grade g spans edges[g-1] to edges[g]."""
+    edges: np.ndarray | None
+    """Grade edges (N, G+1) in points: grade g spans edges[g-1] to edges[g]. None for public heads: they have none."""
     subgrade: np.ndarray
     """Most probable sub-grade within that grade (N,), counted from 1, lowest first."""
-    points: np.ndarray
-    """Score (N,) that this grade and sub-grade alone stand for."""
+    points: np.ndarray | None
+    """Score (N,) that this grade and sub-grade alone stand for; None for public heads."""
 
 
 def fit(
@@ -190,6 +191,30 @@ def predict(
             values = (output.score[:, m], grade + 1, probabilities, edges[m : m + 1], subgrade + 1, points)
             parts[target].append(TargetPrediction(*(value.cpu().numpy() for value in values)))
     return {target: _concatenate(part) for target, part in parts.items()}
+
+
+@torch.inference_mode()
+def predict_reference(network: ReferenceCoFInAl, features: Sequence[np.ndarray]) -> TargetPrediction:
+    """Grade and score routines by a public head, one at a time.
+
+    Args:
+        network: the head.
+        features: clip features of each routine, N arrays (T, C).
+
+    Returns:
+        For its one target, in the points of the public code: its output times `FULL_SCORE`, not held within any range.
+        A grade's probability is what it weighs in the score.
+    """
+    outputs = [network(torch.from_numpy(x).float()[None]) for x in features]
+    weights = torch.cat([output.weights for output in outputs])  # (N, G)
+    return TargetPrediction(
+        score=FULL_SCORE * torch.cat([output.score for output in outputs]).numpy(),
+        grade=weights.argmax(-1).numpy() + 1,
+        probabilities=weights.numpy(),
+        edges=None,
+        subgrade=torch.cat([output.subgrade for output in outputs]).numpy() + 1,
+        points=None,
+    )
 
 
 def _check(
