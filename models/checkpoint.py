@@ -17,7 +17,9 @@ import safetensors
 import safetensors.torch
 import torch
 
-from models.cofinal import CoFInAl, CoFInAlConfig
+from models.cofinal import CoFInAlConfig
+from models.grading import GradingConfig, GradingNetwork
+from models.head_types import CONFIGS, build, head_type
 from models.reference import ReferenceCoFInAl, sizes
 
 FORMAT = 1
@@ -30,13 +32,13 @@ MAX_BYTES = 1 << 30
 class Head:
     """A head as loaded from its file."""
 
-    network: CoFInAl | ReferenceCoFInAl
+    network: GradingNetwork | ReferenceCoFInAl
     """The trained network, in eval mode, on the CPU."""
     metadata: dict[str, Any]
     """What the caller of `serialise_head` recorded."""
 
 
-def serialise_head(network: CoFInAl, metadata: dict[str, Any]) -> bytes:
+def serialise_head(network: GradingNetwork, metadata: dict[str, Any]) -> bytes:
     """Return the content of a head file.
 
     Args:
@@ -49,7 +51,7 @@ def serialise_head(network: CoFInAl, metadata: dict[str, Any]) -> bytes:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     record = {
         "format": FORMAT,
-        "config": asdict(network.config),
+        "config": {"head_type": head_type(network.config), **asdict(network.config)},
         "sha256": _sha256(tensors),
         "metadata": metadata,
     }
@@ -138,38 +140,42 @@ def load_reference(path: str | Path, *, weight_type: int) -> ReferenceCoFInAl:
     return network.eval()
 
 
-def _config(values: Any, path: Path) -> CoFInAlConfig:
-    known = {field.name: field.type for field in fields(CoFInAlConfig)}
-    if not isinstance(values, dict) or values.keys() != known.keys():
-        names = values.keys() if isinstance(values, dict) else set()
+def _config(values: Any, path: Path) -> GradingConfig:
+    values = {"head_type": "cofinal"} | (values if isinstance(values, dict) else {})  # once there was only one
+    type_name = values.pop("head_type")
+    if not isinstance(type_name, str) or type_name not in CONFIGS:
+        raise ValueError(f"{path} holds a head of unknown type {type_name!r}; this program knows {', '.join(CONFIGS)}")
+    known = {field.name: field.type for field in fields(CONFIGS[type_name])}
+    if values.keys() != known.keys():
         raise ValueError(
-            f"the configuration in {path} does not fit this program: unknown {sorted(names - known.keys())}, "
-            f"missing {sorted(known.keys() - names)}"
+            f"the configuration in {path} does not fit this program: unknown {sorted(values.keys() - known.keys())}, "
+            f"missing {sorted(known.keys() - values.keys())}"
         )
     try:
         for name, kind in known.items():
             if (kind is int and type(values[name]) is not int) or (kind is float and type(values[name]) is str):
                 raise TypeError(f"{name} is {values[name]!r}")
-        return CoFInAlConfig(**values)
+        return CONFIGS[type_name](**values)
     except (TypeError, ValueError, ArithmeticError) as error:
         raise ValueError(f"the configuration in {path} is none of a head ({error}): download the head again") from None
 
 
-def _network(config: CoFInAlConfig, tensors: dict[str, torch.Tensor], path: Path) -> CoFInAl:
+def _network(config: GradingConfig, tensors: dict[str, torch.Tensor], path: Path) -> GradingNetwork:
     """Build the network around the file's tensors.
 
     It is built on the meta device, which allocates nothing, so that the sizes a file claims are compared with the
     tensors it holds before they cost anything. Two things do cost when built, the layers and the frame; they are
     compared first.
     """
-    frame = (max(config.width, config.num_subgrades), config.num_subgrades)
     try:
         if config.num_fusion_layers + config.num_parsing_layers > len(tensors):
             raise ValueError("it claims more layers than there are tensors")
-        if (found := tuple(tensors["scoring.etf"].shape)) != frame:
-            raise ValueError(f"size mismatch for scoring.etf: {found}, not {frame}")
+        if isinstance(config, CoFInAlConfig):
+            frame = (max(config.width, config.num_subgrades), config.num_subgrades)
+            if (found := tuple(tensors["scoring.etf"].shape)) != frame:
+                raise ValueError(f"size mismatch for scoring.etf: {found}, not {frame}")
         with torch.device("meta"):
-            network = CoFInAl(config)
+            network = build(config)
         network.load_state_dict(tensors, assign=True)
     except (RuntimeError, ValueError, TypeError, ArithmeticError, KeyError) as error:
         raise ValueError(

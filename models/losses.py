@@ -1,4 +1,4 @@
-"""The four losses of CoFInAl (section 3.5): coarse, fine, final score and prototypes.
+"""The four losses of CoFInAl (section 3.5): coarse, fine, final score and prototypes. GDLT has the last two.
 
 Shape legend: B batch, M targets, G grades, K sub-grades, D model width.
 """
@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.cofinal import Output
 from models.coupling import decouple
+from models.grading import Output
 
 
 def losses(
     output: Output, truth: Tensor, edges: Tensor, scale: Tensor, *, softness: float, margin: float
 ) -> dict[str, Tensor]:
-    """All four losses, each a mean over the known scores of a batch.
+    """All losses that the network's head has, each a mean over the known scores of a batch.
 
     Args:
         output: of the network.
@@ -25,16 +25,16 @@ def losses(
         margin: of the prototype loss.
 
     Returns:
-        Scalars by name: coarse, fine, final, prototypes.
+        Scalars by name: coarse and fine where the head has fine grades, final, prototypes.
     """
     known = ~truth.isnan()  # (B, M)
     truth = torch.where(known, truth, edges[:, 0])
-    coarse, fine = decouple(truth, edges, output.subgrade_logits.shape[-1], softness=softness * scale)
-    each = {
-        "coarse": coarse_loss(output.grade_logits, coarse),
-        "fine": fine_loss(output.subgrade_logits, fine, coarse),
-        "final": final_loss(output.score, truth, scale),
-    }
+    each = {}
+    if output.subgrade_logits is not None:
+        coarse, fine = decouple(truth, edges, output.subgrade_logits.shape[-1], softness=softness * scale)
+        each["coarse"] = coarse_loss(output.grade_logits, coarse)
+        each["fine"] = fine_loss(output.subgrade_logits, fine, coarse)
+    each["final"] = final_loss(output.score, truth, scale)
     means = {name: (loss * known).sum() / known.sum().clamp(min=1) for name, loss in each.items()}
     return means | {"prototypes": prototype_loss(output.embeddings.flatten(1, 2), margin=margin)}
 

@@ -167,6 +167,7 @@ def _train_head(
     ] = None,
     target: Annotated[list[str] | None, typer.Option(help="Train this target only (may be repeated).")] = None,
     action: Annotated[list[str] | None, typer.Option(help="Train this action only (may be repeated).")] = None,
+    head_type: Annotated[str, typer.Option(help="cofinal, or gdlt, the baseline without fine grades.")] = "cofinal",
     epochs: Annotated[int | None, typer.Option(help="Passes over the training videos.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same numbers on the same machine.")] = 0,
     protocol: Annotated[
@@ -211,6 +212,7 @@ def _train_head(
         labels=labels,
         targets=target,
         actions=action,
+        head_type=head_type,
         epochs=epochs,
         seed=seed,
         protocol=protocol,

@@ -22,6 +22,7 @@ from data.labels import GENERATED_RECORDS, LabelSet, read_labels
 from extractors.backbone import resolve_device
 from extractors.video import VIDEO_SUFFIXES, VideoError
 from models.checkpoint import serialise_head
+from models.head_types import CONFIGS
 from pipeline.baselines import BASELINES, pool
 from pipeline.console import out as stdout
 from pipeline.console import say
@@ -55,6 +56,7 @@ def train_head(
     labels: str | Path | None = None,
     targets: Sequence[str] | None = None,
     actions: Sequence[str] | None = None,
+    head_type: str = "cofinal",
     epochs: int | None = None,
     seed: int = 0,
     protocol: str = "auto",
@@ -72,6 +74,7 @@ def train_head(
         labels: the label file or its folder; None to look in the store, its parent and where the videos came from.
         targets: train these targets only.
         actions: train these actions only.
+        head_type: "cofinal", or "gdlt", the baseline without fine grades.
         epochs: passes over the training videos; None for the recipe's number.
         seed: same seed, same numbers on the same machine.
         protocol: "official" trains on the train split and tests once; "cv" cross-validates the training videos and
@@ -90,6 +93,8 @@ def train_head(
     started = time.perf_counter()
     if protocol not in PROTOCOLS:
         raise ValueError(f"unknown protocol {protocol!r}; known are {', '.join(PROTOCOLS)}")
+    if head_type not in CONFIGS:
+        raise ValueError(f"unknown head type {head_type!r}; known are {', '.join(CONFIGS)}")
     if epochs is not None and epochs < 1:
         raise ValueError(f"epochs must be at least 1, not {epochs}")
     torch_device = str(resolve_device(device))
@@ -113,7 +118,7 @@ def train_head(
     if folds is not None and protocol != "cv":
         raise ValueError("--folds is for cross-validation, and there is a test split: add --protocol cv")
     recipe = TrainingRecipe() if epochs is None else TrainingRecipe(epochs=epochs)
-    network, predictions = run(parts, label_set, recipe=recipe, seed=seed, device=torch_device)
+    network, predictions = run(parts, label_set, head_type=head_type, recipe=recipe, seed=seed, device=torch_device)
     metadata = {
         "dataset": dataset,
         "targets": list(label_set.targets),
@@ -134,6 +139,7 @@ def train_head(
             "videos": len(parts[-1].training.rows),
             "judged": len({entry["video"] for entry in predictions}),
             **(_folds_of(parts) if protocol == "cv" else {}),
+            "head_type": head_type,
             "epochs": recipe.epochs,
             "seed": seed,
             "seconds": round(time.perf_counter() - started, 1),
@@ -279,7 +285,7 @@ def results_table(results: dict[str, Any]) -> Table:
     about = results["training"]
     how = f"{about['folds']} folds" if results["protocol"] == "cv" else "test split"
     table = Table(
-        title=f"{results['dataset']}: {how}, {about['judged']} videos judged",
+        title=f"{results['dataset']}, {about['head_type']}: {how}, {about['judged']} videos judged",
         caption=f"last {len(BASELINES)} columns: SRCC of the baselines",
     )
     table.add_column("target", no_wrap=True)

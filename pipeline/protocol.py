@@ -13,7 +13,8 @@ import numpy as np
 from sklearn.model_selection import GroupKFold, KFold
 
 from data.labels import LabelRow, LabelSet
-from models.cofinal import CoFInAl, CoFInAlConfig
+from models.grading import GradingConfig, GradingNetwork
+from models.head_types import CONFIGS
 from pipeline.baselines import BASELINES
 from pipeline.console import progress
 from pipeline.evaluation import average, evaluate
@@ -121,10 +122,11 @@ def run(
     parts: Sequence[Part],
     labels: LabelSet,
     *,
+    head_type: str = "cofinal",
     recipe: TrainingRecipe,
     seed: int,
     device: str,
-) -> tuple[CoFInAl, list[dict[str, Any]]]:
+) -> tuple[GradingNetwork, list[dict[str, Any]]]:
     """Train every part, predict what it is judged on.
 
     Returns:
@@ -138,7 +140,7 @@ def run(
                 part.training.features,
                 part.training.scores,
                 part.training.actions,
-                config=_head_config(part.training, labels),
+                config=_head_config(head_type, part.training, labels),
                 recipe=recipe,
                 seed=seed,
                 device=device,
@@ -151,7 +153,7 @@ def run(
     return network, predictions
 
 
-def _head_config(training: Examples, labels: LabelSet) -> CoFInAlConfig:
+def _head_config(head_type: str, training: Examples, labels: LabelSet) -> GradingConfig:
     """What to build for a training part; scores without rules (csv) range as far as the part's own."""
     ranges = []
     for target, column in zip(labels.targets, training.scores.T, strict=True):
@@ -161,7 +163,7 @@ def _head_config(training: Examples, labels: LabelSet) -> CoFInAlConfig:
                 f"the training videos' {target} has fewer than two different values; nothing can be learnt"
             )
         ranges.append((low, high))
-    return CoFInAlConfig(
+    return CONFIGS[head_type](
         feature_dim=training.features[0].shape[1],
         targets=labels.targets,
         ranges=tuple(ranges),
@@ -169,7 +171,9 @@ def _head_config(training: Examples, labels: LabelSet) -> CoFInAlConfig:
     )
 
 
-def _predictions(network: CoFInAl, training: Examples, judged: Examples, labels: LabelSet) -> list[dict[str, Any]]:
+def _predictions(
+    network: GradingNetwork, training: Examples, judged: Examples, labels: LabelSet
+) -> list[dict[str, Any]]:
     entries = []
     said = predict(network, judged.features, judged.actions)
     for column, target in enumerate(labels.targets):
@@ -191,7 +195,7 @@ def _predictions(network: CoFInAl, training: Examples, judged: Examples, labels:
                     "true": row.scores[target],
                     "predicted": float(verdict.score[i]),
                     "grade": int(verdict.grade[i]),
-                    "subgrade": int(verdict.subgrade[i]),
+                    **({} if verdict.subgrade is None else {"subgrade": int(verdict.subgrade[i])}),
                     **{name: float(values[i]) for name, values in simple.items()},
                 }
             )

@@ -46,9 +46,10 @@ class TargetScore:
     """One target's verdict."""
 
     coarse: CoarseGrade
-    fine: FineGrade
+    fine: FineGrade | None
+    """None for heads without fine grades."""
     score: float
-    """In points, coupled from all coarse and fine probabilities."""
+    """In points, made of all coarse and fine probabilities."""
 
 
 @dataclass(frozen=True)
@@ -205,9 +206,11 @@ def _verdicts(head: Head, features: np.ndarray, action: str | None) -> dict[str,
                 probabilities=_rounded(said.probabilities[0]),
                 edges=edges,
             ),
-            FineGrade(
+            None
+            if said.subgrade is None
+            else FineGrade(
                 subgrade=int(said.subgrade[0]),
-                of=head.network.config.num_subgrades,
+                of=said.num_subgrades,
                 points=None if said.points is None else round(float(said.points[0]), 4),
             ),
             score=round(float(said.score[0]), 4),
@@ -229,7 +232,8 @@ def print_score(score: Score) -> None:
         coarse = f"coarse grade {said.coarse.grade} of {said.coarse.of}"
         if said.coarse.span is not None:
             coarse += " ({:.2f} to {:.2f})".format(*said.coarse.span)
-        fine = f"fine grade {said.fine.subgrade} of {said.fine.of}"
-        if said.fine.points is not None:
-            fine += f" ({said.fine.points:.2f})"
-        tell(f"  {target:<{width}}  {said.score:6.2f} points   {coarse}   {fine}")
+        fine = ""
+        if said.fine is not None:
+            fine = f"   fine grade {said.fine.subgrade} of {said.fine.of}"
+            fine += "" if said.fine.points is None else f" ({said.fine.points:.2f})"
+        tell(f"  {target:<{width}}  {said.score:6.2f} points   {coarse}{fine}")

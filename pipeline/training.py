@@ -1,4 +1,4 @@
-"""Train and apply a CoFInAl head on features in memory: no file formats, no worker processes.
+"""Train and apply a head on features in memory: no file formats, no worker processes.
 
 Everything that depends on data (the standardisation of the features, the grades' edges, the scores' scale) is fitted
 on the training part alone and kept in the network's buffers. The number of epochs is decided beforehand: no score of
@@ -8,9 +8,11 @@ Shape legend: N routines, T clips, C feature, P standardised feature, G grades.
 """
 
 import math
+import operator
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from models.cofinal import CoFInAl, CoFInAlConfig
-from models.coupling import grade_edges
+from models.grading import GradingConfig, GradingNetwork
+from models.head_types import build
 from models.losses import losses as head_losses
 from models.reference import FULL_SCORE, ReferenceCoFInAl
 
@@ -67,7 +69,7 @@ class EpochProgress:
     epochs: int
     """Epochs in all."""
     losses: dict[str, float]
-    """Mean over the epoch: total, coarse, fine, final, prototypes."""
+    """Mean over the epoch: total, and each of the head's: coarse, fine, final, prototypes."""
     duration_s: float
     """Seconds since the training began."""
 
@@ -77,17 +79,19 @@ class TargetPrediction:
     """What a head says of one target, an entry a routine."""
 
     score: np.ndarray
-    """Final score (N,) in points, coupled from coarse and fine."""
+    """Final score (N,) in points, made of the grades alone."""
     grade: np.ndarray
-    """Most probable coarse grade (N,), counted from 1, lowest first."""
+    """Most probable (or most weighed) coarse grade (N,), counted from 1, lowest first."""
     probabilities: np.ndarray
     """Probability of each coarse grade (N, G)."""
     edges: np.ndarray | None
     """Grade edges (N, G+1) in points: grade g spans edges[g-1] to edges[g]. None for public heads: they have none."""
-    subgrade: np.ndarray
-    """Most probable sub-grade within that grade (N,), counted from 1, lowest first."""
+    subgrade: np.ndarray | None
+    """Most probable sub-grade within that grade (N,), counted from 1, lowest first; None without fine grades."""
+    num_subgrades: int
+    """Sub-grades within each grade; 0 without fine grades."""
     points: np.ndarray | None
-    """Score (N,) that this grade and sub-grade alone stand for; None for public heads."""
+    """Score (N,) that this grade and sub-grade alone stand for; None for public heads and without fine grades."""
 
 
 def fit(
@@ -95,12 +99,12 @@ def fit(
     scores: np.ndarray,
     actions: np.ndarray | None = None,
     *,
-    config: CoFInAlConfig,
+    config: GradingConfig,
     recipe: TrainingRecipe = TrainingRecipe(),
     seed: int = 0,
     device: str = "cpu",
     on_progress: Callable[[EpochProgress], None] | None = None,
-) -> CoFInAl:
+) -> GradingNetwork:
     """Train a head for all targets and actions at once.
 
     Args:
@@ -127,7 +131,7 @@ def fit(
     with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
         torch.manual_seed(seed)
         affordable = sum(map(len, features)) // recipe.clips_per_component
-        network = CoFInAl(replace(config, num_components=max(1, min(config.num_components, affordable))))
+        network = build(replace(config, num_components=max(1, min(config.num_components, affordable))))
         _fit_buffers(network, features, scores, recipe.whitening)
         network.to(device)
         clips = [network.standardise(torch.from_numpy(x).to(device)) for x in features]  # N of (T, P)
@@ -155,13 +159,13 @@ def fit(
             if on_progress is not None:
                 on_progress(EpochProgress(epoch, recipe.epochs, sums, time.monotonic() - start))
     averaged = average.module
-    assert isinstance(averaged, CoFInAl)
+    assert isinstance(averaged, GradingNetwork)
     return averaged.eval()
 
 
 @torch.inference_mode()
 def predict(
-    network: CoFInAl, features: Sequence[np.ndarray], actions: np.ndarray | None = None
+    network: GradingNetwork, features: Sequence[np.ndarray], actions: np.ndarray | None = None
 ) -> dict[str, TargetPrediction]:
     """Grade and score routines, one at a time: no padding, so no routine can touch another's result.
 
@@ -175,22 +179,21 @@ def predict(
     """
     device = network.edges.device
     network.eval()
-    edges = network.edges  # (M, G+1)
-    parts: dict[str, list[TargetPrediction]] = {target: [] for target in network.config.targets}
+    outputs = []
     for i, x in enumerate(features):
         clips = torch.from_numpy(x).to(device)[None]  # (1, T, C)
         mask = torch.ones(clips.shape[:2], dtype=torch.bool, device=device)
         action = None if actions is None else torch.tensor([int(actions[i])], device=device)
-        output = network(clips, mask, action)
-        for m, target in enumerate(network.config.targets):
-            probabilities = output.grade_logits[:, m].softmax(-1)  # (1, G)
-            grade = probabilities.argmax(-1)  # (1,)
-            subgrade = output.subgrade_logits[0, m, grade].argmax(-1)
-            place = subgrade / (network.config.num_subgrades - 1)
-            points = edges[m, grade] + (edges[m, grade + 1] - edges[m, grade]) * place
-            values = (output.score[:, m], grade + 1, probabilities, edges[m : m + 1], subgrade + 1, points)
-            parts[target].append(TargetPrediction(*(value.cpu().numpy() for value in values)))
-    return {target: _concatenate(part) for target, part in parts.items()}
+        outputs.append(network(clips, mask, action))
+    return {
+        target: _target_prediction(
+            torch.cat([output.score[:, m] for output in outputs]),
+            torch.cat([output.grade_logits[:, m] for output in outputs]),
+            None if outputs[0].subgrade_logits is None else torch.cat([o.subgrade_logits[:, m] for o in outputs]),
+            network.edges[m],
+        )
+        for m, target in enumerate(network.config.targets)
+    }
 
 
 @torch.inference_mode()
@@ -213,12 +216,13 @@ def predict_reference(network: ReferenceCoFInAl, features: Sequence[np.ndarray])
         probabilities=weights.numpy(),
         edges=None,
         subgrade=torch.cat([output.subgrade for output in outputs]).numpy() + 1,
+        num_subgrades=network.config.num_subgrades,
         points=None,
     )
 
 
 def _check(
-    features: Sequence[np.ndarray], scores: np.ndarray, actions: np.ndarray | None, config: CoFInAlConfig
+    features: Sequence[np.ndarray], scores: np.ndarray, actions: np.ndarray | None, config: GradingConfig
 ) -> None:
     if len(features) < 2:
         raise ValueError(f"a head needs at least 2 routines to train on, not {len(features)}")
@@ -243,7 +247,7 @@ def _check(
             )
 
 
-def _fit_buffers(network: CoFInAl, features: Sequence[np.ndarray], scores: np.ndarray, whitening: float) -> None:
+def _fit_buffers(network: GradingNetwork, features: Sequence[np.ndarray], scores: np.ndarray, whitening: float) -> None:
     """Fit the feature standardisation, grade edges and score scales on the training part."""
     config = network.config
     clips = torch.from_numpy(np.concatenate(features)).float()
@@ -259,12 +263,12 @@ def _fit_buffers(network: CoFInAl, features: Sequence[np.ndarray], scores: np.nd
     network.feature_basis.copy_(basis / spread.mean().sqrt())
     for i, column in enumerate(scores.T):
         known = column[~np.isnan(column)]
-        network.edges[i] = torch.from_numpy(grade_edges(known, config.ranges[i], config.num_grades))
+        network.cut_grades(i, known)
         low, high = config.ranges[i]
         network.scale[i] = max(known.std(), 0.01 * (high - low))
 
 
-def _optimizer(network: CoFInAl, recipe: TrainingRecipe) -> torch.optim.Optimizer:
+def _optimizer(network: GradingNetwork, recipe: TrainingRecipe) -> torch.optim.Optimizer:
     matrices = [p for p in network.parameters() if p.ndim > 1]
     vectors = [p for p in network.parameters() if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
@@ -305,20 +309,38 @@ def _pad(clips: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def _losses(
-    network: CoFInAl, recipe: TrainingRecipe, batch: Tensor, mask: Tensor, truth: Tensor, actions: Tensor | None
+    network: GradingNetwork, recipe: TrainingRecipe, batch: Tensor, mask: Tensor, truth: Tensor, actions: Tensor | None
 ) -> dict[str, Tensor]:
-    """The four losses and their weighted total."""
+    """The head's losses and their weighted total."""
     output = network.forward_standardised(batch, mask, actions)
     losses = head_losses(output, truth, network.edges, network.scale, softness=recipe.softness, margin=recipe.margin)
-    losses["total"] = (
-        recipe.coarse_weight * losses["coarse"]
-        + recipe.fine_weight * losses["fine"]
-        + recipe.final_weight * losses["final"]
-        + recipe.prototype_weight * losses["prototypes"]
+    weights = {
+        "coarse": recipe.coarse_weight,
+        "fine": recipe.fine_weight,
+        "final": recipe.final_weight,
+        "prototypes": recipe.prototype_weight,
+    }
+    return losses | {"total": reduce(operator.add, (weights[name] * loss for name, loss in losses.items()))}
+
+
+def _target_prediction(
+    score: Tensor, grade_logits: Tensor, subgrade_logits: Tensor | None, edges: Tensor
+) -> TargetPrediction:
+    """Put one target's (N,), (N, G), (N, G, K) and (G+1,) into words."""
+    probabilities = grade_logits.softmax(-1)
+    grade = probabilities.argmax(-1)  # (N,)
+    subgrade = points = None
+    num_subgrades = 0
+    if subgrade_logits is not None:
+        num_subgrades = subgrade_logits.shape[-1]
+        subgrade = subgrade_logits[torch.arange(len(grade)), grade].argmax(-1)  # (N,)
+        points = edges[grade] + (edges[grade + 1] - edges[grade]) * (subgrade / (num_subgrades - 1))
+    return TargetPrediction(
+        score=score.cpu().numpy(),
+        grade=grade.cpu().numpy() + 1,
+        probabilities=probabilities.cpu().numpy(),
+        edges=edges.expand(len(grade), -1).cpu().numpy(),
+        subgrade=None if subgrade is None else subgrade.cpu().numpy() + 1,
+        num_subgrades=num_subgrades,
+        points=None if points is None else points.cpu().numpy(),
     )
-    return losses
-
-
-def _concatenate(parts: Sequence[TargetPrediction]) -> TargetPrediction:
-    names = TargetPrediction.__dataclass_fields__
-    return TargetPrediction(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))

@@ -13,6 +13,7 @@ import torch
 
 from models.checkpoint import _sha256, load_head, serialise_head
 from models.cofinal import CoFInAl, CoFInAlConfig
+from models.gdlt import GDLT, GDLTConfig
 
 CONFIG = CoFInAlConfig(feature_dim=6, targets=("Total",), ranges=((0, 25),), num_actions=2, width=8, num_components=6)
 METADATA = {"dataset": "rg", "actions": ["Ball", "Hoop"], "generated": True, "results": {"srcc": 0.5}}
@@ -37,6 +38,28 @@ def test_round_trip(tmp_path: Path) -> None:
     assert not head.network.training
     features, mask, actions = torch.randn(1, 5, 6), torch.ones(1, 5, dtype=torch.bool), torch.tensor([1])
     assert torch.equal(head.network(features, mask, actions).score, network(features, mask, actions).score)
+
+
+def test_the_file_says_which_head_it_holds(tmp_path: Path, saved: Path) -> None:
+    network = GDLT(GDLTConfig(feature_dim=6, targets=("A", "B"), ranges=((0, 25), (5, 9)), width=8)).eval()
+    path = tmp_path / "gdlt.safetensors"
+    path.write_bytes(serialise_head(network, METADATA))
+    loaded = load_head(path).network
+    assert isinstance(loaded, GDLT)
+    assert loaded.config == network.config
+    features, mask = torch.randn(1, 5, 6), torch.ones(1, 5, dtype=torch.bool)
+    assert torch.equal(loaded(features, mask).score, network(features, mask).score)
+
+    rewrite(saved, config=asdict(CONFIG))  # as the first files were, which all held this one
+    assert isinstance(load_head(saved).network, CoFInAl)
+    for name in ("magic", ["gdlt"]):
+        rewrite(saved, config={"head_type": name} | asdict(CONFIG))
+        with pytest.raises(ValueError, match="unknown type .*; this program knows cofinal, gdlt"):
+            load_head(saved)
+    for claimed in ({"num_grades": 10**12}, {"width": 4_000_000}, {"num_grades": 1}):
+        rewrite(path, config={"head_type": "gdlt"} | asdict(network.config) | claimed)
+        with pytest.raises(ValueError, match=r"gdlt\.safetensors"):
+            load_head(path)
 
 
 def test_metadata_that_json_cannot_hold_is_refused() -> None:

@@ -257,6 +257,7 @@ def test_default_head_is_set_once_and_then_only_when_asked(command, store: Path,
         ("video,score\nv0,5\nv1,6\n", ["--protocol", "official"], "--protocol cv"),
         ("video,score\nv0,5\nv1,6\n", ["--protocol", "best"], "auto, official, cv"),
         ("video,score\nv0,5\nv1,6\n", ["--target", "TES"], "unknown target 'TES'; csv has score"),
+        ("video,score\nv0,5\nv1,6\n", ["--head-type", "mlp"], "unknown head type 'mlp'; known are cofinal, gdlt"),
         ("video,score\nv0,5\nv1,6\n", ["--epochs", "0"], "at least 1"),
         ("video,score\nv0,5\nv1,6\n", ["--dataset", "mtl"], "rg, fisv, csv"),
         ("video,score\nv0,5\nv1,6\n", ["--out", "h.pt"], "must end in .safetensors"),
@@ -462,6 +463,24 @@ def test_features_of_unknown_origin_score_only_features(command, store: Path, vi
     assert "not BACKBONE:RECIPE:WEIGHTS" in one_sentence(command(*run, "--extractor", "i3d:gdlt-i3d"))
     assert command(*run, "--out", head, "--extractor", "i3d:gdlt-i3d:published").code == 0
     assert command("score-video", videos / "v0.mp4", "--head", head).code == 0
+
+
+def test_the_baseline_is_trained_and_scores_without_a_fine_grade(
+    command, store: Path, videos: Path, tmp_path: Path
+) -> None:
+    head = tmp_path / "gdlt.safetensors"
+    run = ["train-head", store, "--dataset", "csv", "--labels", videos, "--epochs", 1, "--folds", 2, "--out", head]
+    results = json.loads(command(*run, "--head-type", "gdlt", "--json").out)
+    assert results["training"]["head_type"] == "gdlt"
+    assert results["targets"]["score"]["n"] == 8
+    assert "subgrade" not in head.with_suffix(".predictions.csv").read_text()
+    said = json.loads(command("score-video", store / "v2.npy", "--head", head, "--json").out)["targets"]["score"]
+    assert set(said) == {"coarse", "score"}
+    assert said["coarse"]["edges"] == pytest.approx([5, 5 + 3.5 / 6, 6.75, 8.5 - 3.5 / 6, 8.5], abs=1e-4)
+    ended = command("score-video", store / "v2.npy", "--head", head, "--report", tmp_path / "r.html")
+    assert f"{said['score']:.2f} points   coarse grade {said['coarse']['grade']} of 4 (" in ended.out
+    assert "fine" not in ended.out
+    assert "the mean of the grades' values" in " ".join((tmp_path / "r.html").read_text().split())
 
 
 def test_help_has_examples(command) -> None:

@@ -1,6 +1,6 @@
 """Training learns, repeats by its seed, and takes what real features bring."""
 
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from models.cofinal import CoFInAlConfig
+from models.gdlt import GDLTConfig
 from pipeline.evaluation import srcc
 from pipeline.training import EpochProgress, TrainingRecipe, fit, predict
 
@@ -20,6 +21,7 @@ CONFIG = CoFInAlConfig(
     dropout=0.1,
     feature_dropout=0.0,
 )
+GDLT_FIELDS = {field.name for field in fields(GDLTConfig)}
 SHORT = TrainingRecipe(epochs=15, batch_size=8)
 
 
@@ -57,6 +59,22 @@ def test_it_learns_and_grades_agree_with_scores() -> None:
         assert (target.points <= target.edges[rows, target.grade]).all()
         assert set(target.subgrade) <= set(range(1, CONFIG.num_subgrades + 1))
         assert srcc(target.points, target.score) > 0.9
+
+
+def test_the_baseline_learns_without_fine_grades() -> None:
+    features, scores, actions = routines(80)
+    seen: list[EpochProgress] = []
+    config = GDLTConfig(**{name: value for name, value in asdict(CONFIG).items() if name in GDLT_FIELDS})
+    network = fit(features, scores, actions, config=config, recipe=replace(SHORT, epochs=40), on_progress=seen.append)
+    assert set(seen[0].losses) == {"final", "prototypes", "total"}
+    assert seen[-1].losses["final"] < seen[0].losses["final"]
+    new_features, truth, new_actions = routines(60, seed=1)
+    predicted = predict(network, new_features, new_actions)
+    assert srcc(truth[:, 0], predicted["A"].score) > 0.9
+    assert srcc(truth[:, 1], predicted["B"].score) > 0.7
+    for target in predicted.values():
+        assert (target.grade == target.probabilities.argmax(1) + 1).all()
+        assert (target.subgrade, target.points, target.num_subgrades) == (None, None, 0)
 
 
 def test_prototypes_of_different_routines_come_together_by_grade() -> None:
