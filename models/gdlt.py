@@ -30,7 +30,8 @@ class GDLTConfig(GradingConfig):
 class GDLT(GradingNetwork):
     """The head: standardise, fuse, parse grades, weigh their values by their responses.
 
-    A grade spans the scores that are nearer to its value than to another's.
+    A grade spans the scores that are nearer to its value than to another's. The loss asks only for the mean, not for
+    the grade that a score lies in: trained on Fis-V, the lowest or the highest grade weighs most nearly everywhere.
     """
 
     config: GDLTConfig
