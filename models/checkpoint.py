@@ -2,8 +2,8 @@
 
 The file's header carries one JSON string under the key "cofinal": format version, configuration, sha256 of the
 tensors, and whatever the caller records (store identity, protocol, results, ...). The `.pkl` heads of the public code
-are read here, too. Loading never runs code, and a stranger's file costs no more memory than it has bytes, whatever
-sizes it claims.
+are read here, too. Loading never runs code, and no tensor of a stranger's file costs more memory than it has
+bytes, whatever sizes it claims.
 """
 
 import hashlib
@@ -123,13 +123,16 @@ def load_reference(path: str | Path, *, weight_type: int) -> ReferenceCoFInAl:
             "that the public code saved"
         ) from None
     if not isinstance(tensors, dict) or not all(
-        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in tensors.items()
+        isinstance(name, str) and _is_plain(value) for name, value in tensors.items()
     ):
-        raise ValueError(f"{path} is not a dict of tensors, as the public CoFInAl code saves its heads")
+        raise ValueError(f"{path} is not a dict of plain tensors, as the public CoFInAl code saves its heads")
     if unfit := next((name for name, value in tensors.items() if not value.isfinite().all()), None):
         raise ValueError(f"the weights {unfit} in {path} hold NaN or infinity: get the file again")
     try:
-        network = ReferenceCoFInAl(sizes(tensors, weight_type))
+        config = sizes(tensors, weight_type)
+        with torch.device("meta"), warnings.catch_warnings(action="ignore"):
+            ReferenceCoFInAl(config).load_state_dict(tensors)  # sizes that do not fit cost no memory
+        network = ReferenceCoFInAl(config)
         network.load_state_dict(tensors)
     except KeyError as error:
         raise ValueError(f"{path} is not a public CoFInAl head: it has no tensor {error}") from None
@@ -138,6 +141,16 @@ def load_reference(path: str | Path, *, weight_type: int) -> ReferenceCoFInAl:
             f"{path} is not a public CoFInAl head of known form ({str(error).splitlines()[-1].strip()})"
         ) from None
     return network.eval()
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether this is a tensor with as many numbers in the file as it claims, and at least one."""
+    return (
+        isinstance(value, torch.Tensor)
+        and value.layout == torch.strided
+        and not (value.is_meta or value.is_quantized)
+        and 0 < value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+    )
 
 
 def _config(values: Any, path: Path) -> GradingConfig:

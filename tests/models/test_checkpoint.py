@@ -54,7 +54,7 @@ def test_the_file_says_which_head_it_holds(tmp_path: Path, saved: Path) -> None:
     assert isinstance(load_head(saved).network, CoFInAl)
     for name in ("magic", ["gdlt"]):
         rewrite(saved, config={"head_type": name} | asdict(CONFIG))
-        with pytest.raises(ValueError, match="unknown type .*; this program knows cofinal, gdlt"):
+        with pytest.raises(ValueError, match=r"unknown type .*; this program knows cofinal, gdlt"):
             load_head(saved)
     for claimed in ({"num_grades": 10**12}, {"width": 4_000_000}, {"num_grades": 1}):
         rewrite(path, config={"head_type": "gdlt"} | asdict(network.config) | claimed)

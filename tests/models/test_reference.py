@@ -105,7 +105,15 @@ def test_truncated_files_are_refused(small: tuple[Path, dict[str, Tensor]], size
         ({"regressor.weight": torch.zeros(5, 9)}, "known form .*size mismatch for regressor.weight"),
         ({"prototype.weight": torch.zeros(5)}, "known form .*out of range"),
         ({"regressor.bias": torch.full((5,), torch.nan)}, "weights regressor.bias in .* hold NaN"),
-        ({"epoch": 7}, "not a dict of tensors"),
+        ({"epoch": 7}, "not a dict of plain tensors"),
+        ({"regressor.bias": torch.zeros(5, device="meta")}, "not a dict of plain tensors"),
+        ({"regressor.bias": torch.zeros(5).to_sparse()}, "not a dict of plain tensors"),
+        ({"prototype.weight": torch.zeros(1).expand(5, 10**12)}, "not a dict of plain tensors"),
+        ({"etf_vec1": torch.zeros(0, 10**9)}, "not a dict of plain tensors"),
+        (  # would build layers of 4 TB
+            {"in_proj.0.weight": torch.zeros(10**6, 1, 1), "prototype.weight": torch.zeros(1, 10**6)},
+            "known form .*size mismatch",
+        ),
     ],
 )
 def test_other_contents_are_refused(
