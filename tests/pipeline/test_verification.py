@@ -56,6 +56,7 @@ def test_everything_that_is_wrong_is_named(command, copy: Path) -> None:
     shutil.copy(copy / "v7.npy", copy / "guest.npy")
     with (copy / "videos.jsonl").open("a") as file:
         file.write('{"video": "v7", "si')
+    torn = len((copy / "videos.jsonl").read_text().splitlines())
     ended = command("extract-features", "--verify", copy)
     assert ended.code == 1
     *said, last = ended.err.strip().splitlines()
@@ -63,7 +64,7 @@ def test_everything_that_is_wrong_is_named(command, copy: Path) -> None:
     for line, (what, problem) in zip(
         said,
         [
-            ("videos.jsonl line 13", "is torn"),
+            (f"videos.jsonl line {torn}", "is torn"),
             ("guest.npy", "has no record"),
             ("v0.npy", "is recorded but missing"),
             ("v1.npy", "does not have the recorded sha256"),
