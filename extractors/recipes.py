@@ -36,6 +36,9 @@ class Recipe:
     std: tuple[float, float, float]
     size: tuple[int, int] = (224, 224)
     """Height and width of the backbone's input, to which the crop is resized."""
+    colours: str = "tagged"
+    """"tagged": RGB by the colour space that the file states; "bt601": by BT.601 whatever it states, as the OpenCV of
+    2022 did, through which published features came."""
 
     @property
     def clip_s(self) -> float:

@@ -17,6 +17,7 @@ from extractors import i3d
 from extractors.backbone import Backbone, load_backbone
 from extractors.clips import select
 from extractors.extract import CLIPS_AHEAD, extract, in_background
+from extractors.reader import Reader
 from extractors.recipes import RECIPES
 from extractors.video import VideoError, probe, read_frames
 
@@ -131,8 +132,12 @@ def test_a_recording_cut_anywhere_gives_what_can_be_decoded(tmp_path: Path) -> N
 
     with av.open(str(path)) as container:
         announced = sum(1 for packet in container.demux(video=0) if packet.size)
-    extraction = extract(path, colours(clip_frames=16))
+    with pytest.raises(VideoError, match=r"1\.20 s of 6\.00 s at its start cannot be decoded"):
+        extract(path, colours(clip_frames=16))
+    extraction = extract(path, colours(clip_frames=16), allow_partial=True)
     assert announced > 120
+    assert extraction.record["partial"]
+    assert "at its start" in extraction.record["warnings"][0]
     assert extraction.record["frames_decoded"] == 120  # from the next key frame on
     assert extraction.record["clips"] == 7
 
@@ -141,12 +146,13 @@ def test_a_recording_cut_anywhere_gives_what_can_be_decoded(tmp_path: Path) -> N
 def test_a_second_reading_that_the_first_made_necessary_is_recorded(action: Path, monkeypatch) -> None:
     path = action / "cleaning_pool.mp4"
     expected = extract(path, colours())
-    whole = probe(path)
+    probe_rightly = Reader.probe
 
-    def misled(path: Path, *, by_decoding: bool = False):
-        return whole if by_decoding else replace(whole, times=np.append(whole.times, whole.end_s))
+    def misled(self: Reader, path: Path, *, by_decoding: bool = False, allow_partial: bool = False):
+        facts = probe_rightly(self, path, by_decoding=by_decoding)
+        return facts if by_decoding else replace(facts, times=np.append(facts.times, facts.end_s))
 
-    monkeypatch.setattr("extractors.extract.probe", misled)
+    monkeypatch.setattr(Reader, "probe", misled)
     extraction = extract(path, colours())
     assert extraction.record["decoder"] == "pyav"
     assert "announces 301 frames, and 300 come out" in extraction.record["decoder_reason"]
