@@ -145,24 +145,6 @@ def test_a_missing_file_and_a_file_without_video(tmp_path: Path) -> None:
         probe(tmp_path / "sound.mp4")
 
 
-@pytest.fixture
-def render(tmp_path: Path):
-    """Encode a moving ramp with a codec into a container."""
-
-    def render(name: str, codec: str, pixel_format: str, num_frames: int = 30, **options: str) -> Path:
-        with av.open(str(tmp_path / name), "w", format=options.pop("format", None)) as container:
-            stream = container.add_stream(codec, rate=25, options=options)
-            stream.width, stream.height, stream.pix_fmt = 96, 64, pixel_format
-            for index in range(num_frames):
-                image = np.roll(np.tile(np.arange(96, dtype=np.uint8) * 2, (64, 1)), 3 * index, axis=1)
-                frame = av.VideoFrame.from_ndarray(np.dstack([image] * 3), format="rgb24")
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode())
-        return tmp_path / name
-
-    return render
-
-
 @pytest.mark.parametrize(
     ("name", "codec", "pixel_format", "options"),
     [
