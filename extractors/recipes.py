@@ -74,7 +74,7 @@ class Recipe:
         """Clips (B, F, H, W, 3) uint8 -> (B, 3, F, H, W) float32, channels last in memory."""
         std = clips.new_tensor(self.std, dtype=torch.float32)
         mean = clips.new_tensor(self.mean, dtype=torch.float32)
-        return ((clips.float() - 255 * mean) / (255 * std)).permute(0, 4, 1, 2, 3)
+        return clips.float().sub_(255 * mean).div_(255 * std).permute(0, 4, 1, 2, 3)
 
 
 RECIPES = {
