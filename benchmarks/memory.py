@@ -165,10 +165,11 @@ def main() -> None:
             seconds, clips = found.record["stage_seconds"], found.record["clips"]
             cost, cost_of_first = found.peak - found.before, first.peak - first.before
             print(
-                f"{minutes:3d} min: {cost:.0f} MiB ({cost / cost_of_first:.3f} of the first); with the {found.before:.0f} "
-                f"MiB after one clip {found.peak:.0f} ({found.peak / first.peak:.3f} of the first), and {found.files:.0f} "
-                f"of files. {clips} clips by {found.record['decoder']}: {seconds['read'] / clips:.2f} s to read one, "
-                f"{seconds['backbone'] / clips:.2f} s in the backbone, {seconds['wall']:.0f} s in all",
+                f"{minutes:3d} min: {cost:.0f} MiB ({cost / cost_of_first:.3f} of the first); with the "
+                f"{found.before:.0f} MiB after one clip {found.peak:.0f} ({found.peak / first.peak:.3f} of the first), "
+                f"and {found.files:.0f} of files. {clips} clips by {found.record['decoder']}: "
+                f"{seconds['read'] / clips:.2f} s to read one, {seconds['backbone'] / clips:.2f} s in the backbone, "
+                f"{seconds['wall']:.0f} s in all",
                 flush=True,
             )
 

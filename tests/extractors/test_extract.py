@@ -11,31 +11,15 @@ import av
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from cheap_backbone import colours
 
 from extractors import i3d
-from extractors.backbone import Backbone, load_backbone
+from extractors.backbone import load_backbone
 from extractors.clips import select
 from extractors.extract import CLIPS_AHEAD, extract, in_background
 from extractors.reader import Reader
 from extractors.recipes import RECIPES
 from extractors.video import VideoError, probe, read_frames
-
-
-class Colours(nn.Module):
-    """A backbone as cheap as can be: the mean colour of each quarter of a clip."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(1))
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        features = nn.functional.adaptive_avg_pool3d(x * self.weight, (4, 1, 1)).flatten(1)  # (B, 3 * 4)
-        return features, features
-
-
-def colours(recipe: str = "gdlt-i3d", **changes: object) -> Backbone:
-    return Backbone("colours", replace(RECIPES[recipe], **changes), Colours(), 12, "random", "cpu", "fp32")
 
 
 @pytest.fixture(autouse=True)

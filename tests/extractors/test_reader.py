@@ -31,7 +31,6 @@ def faulty() -> Iterator[Reader]:
     """A reader whose process has faults; see faulty_video.py."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reader_module, "SOURCE", "faulty_video")
-        patch.syspath_prepend(str(Path(__file__).parent))
         with Reader(stall_timeout_s=1.0) as reader:
             yield reader
 
