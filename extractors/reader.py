@@ -125,10 +125,20 @@ class Reader:
         """
         path = facts.path
         ring = self._ring_for(path, facts.height * facts.width * 3)
-        request = {"read": facts_to_json(facts), "wanted": array_to_json(wanted.astype(np.int64)), "decoder": decoder}
         self._is_reading = True
         try:
-            self._send(path, request | {"colours": colours, "limits": asdict(self.limits), "ring": ring})
+            # no name is given to what is sent: it holds the times of all frames
+            self._send(
+                path,
+                {
+                    "read": facts_to_json(facts),
+                    "decoder": decoder,
+                    "wanted": array_to_json(wanted.astype(np.int64)),
+                    "colours": colours,
+                    "limits": asdict(self.limits),
+                    "ring": ring,
+                },
+            )
             for _ in wanted:
                 message = self._receive(path)
                 if "grow" in message:

@@ -103,9 +103,9 @@ class _ReaderProcess:
         ring = self._open_ring(request["ring"])
         free = list(range(ring["slots"]))
         for _, frame in self._video.read_frames(
-            facts_from_json(request["read"]),
+            facts_from_json(request.pop("read")),  # not to be kept twice: it holds the times of all frames
             request["decoder"],
-            wanted=array_from_json(request["wanted"], np.int64),
+            wanted=array_from_json(request.pop("wanted"), np.int64),
             colours=request["colours"],
             limits=Limits(**request["limits"]),
             alive=self._alive,

@@ -157,7 +157,8 @@ def probe(
         frames = _decode(path, container, stream, alive)
         first = next(frames, None)
         if first is None:
-            raise VideoError(f"{path} holds no frame that can be decoded.")
+            within = "" if stream.codec_context.width else f" within {limits.max_pixels} pixels (--max-pixels)"
+            raise VideoError(f"{path} holds no frame that can be decoded{within}.")
         damage = None
         if by_decoding or not len(packets) or first.pts != packets.first:
             packets = _Timestamps()

@@ -1,9 +1,11 @@
 """A video streamed through a backbone: the same features as without streaming, and nothing left behind."""
 
+import importlib.util
 import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,17 +37,18 @@ def action(shared: Path) -> Path:
 
 @pytest.mark.shared
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_streaming_gives_the_features_of_the_whole_video(recipe: str, action: Path) -> None:
+def test_streaming_gives_the_features_of_the_whole_video(recipe: str, action: Path, reader: Reader) -> None:
     backbone, path = colours(recipe), action / "juggling_soccer_ball.mp4"
     selection = select(probe(path).times, backbone.recipe.fps, backbone.recipe.clip_frames)
     frames = torch.stack([backbone.recipe.apply(frame) for _, frame in read_frames(path)])
     expected = np.concatenate([backbone.features(frames[clip][None]) for clip in selection.frames])
 
     for decoder in ("auto", "pyav"):
-        extraction = extract(path, backbone, decoder=decoder)
+        extraction = extract(path, backbone, decoder=decoder, reader=reader)
         assert np.array_equal(extraction.features, expected)
         assert np.array_equal(extraction.clip_times, selection.clip_times)
-    np.testing.assert_allclose(extract(path, backbone, batch_clips=3).features, expected, rtol=1e-5, atol=1e-6)
+    batched = extract(path, backbone, batch_clips=3, reader=reader)
+    np.testing.assert_allclose(batched.features, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.shared
@@ -141,6 +144,49 @@ def test_a_second_reading_that_the_first_made_necessary_is_recorded(action: Path
     assert extraction.record["decoder"] == "pyav"
     assert "announces 301 frames, and 300 come out" in extraction.record["decoder_reason"]
     assert np.array_equal(extraction.features, expected.features)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(("name", "num_clips"), [("corrupted_midway.mp4", 8), ("truncated.mkv", 29)])
+def test_a_part_is_extracted_only_if_asked_for_and_marked(name: str, num_clips: int, shared: Path, reader) -> None:
+    path, backbone = shared / "videos" / "awkward" / name, colours(clip_frames=8)
+    with pytest.raises(VideoError, match="breaks off") as raised:
+        extract(path, backbone, reader=reader)
+    extraction = extract(path, backbone, allow_partial=True, reader=reader)
+    assert extraction.record["partial"]
+    assert extraction.record["warnings"][0] == f"only a part of it was used (--allow-partial): {raised.value}"
+    assert extraction.record["container"]["damage"] == str(raised.value)
+
+    good = []
+    with suppress(VideoError):
+        for time_s, frame in read_frames(path, "pyav"):
+            good.append((time_s, backbone.recipe.apply(frame)))
+    selection = select(np.array([time_s for time_s, _ in good]), backbone.recipe.fps, backbone.recipe.clip_frames)
+    clips = (torch.stack([good[index][1] for index in clip]) for clip in selection.frames)
+    expected = np.concatenate([backbone.features(clip[None]) for clip in clips])
+    assert len(expected) == num_clips
+    assert np.array_equal(extraction.features, expected)
+
+
+@pytest.mark.shared
+def test_nothing_is_marked_where_nothing_is_missing(action: Path, reader) -> None:
+    whole = extract(action / "cleaning_pool.mp4", colours(), reader=reader)
+    allowed = extract(action / "cleaning_pool.mp4", colours(), allow_partial=True, reader=reader)
+    assert not allowed.record["partial"]
+    assert allowed.record["warnings"] == whole.record["warnings"]
+    assert np.array_equal(allowed.features, whole.features)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("decord") is None, reason="decord has no wheel here")
+def test_pyav_reads_again_what_crashed_decord(render, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("extractors.reader.SOURCE", "faulty_video")
+    path = render("crash_decord.mp4", num_frames=40)
+    extraction = extract(path, colours())
+    assert extraction.record["decoder"] == "pyav"
+    assert "crashed the process that read it (SIGSEGV)" in extraction.record["decoder_reason"]
+    assert np.array_equal(extraction.features, extract(path, colours(), decoder="pyav").features)
+    with pytest.raises(VideoError, match="SIGSEGV"):
+        extract(path, colours(), decoder="decord")
 
 
 @pytest.mark.shared

@@ -2,7 +2,9 @@
 
 import importlib.util
 import shutil
+import struct
 import sys
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -154,8 +156,16 @@ def test_a_missing_file_and_a_file_without_video(tmp_path: Path) -> None:
         ("dvd.mpg", "mpeg2video", "yuv420p", {}),
         ("alternate.webm", "libvpx-vp9", "yuv420p", {"auto-alt-ref": "1", "lag-in-frames": "16", "cpu-used": "8"}),
         ("old.wmv", "wmv2", "yuv420p", {}),
+        ("older.mpg", "mpeg1video", "yuv420p", {}),
+        ("older.webm", "libvpx", "yuv420p", {"auto-alt-ref": "1", "lag-in-frames": "16"}),
+        ("mpeg4.mp4", "mpeg4", "yuv420p", {}),
+        ("hevc.mkv", "libx265", "yuv420p", {"x265-params": "log-level=none"}),
         ("moving.gif", "gif", "rgb8", {}),
         ("full_colour.mp4", "libx264", "yuv444p", {}),
+        ("10bit.mov", "libx264", "yuv422p10le", {}),
+        ("hdr.mp4", "libx265", "yuv420p10le", {"x265-params": "colorprim=bt2020:transfer=smpte2084:log-level=none"}),
+        ("full_range.mkv", "libx264", "yuvj420p", {}),
+        ("webm_named.mp4", "libvpx-vp9", "yuv420p", {"format": "webm", "cpu-used": "8"}),
         ("no_timestamps.h264", "libx264", "yuv420p", {"format": "h264"}),
     ],
 )
@@ -168,6 +178,101 @@ def test_containers_and_codecs(name, codec, pixel_format, options, render) -> No
     for index, frame in enumerate(frames):
         drawn = np.roll(np.arange(96) * 2, 3 * index)
         assert np.abs(frame[:, :, 1].mean(0) - drawn).mean() < 12, index
+
+
+def test_metadata_that_are_not_utf8(render, tmp_path: Path) -> None:
+    whole = render("video.avi", "mpeg4")
+    with av.open(str(whole)) as source, av.open(str(tmp_path / "tagged.avi"), "w") as target:
+        target.metadata["title"] = "Gala-Abend, Kuer XX"
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    path = tmp_path / "latin1.avi"
+    content = (tmp_path / "tagged.avi").read_bytes()
+    assert content.count(b"Kuer XX") == 1
+    path.write_bytes(content.replace(b"Kuer XX", b"K\xfcr \xc4\xe9!"))
+    assert len(list(read_frames(path))) == 30
+
+
+def test_an_odd_size(render) -> None:
+    for codec in ("libx264", "libvpx-vp9"):
+        path = render(f"{codec}.mkv", codec, "yuv444p", size=(63, 97))
+        assert choose_decoder(probe(path))[0] == "pyav"
+        assert {frame.shape for _, frame in read_frames(path)} == {(63, 97, 3)}
+
+
+@pytest.mark.shared
+def test_bt601_colours_are_read_whatever_the_file_states(awkward: Path) -> None:
+    path = awkward / "two_video_streams.mp4"  # it states BT.709
+    facts = probe(path)
+    assert choose_decoder(facts, colours="bt601") == (
+        "pyav",
+        "decord cannot read colours as bt601, which the recipe asks for",
+    )
+    with pytest.raises(VideoError, match="cannot read colours as bt601"):
+        choose_decoder(facts, "decord", colours="bt601")
+    with av.open(str(path)) as container:
+        frame = next(container.decode(container.streams.best("video")))
+    for colours, matrix in (("bt601", "ITU601"), ("tagged", "ITU709")):
+        expected = frame.reformat(format="rgb24", src_colorspace=matrix, dst_colorspace=matrix).to_ndarray()
+        assert np.array_equal(next(read_frames(path, colours=colours))[1], expected)
+
+
+def test_a_decompression_bomb_is_refused_before_it_goes_off(tmp_path: Path) -> None:
+    """A picture of 60,000 x 60,000 pixels in a hundred bytes."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0))
+    path = tmp_path / "bomb.mp4"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b""))
+    with pytest.raises(VideoError, match=r"no frame that can be decoded within 35389440 pixels \(--max-pixels\)"):
+        probe(path)
+
+
+def test_a_timestamp_far_out_is_refused_before_ticks_are_counted(render, tmp_path: Path) -> None:
+    with av.open(str(render("video.mkv"))) as source, av.open(str(tmp_path / "far.mkv"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for index, packet in enumerate(packet for packet in source.demux(video=0) if packet.size):
+            packet.stream = stream
+            if index == 29:
+                packet.pts = packet.dts = 10**9  # in milliseconds, eleven days
+            target.mux(packet)
+    with pytest.raises(VideoError, match=r"lasts 1000\d{3}\.\d\d s, and 43200 s are allowed \(--max-duration\)"):
+        probe(tmp_path / "far.mkv")
+
+
+def test_holes_are_where_packets_in_a_row_show_nothing() -> None:
+    announced = np.arange(0, 6000, 40)  # six seconds at 25 a second, in milliseconds
+    assert video._holes(announced, announced) == 0
+    assert video._holes(announced, np.delete(announced, np.s_[50:100])) == 2000
+    assert video._holes(announced, np.delete(announced, [7, 20, 21])) == 80  # one alone may be meant to show nothing
+    assert video._holes(announced[::2], announced[::4]) == 0  # half pictures
+    assert video._holes(np.delete(announced, np.s_[50:100]), np.delete(announced, np.s_[50:100])) == 0  # a still
+    assert video._holes(None, announced) == 0
+
+
+@pytest.mark.parametrize(
+    ("start_s", "end_s", "holes_s", "stated_end_s", "said"),
+    [
+        (0.0, 9.5, 0.0, 10.0, None),
+        (0.0, 9.4, 0.0, 10.0, "v.mp4 breaks off: it can be read up to 9.40 s of 10.00 s."),
+        (0.0, 98.0, 0.0, 100.0, None),
+        (0.0, 97.9, 0.0, 100.0, "v.mp4 breaks off: it can be read up to 97.90 s of 100.00 s."),
+        (0.6, 10.0, 0.0, 10.0, "v.mp4 is damaged: 0.60 s of 10.00 s at its start cannot be decoded."),
+        (0.0, 10.0, 0.6, 10.0, "v.mp4 is damaged: 0.60 s of 10.00 s in the middle cannot be decoded."),
+        (0.2, 9.7, 0.2, 10.0, "v.mp4 breaks off: it can be read up to 9.70 s of 10.00 s."),
+        (0.0, 12.0, 0.0, 10.0, None),
+    ],
+)
+def test_what_counts_as_missing(
+    start_s: float, end_s: float, holes_s: float, stated_end_s: float, said: str | None
+) -> None:
+    times = np.array([start_s, end_s - 0.04])
+    assert video._missing(Path("v.mp4"), times, end_s, holes_s, 0.0, stated_end_s) == said
 
 
 def test_lost_frames_are_noticed(render) -> None:
