@@ -96,11 +96,12 @@ class Reader:
         if self._num_videos > VIDEOS_A_PROCESS:
             self._end_process()
         request = {"probe": str(path), "by_decoding": by_decoding, "allow_partial": allow_partial}
-        self._send(path, request | {"limits": asdict(self.limits)})
-        message = self._receive(path)
-        with self._garbage_is_an_error(path):
-            facts = facts_from_json(message["facts"])
-            _must_be(min(len(facts.times), facts.width, facts.height) > 0 and bool(np.isfinite(facts.times).all()))
+        with self._busy():
+            self._send(path, request | {"limits": asdict(self.limits)})
+            message = self._receive(path)
+            with self._garbage_is_an_error(path):
+                facts = facts_from_json(message["facts"])
+                _must_be(min(len(facts.times), facts.width, facts.height) > 0 and bool(np.isfinite(facts.times).all()))
         self.limits.check_size(path, facts.width, facts.height)
         self.limits.check_duration(path, facts.duration_s)
         return facts
@@ -117,7 +118,7 @@ class Reader:
             colours: One of `extractors.video.COLOURS`.
 
         Yields:
-            (H, W, 3) uint8 RGB, in memory that is used for another frame once the next one is asked for.
+            (H, W, 3) uint8 RGB, in memory that is freed or used again once the next one is asked for.
 
         Raises:
             ReaderError: The file crashed, stalled or bloated the process.
@@ -125,8 +126,7 @@ class Reader:
         """
         path = facts.path
         ring = self._ring_for(path, facts.height * facts.width * 3)
-        self._is_reading = True
-        try:
+        with self._busy():
             # no name is given to what is sent: it holds the times of all frames
             self._send(
                 path,
@@ -154,15 +154,22 @@ class Reader:
             message = self._receive(path)
             with self._garbage_is_an_error(path):
                 _must_be(message == {"end": True})
-            self._is_reading = False
-        finally:
-            if self._is_reading:
-                self._end_process()
 
     def abandon(self) -> None:
         """End a reading that is under way, from any thread: whoever waits for its frames is woken by an error."""
         if self._is_reading and self._process:
             self._process.popen.kill()
+
+    @contextmanager
+    def _busy(self) -> Iterator[None]:
+        """End the process if it is left in the middle of its work: its answers would be taken for those to come."""
+        self._is_reading = True
+        try:
+            yield
+            self._is_reading = False
+        finally:
+            if self._is_reading:
+                self._end_process()
 
     def close(self) -> None:
         """End the process and free the shared memory."""
@@ -234,8 +241,7 @@ class Reader:
     def _free_ring(self) -> None:
         if self._ring:
             self._ring.unlink()
-            with suppress(BufferError):  # somebody holds the last frame still
-                self._ring.close()
+            self._ring.close()
         self._ring = None
 
     def _end_process(self) -> str:

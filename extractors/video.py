@@ -153,7 +153,7 @@ def probe(
     path = Path(path)
     packets, num_discarded = _scan_packets(path, limits, alive)
     announced = packets.times
-    with _open(path, limits) as (container, stream):
+    with _open(path, limits, one_thread=by_decoding) as (container, stream):
         frames = _decode(path, container, stream, alive)
         first = next(frames, None)
         if first is None:
@@ -277,7 +277,7 @@ def _pyav_frames(
 ) -> Iterator[tuple[int, np.ndarray]]:
     index = -1
     matrix = {"src_colorspace": "ITU601", "dst_colorspace": "ITU601"} if colours == "bt601" else {}
-    with _open(facts.path, limits) as (container, stream):
+    with _open(facts.path, limits, one_thread=facts.is_partial) as (container, stream):
         for index, frame in enumerate(_decode(facts.path, container, stream, alive)):
             if index < len(is_wanted) and is_wanted[index]:
                 image = frame.reformat(format="rgb24", **matrix).to_ndarray()
@@ -354,8 +354,11 @@ def _check_complete(facts: VideoFacts, num_frames: int) -> None:
 
 
 @contextmanager
-def _open(path: Path, limits: Limits) -> Iterator[tuple[Any, Any]]:
-    """The container and its best video stream, closed at the end."""
+def _open(path: Path, limits: Limits, *, one_thread: bool = False) -> Iterator[tuple[Any, Any]]:
+    """The container and its best video stream, closed at the end.
+
+    Several threads are faster; but where decoding breaks off, they lose the frames that they have begun.
+    """
     options = {"protocol_whitelist": "file", "max_pixels": str(limits.max_pixels)}  # for what opening itself decodes
     try:
         container = av.open(str(path.absolute()), metadata_errors="ignore", options=options)
@@ -370,6 +373,8 @@ def _open(path: Path, limits: Limits) -> Iterator[tuple[Any, Any]]:
         limits.check_duration(path, (end_s or 0.0) - (start_s or 0.0))
         stream.codec_context.options = {"max_pixels": str(limits.max_pixels)}  # frames may grow further on
         stream.thread_type = "AUTO"
+        if one_thread:
+            stream.thread_count = 1
         yield container, stream
 
 
