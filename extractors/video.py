@@ -368,6 +368,8 @@ def _open(path: Path, limits: Limits, *, one_thread: bool = False) -> Iterator[t
         stream: Any = container.streams.best("video")
         if stream is None:
             raise VideoError(f"{path} holds no video, only {len(container.streams)} other streams.")
+        if stream.codec_context is None:
+            raise VideoError(f"{path} holds video of a codec that FFmpeg does not know.")
         limits.check_size(path, stream.codec_context.width, stream.codec_context.height)
         start_s, end_s = _stated_span(container, stream)
         limits.check_duration(path, (end_s or 0.0) - (start_s or 0.0))

@@ -134,6 +134,13 @@ def test_a_cut_mp4_says_where_it_breaks(shared: Path, tmp_path: Path) -> None:
         list(read_frames(path))
 
 
+def test_an_unknown_codec(render, tmp_path: Path) -> None:
+    content = render("video.mkv").read_bytes()
+    (tmp_path / "unknown.mkv").write_bytes(content.replace(b"V_MPEG4/ISO/AVC", b"V_MPEG4/ISO/XYZ"))
+    with pytest.raises(VideoError, match="holds video of a codec that FFmpeg does not know"):
+        probe(tmp_path / "unknown.mkv")
+
+
 @pytest.mark.shared
 def test_a_missing_file_and_a_file_without_video(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match=r"none\.mp4 cannot be read as a video: No such file"):
