@@ -1,13 +1,14 @@
 """One video in, one feature array out, as a stream: memory does not grow with the video.
 
-A background thread decodes, selects, resizes and crops, and hands over whole clips through a short queue, while this
-thread runs the backbone on them. Only the features are kept.
+Another process decodes (`extractors.reader`). A background thread takes the frames wanted from it, resizes and crops
+them, and hands over whole clips through a short queue, while this thread runs the backbone on them. Only the features
+are kept.
 """
 
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -20,8 +21,9 @@ from torch import Tensor
 
 from extractors.backbone import Backbone
 from extractors.clips import Selection, select
+from extractors.reader import Reader, ReaderError
 from extractors.recipes import Recipe
-from extractors.video import UnfaithfulError, VideoError, VideoFacts, choose_decoder, probe, read_frames
+from extractors.video import BrokenError, UnfaithfulError, VideoError, VideoFacts, choose_decoder
 
 T = TypeVar("T")
 
@@ -50,6 +52,8 @@ def extract(
     decoder: str = "auto",
     batch_clips: int | None = None,
     classify: bool = False,
+    allow_partial: bool = False,
+    reader: Reader | None = None,
     on_progress: Callable[[float, float], None] | None = None,
 ) -> Extraction:
     """Extract the clip features of one video.
@@ -60,6 +64,8 @@ def extract(
         decoder: "auto", "decord" or "pyav".
         batch_clips: Clips in one pass of the backbone; 1 on a CPU and 8 on a GPU if None.
         classify: Also return the class probabilities of each clip.
+        allow_partial: Of a damaged video, extract the clips before it breaks off.
+        reader: Reads the video; one for this video alone if None.
         on_progress: Called after each batch with the seconds of video done and in all.
 
     Raises:
@@ -71,22 +77,29 @@ def extract(
     if batch_clips < 1:
         raise ValueError(f"At least 1 clip goes into a batch, not {batch_clips}.")
     started = time.perf_counter()
-    facts = _undamaged(probe(path))
-    name, reason = choose_decoder(facts, decoder)
-    try:
-        extraction = _extract(facts, name, backbone, batch_clips, classify, on_progress)
-    except UnfaithfulError as error:
-        if decoder == "decord":
-            raise
-        facts = _undamaged(probe(path, by_decoding=True))
-        name, reason = "pyav", f"the first reading failed: {error}"
-        extraction = _extract(facts, name, backbone, batch_clips, classify, on_progress)
+    with ExitStack() as stack:
+        reader = reader or stack.enter_context(Reader())
+        facts = _undamaged(reader.probe(path, allow_partial=allow_partial))
+        name, reason = choose_decoder(facts, decoder, backbone.recipe.colours)
+        try:
+            extraction = _extract(facts, name, backbone, reader, batch_clips, classify, on_progress)
+        except VideoError as error:
+            another_way = (
+                isinstance(error, UnfaithfulError)
+                or (isinstance(error, ReaderError) and name == "decord")
+                or (isinstance(error, BrokenError) and allow_partial)
+            )
+            if decoder == "decord" or not another_way:
+                raise
+            name, reason = "pyav", f"the first reading failed: {error}"
+            facts = _undamaged(reader.probe(path, by_decoding=True, allow_partial=allow_partial))
+            extraction = _extract(facts, name, backbone, reader, batch_clips, classify, on_progress)
     extraction.record["stage_seconds"]["wall"] = round(time.perf_counter() - started, 3)
     return replace(extraction, record={"decoder": name, "decoder_reason": reason} | extraction.record)
 
 
 def _undamaged(facts: VideoFacts) -> VideoFacts:
-    if facts.damage:
+    if facts.damage and not facts.is_partial:
         raise VideoError(facts.damage)
     return facts
 
@@ -95,6 +108,7 @@ def _extract(
     facts: VideoFacts,
     decoder: str,
     backbone: Backbone,
+    reader: Reader,
     batch_clips: int,
     classify: bool,
     on_progress: Callable[[float, float], None] | None,
@@ -107,20 +121,28 @@ def _extract(
             f"takes {recipe.clip_s:.2f} s ({recipe.clip_frames} frames at {recipe.fps:g} a second)."
         )
     seconds = {"read": 0.0, "backbone": 0.0}
-    features, probabilities = [], []
-    clips = _timed(_read_clips(facts, decoder, selection, recipe), seconds, "read")
+    num_clips, num_done = len(selection.frames), 0
+    features = np.empty((num_clips, backbone.feature_dim), np.float32)
+    probabilities = []
+    clips = _timed(_read_clips(facts, decoder, selection, recipe, reader), seconds, "read")
     with closing(in_background(clips, ahead=CLIPS_AHEAD)) as ready:
-        while batch := list(islice(ready, batch_clips)):
-            before = time.perf_counter()
-            batch_features, batch_probabilities = backbone.features_and_classes(torch.stack(batch))
-            seconds["backbone"] += time.perf_counter() - before
-            features.append(batch_features)
-            probabilities.append(batch_probabilities)
-            if on_progress:
-                done = sum(len(f) for f in features)
-                on_progress(float(selection.clip_times[done - 1, 1]), facts.duration_s)
+        try:
+            while batch := list(islice(ready, batch_clips)):
+                before = time.perf_counter()
+                batch_features, batch_probabilities = backbone.features_and_classes(torch.stack(batch))
+                seconds["backbone"] += time.perf_counter() - before
+                features[num_done : num_done + len(batch)] = batch_features
+                num_done += len(batch)
+                if classify:
+                    probabilities.append(batch_probabilities)
+                if on_progress:
+                    on_progress(float(selection.clip_times[num_done - 1, 1]), facts.duration_s)
+        except BaseException:
+            reader.abandon()  # or the thread would be waited for until it has its next frame
+            raise
+    assert num_done == num_clips
     return Extraction(
-        features=np.concatenate(features),
+        features=features,
         clip_times=selection.clip_times,
         probabilities=np.concatenate(probabilities) if classify else None,
         record={
@@ -128,17 +150,21 @@ def _extract(
             "frames_decoded": len(facts.times),
             "clips": len(selection.frames),
             "duration_s": round(facts.duration_s, 3),
+            "partial": facts.is_partial,
             "stage_seconds": {stage: round(value, 3) for stage, value in seconds.items()},
             "warnings": _warnings(facts, selection, recipe),
         },
     )
 
 
-def _read_clips(facts: VideoFacts, decoder: str, selection: Selection, recipe: Recipe) -> Iterator[Tensor]:
+def _read_clips(
+    facts: VideoFacts, decoder: str, selection: Selection, recipe: Recipe, reader: Reader
+) -> Iterator[Tensor]:
     """The clips of a video one after the other, (F, H, W, 3) uint8."""
     wanted, times_shown = np.unique(selection.frames, return_counts=True)
     num_filled = 0
-    for (_, frame), count in zip(read_frames(facts, decoder, wanted=wanted), times_shown, strict=True):
+    frames = reader.read_frames(facts, decoder, wanted=wanted, colours=recipe.colours)
+    for frame, count in zip(frames, times_shown, strict=True):
         image = recipe.apply(frame)
         for _ in range(count):
             if num_filled == 0:  # a whole clip at once: frames kept singly would leave the heap full of holes
@@ -151,6 +177,8 @@ def _read_clips(facts: VideoFacts, decoder: str, selection: Selection, recipe: R
 
 def _warnings(facts: VideoFacts, selection: Selection, recipe: Recipe) -> list[str]:
     warnings = []
+    if facts.is_partial:
+        warnings.append(f"only a part of it was used (--allow-partial): {facts.damage}")
     if selection.num_repeated:
         warnings.append(
             f"the video is slower than the recipe's {recipe.fps:g} frames a second: {selection.num_repeated} of "

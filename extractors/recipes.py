@@ -42,6 +42,9 @@ class Recipe:
     """Height and width of the backbone's input, to which the crop is resized."""
     antialias: bool = True
     """Whether shrinking averages over all pixels, as PIL does, or interpolates between the nearest four."""
+    colours: str = "tagged"
+    """"tagged": RGB by the colour space that the file states; "bt601": by BT.601 whatever it states, as the OpenCV of
+    2022 did, through which published features came."""
 
     @property
     def clip_s(self) -> float:
@@ -82,7 +85,7 @@ class Recipe:
         """Clips (B, F, H, W, 3) uint8 -> (B, 3, F, H, W) float32, channels last in memory."""
         std = clips.new_tensor(self.std, dtype=torch.float32)
         mean = clips.new_tensor(self.mean, dtype=torch.float32)
-        return ((clips.float() - 255 * mean) / (255 * std)).permute(0, 4, 1, 2, 3)
+        return clips.float().sub_(255 * mean).div_(255 * std).permute(0, 4, 1, 2, 3)
 
 
 def _square(

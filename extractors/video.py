@@ -1,20 +1,25 @@
 """Open a video file and yield its frames with their times, in display order and orientation.
 
 Two decoders read the same frames. decord is the faster one; but past the decodable end it hands out the last frame
-again, and it decodes ahead of a slow consumer without bound. So it reads the files where neither can go unnoticed, and
-PyAV reads all others.
+again, and it decodes ahead of a slow consumer without bound. So it reads the files where neither can go unnoticed or
+too far, and PyAV reads all others.
 
 The frames' times come from a scan of the container's packets, without decoding: presentation times in ascending
 order, packets that an edit list discards left out; the n-th frame decoded is shown at the n-th time. Where decoding
 does not bear the scan out, `probe(path, by_decoding=True)` finds the times the slow way.
+
+What is here can hang, crash or eat memory if a file is made for it: `extractors.reader` runs it in another process.
+So neither torch nor anything that needs it is imported here.
 """
 
 import importlib.util
 import os
 import re
-from collections.abc import Iterator
+from array import array
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +35,49 @@ VIDEO_SUFFIXES = frozenset(
 
 DECODERS = ("auto", "decord", "pyav")
 
-DECORD_MAX_BYTES = 2**30
+DECORD_MAX_BYTES = 256 * 2**20
 """Most that a file may take decoded for decord to read it, because decord may hold all of it at once."""
+
+COLOURS = ("tagged", "bt601")
+"""How YUV becomes RGB: by the colour space that the file states, or by BT.601 whatever it states."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Where a video is refused before anything is allocated for it."""
+
+    max_pixels: int = 8192 * 4320
+    """Width times height of a frame."""
+    max_duration_s: float = 12 * 3600.0
+
+    def __post_init__(self) -> None:
+        if self.max_pixels < 1:
+            raise ValueError(f"max-pixels must be at least 1, not {self.max_pixels}.")
+        if not self.max_duration_s > 0:
+            raise ValueError(f"max-duration must be more than 0 seconds, not {self.max_duration_s:g}.")
+
+    def check_size(self, path: Path, width: int, height: int) -> None:
+        """Raise VideoError if frames of this size in pixels are too large."""
+        if width * height > self.max_pixels:
+            raise VideoError(
+                f"{path} has frames of {width} x {height}, {width * height} pixels, and {self.max_pixels} are allowed "
+                "(--max-pixels)."
+            )
+
+    def check_duration(self, path: Path, duration_s: float) -> None:
+        """Raise VideoError if a video of this duration is too long."""
+        if duration_s > self.max_duration_s:
+            raise VideoError(
+                f"{path} lasts {duration_s:.2f} s, and {self.max_duration_s:g} s are allowed (--max-duration)."
+            )
 
 
 class VideoError(ValueError):
     """This one video cannot be used; the message is the whole sentence."""
+
+
+class BrokenError(VideoError):
+    """Decoding failed in the middle of the file; what comes before is good."""
 
 
 class UnfaithfulError(VideoError):
@@ -65,6 +107,10 @@ class VideoFacts:
     """Packets that an edit list leaves out."""
     has_timestamps: bool
     """False where the file has none, so that `times` rest on the rate it states."""
+    damage: str | None
+    """A sentence if decoding breaks off, or if more than max(0.5 s, 2%) of the stated duration is missing."""
+    is_partial: bool
+    """Whether `times` are those that can be had of a damaged file, and reading stops after them."""
 
     @property
     def duration_s(self) -> float:
@@ -76,14 +122,6 @@ class VideoFacts:
         """Size of all the frames as RGB."""
         return len(self.times) * self.height * self.width * 3
 
-    @property
-    def damage(self) -> str | None:
-        """A sentence if more than max(0.5 s, 2%) of the stated duration is missing at the end."""
-        stated_s = self.stated_end_s - float(self.times[0])
-        if stated_s - self.duration_s <= max(0.5, 0.02 * stated_s):
-            return None
-        return f"{self.path} breaks off: it can be read up to {self.duration_s:.2f} s of {stated_s:.2f} s."
-
     def to_json(self) -> dict[str, Any]:
         """The facts for a record: all but the path, with the number of frames in place of their times."""
         facts = {name: value for name, value in vars(self).items() if name not in ("path", "times")}
@@ -91,28 +129,57 @@ class VideoFacts:
         return facts | {"num_frames": len(self.times), "frames_per_s": rate, "start_s": float(self.times[0])}
 
 
-def probe(path: str | Path, *, by_decoding: bool = False) -> VideoFacts:
+def probe(
+    path: str | Path,
+    limits: Limits = Limits(),
+    *,
+    by_decoding: bool = False,
+    allow_partial: bool = False,
+    alive: Callable[[], object] = lambda: None,
+) -> VideoFacts:
     """Find out what a video file is.
 
     Args:
         path: The file.
+        limits: How large and long it may be.
         by_decoding: Take the frames' times from decoding all of it instead of from its packets.
+        allow_partial: Of a damaged file take what can be decoded before it breaks off.
+        alive: Called with every packet, to show that this goes on.
 
     Raises:
-        VideoError: It cannot be opened, holds no video, or cannot be decoded.
+        BrokenError: Decoding all of it breaks off, and it is not `allow_partial`.
+        VideoError: It cannot be opened, holds no video, cannot be decoded, or is too large or long.
     """
     path = Path(path)
-    pts, last_duration, num_discarded = _scan_packets(path)
-    with _open(path) as (container, stream):
-        frames = _decode(path, container, stream)
+    packets, num_discarded = _scan_packets(path, limits, alive)
+    announced = packets.times
+    with _open(path, limits, one_thread=by_decoding) as (container, stream):
+        frames = _decode(path, container, stream, alive)
         first = next(frames, None)
         if first is None:
-            raise VideoError(f"{path} holds no frame that can be decoded.")
-        if by_decoding or not pts or first.pts != pts[0]:
-            pts = _ascending([first.pts, *(frame.pts for frame in frames)])
-        times = _times(path, stream, pts)
+            within = "" if stream.codec_context.width else f" within {limits.max_pixels} pixels (--max-pixels)"
+            raise VideoError(f"{path} holds no frame that can be decoded{within}.")
+        damage = None
+        if by_decoding or not len(packets) or first.pts != packets.first:
+            packets = _Timestamps()
+            try:
+                for frame in chain([first], frames):
+                    packets.add(frame.pts, frame.duration)
+            except BrokenError as error:
+                if not allow_partial:
+                    raise
+                damage = str(error)
+        time_base = float(stream.time_base)
+        times = _times(path, stream, packets)
         frame_s = float(times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
-        end_s = float(times[-1]) + (last_duration * float(stream.time_base) or frame_s)
+        end_s = float(times[-1]) + (packets.last_duration * time_base or frame_s)
+        limits.check_duration(path, end_s - float(times[0]))
+        stated_start_s, stated_end_s = _stated_span(container, stream)
+        stated_start_s = min(float(times[0]), float(times[0]) if stated_start_s is None else stated_start_s)
+        stated_end_s = stated_end_s or end_s
+        if damage is None:
+            holes_s = _holes(announced, packets.times) * time_base
+            damage = _missing(path, times, end_s, holes_s, stated_start_s, stated_end_s)
         rotation = round(first.rotation / 90) * 90 % 360
         height, width = (first.height, first.width) if rotation % 180 == 0 else (first.width, first.height)
         return VideoFacts(
@@ -125,18 +192,21 @@ def probe(path: str | Path, *, by_decoding: bool = False) -> VideoFacts:
             rotation=rotation,
             times=times,
             end_s=end_s,
-            stated_end_s=_stated_end_s(container, stream) or end_s,
+            stated_end_s=stated_end_s,
             num_discarded=num_discarded,
-            has_timestamps=None not in pts,
+            has_timestamps=packets.times is not None,
+            damage=damage,
+            is_partial=allow_partial and damage is not None,
         )
 
 
-def choose_decoder(facts: VideoFacts, decoder: str = "auto") -> tuple[str, str]:
+def choose_decoder(facts: VideoFacts, decoder: str = "auto", colours: str = "tagged") -> tuple[str, str]:
     """Decide who reads a file.
 
     Args:
         facts: From `probe`.
         decoder: "auto", or the one that is asked for.
+        colours: One of `COLOURS`.
 
     Returns:
         "decord" or "pyav", and the reason.
@@ -155,7 +225,7 @@ def choose_decoder(facts: VideoFacts, decoder: str = "auto") -> tuple[str, str]:
                 "decord is not installed (it exists for Linux on x86-64 and for Windows): use --decoder auto."
             )
         return "pyav", "decord is not installed"
-    obstacle = _decord_obstacle(facts)
+    obstacle = _decord_obstacle(facts, colours)
     if decoder == "decord":
         if obstacle:
             raise VideoError(f"decord cannot read {facts.path}: {obstacle}; use --decoder auto.")
@@ -164,7 +234,13 @@ def choose_decoder(facts: VideoFacts, decoder: str = "auto") -> tuple[str, str]:
 
 
 def read_frames(
-    video: str | Path | VideoFacts, decoder: str = "auto", *, wanted: np.ndarray | None = None
+    video: str | Path | VideoFacts,
+    decoder: str = "auto",
+    *,
+    wanted: np.ndarray | None = None,
+    colours: str = "tagged",
+    limits: Limits = Limits(),
+    alive: Callable[[], object] = lambda: None,
 ) -> Iterator[tuple[float, np.ndarray]]:
     """Read a video's frames.
 
@@ -172,33 +248,48 @@ def read_frames(
         video: The file, or what `probe` said of it.
         decoder: "auto", "decord" or "pyav".
         wanted: Ascending indices of the frames to yield; all by default. The file is read to its end either way.
+        colours: One of `COLOURS`.
+        limits: How large the frames may be.
+        alive: Called with every frame, wanted or not.
 
     Yields:
         Time of presentation in seconds and (H, W, 3) uint8 RGB.
 
     Raises:
-        VideoError: The file cannot be read, or breaks off; what comes before the break is yielded first.
+        BrokenError: Decoding breaks off; what comes before the break is yielded first.
+        VideoError: The file cannot be read, or something is missing at its end, and `probe` was not told to allow it.
         UnfaithfulError: Another number of frames came than the file's packets announce.
     """
-    facts = video if isinstance(video, VideoFacts) else probe(video)
-    name, _ = choose_decoder(facts, decoder)
+    facts = video if isinstance(video, VideoFacts) else probe(video, limits, alive=alive)
+    name, _ = choose_decoder(facts, decoder, colours)
     is_wanted = np.zeros(len(facts.times), bool)
     is_wanted[slice(None) if wanted is None else wanted] = True
-    for index, frame in (_decord_frames if name == "decord" else _pyav_frames)(facts, is_wanted):
+    if name == "decord":
+        frames = _decord_frames(facts, is_wanted, limits, alive)
+    else:
+        frames = _pyav_frames(facts, is_wanted, colours, limits, alive)
+    for index, frame in frames:
         yield float(facts.times[index]), frame
 
 
-def _pyav_frames(facts: VideoFacts, is_wanted: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+def _pyav_frames(
+    facts: VideoFacts, is_wanted: np.ndarray, colours: str, limits: Limits, alive: Callable[[], object]
+) -> Iterator[tuple[int, np.ndarray]]:
     index = -1
-    with _open(facts.path) as (container, stream):
-        for index, frame in enumerate(_decode(facts.path, container, stream)):
+    matrix = {"src_colorspace": "ITU601", "dst_colorspace": "ITU601"} if colours == "bt601" else {}
+    with _open(facts.path, limits, one_thread=facts.is_partial) as (container, stream):
+        for index, frame in enumerate(_decode(facts.path, container, stream, alive)):
             if index < len(is_wanted) and is_wanted[index]:
-                image = frame.to_ndarray(format="rgb24")
-                yield index, np.ascontiguousarray(np.rot90(image, facts.rotation // 90))
+                image = frame.reformat(format="rgb24", **matrix).to_ndarray()
+                yield index, np.rot90(image, facts.rotation // 90)
+            if facts.is_partial and index + 1 == len(is_wanted):
+                return
     _check_complete(facts, index + 1)
 
 
-def _decord_frames(facts: VideoFacts, is_wanted: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+def _decord_frames(
+    facts: VideoFacts, is_wanted: np.ndarray, limits: Limits, alive: Callable[[], object]
+) -> Iterator[tuple[int, np.ndarray]]:
     decord = _import_decord()
     with _unfaithful_if_raising(facts.path):
         # fault_tol=1: at most one frame is handed out again for one that is missing; that one is looked for below
@@ -208,11 +299,12 @@ def _decord_frames(facts: VideoFacts, is_wanted: np.ndarray) -> Iterator[tuple[i
     for index in range(len(reader)):
         with _unfaithful_if_raising(facts.path):
             before, last = last, reader.next().asnumpy()
+        alive()
         if is_wanted[index]:
             yield index, last
     if np.array_equal(before, last):
-        with _open(facts.path) as (container, stream):
-            _check_complete(facts, sum(1 for _ in _decode(facts.path, container, stream)))
+        with _open(facts.path, limits) as (container, stream):
+            _check_complete(facts, sum(1 for _ in _decode(facts.path, container, stream, alive)))
 
 
 @contextmanager
@@ -232,8 +324,10 @@ def _import_decord() -> Any:
     return decord
 
 
-def _decord_obstacle(facts: VideoFacts) -> str | None:
+def _decord_obstacle(facts: VideoFacts, colours: str) -> str | None:
     """Why decord is not to read a file, if it is not."""
+    if colours != "tagged":
+        return f"decord cannot read colours as {colours}, which the recipe asks for"
     if facts.codec not in ("h264", "hevc") or facts.pixel_format not in ("yuv420p", "yuvj420p"):
         return f"decord is faithful on 8-bit 4:2:0 H.264 and HEVC only, this is {facts.codec} {facts.pixel_format}"
     if facts.width % 2 or facts.height % 2:
@@ -253,59 +347,122 @@ def _decord_obstacle(facts: VideoFacts) -> str | None:
 
 
 def _check_complete(facts: VideoFacts, num_frames: int) -> None:
-    if facts.damage:
+    if facts.damage and not facts.is_partial:
         raise VideoError(facts.damage)
     if num_frames != len(facts.times):
         raise UnfaithfulError(f"{facts.path} announces {len(facts.times)} frames, and {num_frames} come out of it.")
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[tuple[Any, Any]]:
-    """The container and its best video stream, closed at the end."""
+def _open(path: Path, limits: Limits, *, one_thread: bool = False) -> Iterator[tuple[Any, Any]]:
+    """The container and its best video stream, closed at the end.
+
+    Several threads are faster; but where decoding breaks off, they lose the frames that they have begun.
+    """
+    options = {"protocol_whitelist": "file", "max_pixels": str(limits.max_pixels)}  # for what opening itself decodes
     try:
-        container = av.open(str(path.absolute()), metadata_errors="ignore", options={"protocol_whitelist": "file"})
+        container = av.open(str(path.absolute()), metadata_errors="ignore", options=options)
     except (av.error.FFmpegError, OSError) as error:
         raise VideoError(f"{path} cannot be read as a video: {error.strerror}.") from error
     with container:
         stream: Any = container.streams.best("video")
         if stream is None:
             raise VideoError(f"{path} holds no video, only {len(container.streams)} other streams.")
+        if stream.codec_context is None:
+            raise VideoError(f"{path} holds video of a codec that FFmpeg does not know.")
+        limits.check_size(path, stream.codec_context.width, stream.codec_context.height)
+        start_s, end_s = _stated_span(container, stream)
+        limits.check_duration(path, (end_s or 0.0) - (start_s or 0.0))
+        stream.codec_context.options = {"max_pixels": str(limits.max_pixels)}  # frames may grow further on
         stream.thread_type = "AUTO"
+        if one_thread:
+            stream.thread_count = 1
         yield container, stream
 
 
-def _scan_packets(path: Path) -> tuple[list[int | None], int, int]:
-    """Presentation times of the packets shown, the duration of the last of them, and how many are not shown."""
-    shown: list[tuple[int | None, int]] = []
+class _Timestamps:
+    """Presentation times of frames or packets, in any order, as integers in the stream's time base."""
+
+    def __init__(self) -> None:
+        self._pts = array("q")  # not a list: there are some 100,000 in an hour
+        self._durations = array("q")
+        self._all_known = True
+
+    def add(self, pts: int | None, duration: int | None) -> None:
+        self._all_known &= pts is not None
+        self._pts.append(pts or 0)
+        self._durations.append(duration or 0)
+
+    def __len__(self) -> int:
+        return len(self._pts)
+
+    @property
+    def times(self) -> np.ndarray | None:
+        """(N,) in ascending order; None if one is missing."""
+        return np.sort(np.frombuffer(self._pts, np.int64)) if self._all_known and self._pts else None
+
+    @property
+    def first(self) -> int | None:
+        return min(self._pts) if self._all_known else None
+
+    @property
+    def last_duration(self) -> int:
+        """Of the one shown last."""
+        return self._durations[self._pts.index(max(self._pts))] if self._all_known and self._pts else 0
+
+
+def _scan_packets(path: Path, limits: Limits, alive: Callable[[], object]) -> tuple[_Timestamps, int]:
+    """When the packets are shown, and how many are not shown."""
+    shown = _Timestamps()
     num_discarded = 0
-    with _open(path) as (container, stream), suppress(av.error.FFmpegError):  # decoding will meet the error again
+    with _open(path, limits) as (container, stream), suppress(av.error.FFmpegError):  # decoding will meet it again
         for packet in container.demux(stream):
+            alive()
             if packet.is_discard:
                 num_discarded += 1
             elif packet.size:
-                shown.append((packet.pts, packet.duration or 0))
-    pts = _ascending([pts for pts, _ in shown])
-    last_duration = next((duration for at, duration in shown if at == pts[-1]), 0)
-    return pts, last_duration, num_discarded
+                shown.add(packet.pts, packet.duration)
+    return shown, num_discarded
 
 
-def _ascending(pts: list[int | None]) -> list[int | None]:
-    """Presentation times in order, or as many times None if one is missing."""
-    known = sorted(p for p in pts if p is not None)
-    return [*known] if len(known) == len(pts) else [None] * len(pts)
-
-
-def _times(path: Path, stream: Any, pts: list[int | None]) -> np.ndarray:
+def _times(path: Path, stream: Any, timestamps: _Timestamps) -> np.ndarray:
     """Seconds at which frames are shown, by their timestamps or else by the rate that the file states."""
-    if None not in pts:
-        return np.array(pts, float) * float(stream.time_base)
+    if timestamps.times is not None:
+        return timestamps.times * float(stream.time_base)
     rate = stream.average_rate or stream.guessed_rate
     if not rate:
         raise VideoError(f"{path} states neither when its frames are shown nor how many a second.")
-    return np.arange(len(pts)) / float(rate)
+    return np.arange(len(timestamps)) / float(rate)
 
 
-def _decode(path: Path, container: Any, stream: Any) -> Iterator[Any]:
+def _holes(announced: np.ndarray | None, shown: np.ndarray | None) -> float:
+    """How long two or more packets in a row show nothing, in the unit of these times.
+
+    One packet without a frame of its own is no hole: half a picture, or one that only others refer to.
+    """
+    if announced is None or shown is None:
+        return 0.0
+    gaps = np.diff(shown)
+    packets_in_gap = np.searchsorted(announced, shown[1:], "left") - np.searchsorted(announced, shown[:-1], "right")
+    frame = float(np.median(np.diff(announced))) if len(announced) > 1 else 0.0
+    return float((gaps - frame)[packets_in_gap >= 2].sum())
+
+
+def _missing(
+    path: Path, times: np.ndarray, end_s: float, holes_s: float, stated_start_s: float, stated_end_s: float
+) -> str | None:
+    """A sentence if more than max(0.5 s, 2%) of the stated duration is missing."""
+    start_s, stated_s = float(times[0]), stated_end_s - stated_start_s
+    head_s, tail_s = start_s - stated_start_s, stated_end_s - end_s
+    if head_s + holes_s + tail_s <= max(0.5, 0.02 * stated_s):
+        return None
+    if tail_s >= max(head_s, holes_s):
+        return f"{path} breaks off: it can be read up to {end_s - stated_start_s:.2f} s of {stated_s:.2f} s."
+    place = "at its start" if head_s > holes_s else "in the middle"
+    return f"{path} is damaged: {max(head_s, holes_s):.2f} s of {stated_s:.2f} s {place} cannot be decoded."
+
+
+def _decode(path: Path, container: Any, stream: Any, alive: Callable[[], object]) -> Iterator[Any]:
     """The stream's frames; packets before the first whole frame may be broken, as in a recording cut anywhere."""
     num_frames, start_s, frame = 0, 0.0, None
     packets = container.demux(stream)
@@ -317,7 +474,8 @@ def _decode(path: Path, container: Any, stream: Any) -> Iterator[Any]:
             if frame is None:
                 continue
             at = "" if frame.time is None else f", at {frame.time - start_s:.2f} s"
-            raise VideoError(f"{path} breaks off after {num_frames} frames{at} ({error.strerror}).") from error
+            raise BrokenError(f"{path} breaks off after {num_frames} frames{at} ({error.strerror}).") from error
+        alive()
         if packet is None:
             return
         for frame in frames:
@@ -326,13 +484,14 @@ def _decode(path: Path, container: Any, stream: Any) -> Iterator[Any]:
             yield frame
 
 
-def _stated_end_s(container: Any, stream: Any) -> float | None:
-    """When the stream ends by its header, by Matroska's tag, or else the container by its header."""
+def _stated_span(container: Any, stream: Any) -> tuple[float | None, float | None]:
+    """When the stream starts and ends by its header, by Matroska's tag, or else the container by its header."""
+    start_s = None if stream.start_time is None else stream.start_time * float(stream.time_base)
     if stream.duration:
-        return float((stream.start_time or 0) + stream.duration) * float(stream.time_base)
+        return start_s, (start_s or 0.0) + stream.duration * float(stream.time_base)
     tag = re.match(r"(\d+):(\d+):(\d+(\.\d+)?)", stream.metadata.get("DURATION", ""))
     if tag:
-        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
+        return start_s, int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
     if container.duration:
-        return float((container.start_time or 0) + container.duration) / av.time_base
-    return None
+        return start_s, float((container.start_time or 0) + container.duration) / av.time_base
+    return start_s, None

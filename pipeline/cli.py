@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from extractors.reader import STALL_TIMEOUT_S
+from extractors.video import Limits
 from pipeline.console import ends_well, say, tell
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
@@ -18,6 +20,12 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
 Decoder = Annotated[str, typer.Option(help="auto, decord or pyav.")]
 BatchClips = Annotated[int | None, typer.Option(help="Clips a batch; by default what suits the device.")]
+AllowPartial = Annotated[
+    bool, typer.Option("--allow-partial", help="Of a damaged video, take the clips before it breaks off.")
+]
+StallTimeout = Annotated[float, typer.Option(help="Seconds without a frame after which a video is given up.")]
+MaxPixels = Annotated[int, typer.Option(help="Refuse videos of more pixels (width times height).")]
+MaxDuration = Annotated[float, typer.Option(help="Refuse videos of more seconds.")]
 
 
 def _print_json(value: dict[str, Any]) -> None:
@@ -85,6 +93,13 @@ def _extract_features(
             help="Extract nothing: check each array in OUT against its record, and VIDEOS, if given, by content.",
         ),
     ] = False,
+    allow_partial: AllowPartial = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try videos again that failed before, though they have not changed.")
+    ] = False,
+    stall_timeout: StallTimeout = STALL_TIMEOUT_S,
+    max_pixels: MaxPixels = Limits.max_pixels,
+    max_duration: MaxDuration = Limits.max_duration_s,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
@@ -117,6 +132,11 @@ def _extract_features(
         batch_clips=batch_clips,
         overwrite=overwrite,
         classes=classes,
+        allow_partial=allow_partial,
+        retry_failed=retry_failed,
+        stall_timeout=stall_timeout,
+        max_pixels=max_pixels,
+        max_duration=max_duration,
     )
     if as_json:
         _print_json(summary.as_json())
@@ -255,6 +275,10 @@ def _score_video(
     device: Device = "auto",
     precision: Precision = "auto",
     decoder: Decoder = "auto",
+    allow_partial: AllowPartial = False,
+    stall_timeout: StallTimeout = STALL_TIMEOUT_S,
+    max_pixels: MaxPixels = Limits.max_pixels,
+    max_duration: MaxDuration = Limits.max_duration_s,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
@@ -283,6 +307,10 @@ def _score_video(
         device=device,
         precision=precision,
         decoder=decoder,
+        allow_partial=allow_partial,
+        stall_timeout=stall_timeout,
+        max_pixels=max_pixels,
+        max_duration=max_duration,
     )
     if as_json:
         _print_json(score.as_json())

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from extractors import i3d
 from extractors.backbone import Backbone, load_backbone, resolve_backbone
 from extractors.catalogue import CATALOGUE
 from extractors.extract import Extraction, extract
-from extractors.video import DECODERS
+from extractors.reader import STALL_TIMEOUT_S, Reader
+from extractors.video import DECODERS, Limits, VideoError
 from pipeline.console import err, one_sentence, printable, progress, say
 from pipeline.sources import Sources, find_videos
 
@@ -62,10 +64,16 @@ def extract_features(
     batch_clips: int | None = None,
     overwrite: bool = False,
     classes: bool = False,
+    allow_partial: bool = False,
+    retry_failed: bool = False,
+    stall_timeout: float = STALL_TIMEOUT_S,
+    max_pixels: int = Limits.max_pixels,
+    max_duration: float = Limits.max_duration_s,
 ) -> ExtractionSummary:
     """Turn videos into cached clip features, one `(clips, C)` array a video.
 
-    A video whose features are in the store already is left alone, so an interrupted run goes on where it stopped.
+    A video whose features are in the store already is left alone, so an interrupted run goes on where it stopped; one
+    that failed is not tried again unless its file changes or that is asked for.
 
     Args:
         videos: a video, a folder of videos (searched recursively) or a `.txt` list of paths.
@@ -79,6 +87,11 @@ def extract_features(
         batch_clips: clips a batch; None for the device's usual number.
         overwrite: extract again what is there.
         classes: also name each video's most probable Kinetics-400 class.
+        allow_partial: of a damaged video, extract the clips before it breaks off.
+        retry_failed: try videos again that failed before.
+        stall_timeout: seconds without a frame after which a video is given up.
+        max_pixels: width times height above which a video is refused.
+        max_duration: seconds above which a video is refused.
 
     Raises:
         ValueError: bad arguments, no videos, name collisions, a store of another identity or one that another run is
@@ -91,6 +104,7 @@ def extract_features(
     feature_store = FeatureStore(store)
     if decoder not in DECODERS:
         raise ValueError(f"unknown decoder {decoder!r}; known are {', '.join(DECODERS)}")
+    reader = Reader(Limits(max_pixels, max_duration), stall_timeout_s=stall_timeout)
     if batch_clips is not None and batch_clips < 1:
         raise ValueError(f"batch-clips must be at least 1, not {batch_clips}")
     if feature_store.folder.exists() and not feature_store.folder.is_dir():
@@ -116,14 +130,27 @@ def extract_features(
     for warning in summary.warnings:
         say(f"warning: {warning}")
 
-    with feature_store, extraction_progress(sources) as bar:
+    with feature_store, reader, extraction_progress(sources) as bar:
         for name, path in sources.paths.items():
             show = bar.begin(path)
             wanted = overwrite or (classes and "class" not in feature_store.records.get(name, {}))
             if done := not wanted and feature_store.is_done(name, path):
                 summary.already_done += 1
+            elif not (overwrite or retry_failed) and (reason := _failed_before(feature_store.records.get(name), path)):
+                summary.failed.append(
+                    {"video": str(path), "error": f"{reason} (as before; --retry-failed tries again)"}
+                )
             else:
-                _extract_one(name, path, feature_store, network, decoder, batch_clips, classes, summary, show)
+                run = partial(
+                    extract,
+                    decoder=decoder,
+                    batch_clips=batch_clips,
+                    classify=classes,
+                    allow_partial=allow_partial,
+                    reader=reader,
+                    on_progress=show,
+                )
+                _extract_one(name, path, feature_store, network, run, classes, summary)
             if classes and "class" in (record := feature_store.records.get(name, {})):
                 summary.classes[name] = {key: record[key] for key in ("class", "probability")}
             bar.end(path, say_so=not done)
@@ -164,23 +191,33 @@ def versions(*packages: str) -> dict[str, str]:
     return found
 
 
+def _failed_before(record: dict[str, Any] | None, path: Path) -> str | None:
+    """Return why the file that lies there could not be used in an earlier run, if so."""
+    if record is None or not record.get("unusable"):  # a failure that is not the file's may pass by itself
+        return None
+    try:
+        facts = path.stat()
+    except OSError:
+        return None  # extracting it will say what is wrong
+    same = (record.get("size"), record.get("mtime_ns")) == (facts.st_size, facts.st_mtime_ns)
+    return record["error"] if same else None
+
+
 def _extract_one(
     name: str,
     path: Path,
     store: FeatureStore,
     network: Backbone,
-    decoder: str,
-    batch_clips: int | None,
+    run: Callable[[Path, Backbone], Extraction],
     classes: bool,
     summary: ExtractionSummary,
-    show: Any,
 ) -> None:
     started = time.perf_counter()
     facts: dict[str, Any] = {"source": str(path.absolute())}
     try:
         store.path(name)  # a name that cannot be stored is refused before hours are spent on its video
         facts = source_facts(path)
-        result = extract(path, network, decoder=decoder, batch_clips=batch_clips, on_progress=show, classify=classes)
+        result = run(path, network)
         record = {**facts, **result.record, "seconds": round(time.perf_counter() - started, 3)}
         if classes:
             record |= _top_class(result)
@@ -190,7 +227,7 @@ def _extract_one(
     except Exception as error:  # whatever one video does, the others are still wanted
         reason = one_sentence(error)
         logger.debug("", exc_info=True)
-        store.append({"video": name, **facts, "error": reason})
+        store.append({"video": name, **facts, "error": reason, "unusable": isinstance(error, VideoError)})
         summary.failed.append({"video": str(path), "error": reason})
         say(f"failed: {reason}")
         return

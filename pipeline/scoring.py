@@ -8,6 +8,8 @@ import numpy as np
 
 from data.feature_store import describe_identity, find_store, load_features
 from extractors.extract import extract
+from extractors.reader import STALL_TIMEOUT_S, Reader
+from extractors.video import Limits
 from models.checkpoint import Head
 from models.reference import ReferenceCoFInAl
 from pipeline.console import printable, progress, say, tell
@@ -89,6 +91,10 @@ def score_video(
     device: str = "auto",
     precision: str = "auto",
     decoder: str = "auto",
+    allow_partial: bool = False,
+    stall_timeout: float = STALL_TIMEOUT_S,
+    max_pixels: int = Limits.max_pixels,
+    max_duration: float = Limits.max_duration_s,
 ) -> Score:
     """Score a routine with the extractor that the head was trained with.
 
@@ -104,12 +110,17 @@ def score_video(
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: "auto", "fp32", "bf16" or "fp16".
         decoder: "auto", "decord" or "pyav".
+        allow_partial: of a damaged video, score the clips before it breaks off.
+        stall_timeout: seconds without a frame after which the video is given up.
+        max_pixels: width times height above which the video is refused.
+        max_duration: seconds above which the video is refused.
 
     Raises:
         VideoError: the video cannot be scored.
         ValueError: bad arguments, no head, or features of another kind than the head's.
     """
     path = Path(video)
+    reader = Reader(Limits(max_pixels, max_duration), stall_timeout_s=stall_timeout)
     if not path.exists():
         raise ValueError(f"{path} does not exist; name a video or a .npy of clip features")
     if path.is_dir():
@@ -127,13 +138,15 @@ def score_video(
         warnings += remark
     else:
         backbone = extractor_of(trained, head_path, weights=weights, device=device, precision=precision)
-        with progress("s of video") as bar:
+        with reader, progress("s of video") as bar:
             task = bar.add_task(f"scoring {printable(path.name)}", total=None)
 
             def show(seconds_done: float, seconds_total: float | None) -> None:
                 bar.update(task, completed=seconds_done, total=seconds_total)
 
-            extraction = extract(path, backbone, decoder=decoder, on_progress=show)
+            extraction = extract(
+                path, backbone, decoder=decoder, allow_partial=allow_partial, reader=reader, on_progress=show
+            )
         features = extraction.features
         clip_times = [(round(float(start), 3), round(float(end), 3)) for start, end in extraction.clip_times]
         warnings += extraction.record["warnings"]

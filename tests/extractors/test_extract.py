@@ -1,9 +1,11 @@
 """A video streamed through a backbone: the same features as without streaming, and nothing left behind."""
 
+import importlib.util
 import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,30 +13,15 @@ import av
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from cheap_backbone import colours
 
 from extractors import i3d
-from extractors.backbone import Backbone, load_backbone
+from extractors.backbone import load_backbone
 from extractors.clips import select
 from extractors.extract import CLIPS_AHEAD, extract, in_background
+from extractors.reader import Reader
 from extractors.recipes import RECIPES
 from extractors.video import VideoError, probe, read_frames
-
-
-class Colours(nn.Module):
-    """A backbone as cheap as can be: the mean colour of each quarter of a clip."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(1))
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        features = nn.functional.adaptive_avg_pool3d(x * self.weight, (4, 1, 1)).flatten(1)  # (B, 3 * 4)
-        return features, features
-
-
-def colours(recipe: str = "gdlt-i3d", **changes: object) -> Backbone:
-    return Backbone("colours", replace(RECIPES[recipe], **changes), Colours(), 12, "random", "cpu", "fp32")
 
 
 @pytest.fixture(autouse=True)
@@ -50,17 +37,18 @@ def action(shared: Path) -> Path:
 
 @pytest.mark.shared
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_streaming_gives_the_features_of_the_whole_video(recipe: str, action: Path) -> None:
+def test_streaming_gives_the_features_of_the_whole_video(recipe: str, action: Path, reader: Reader) -> None:
     backbone, path = colours(recipe), action / "juggling_soccer_ball.mp4"
     selection = select(probe(path).times, backbone.recipe.fps, backbone.recipe.clip_frames)
     frames = torch.stack([backbone.recipe.apply(frame) for _, frame in read_frames(path)])
     expected = np.concatenate([backbone.features(frames[clip][None]) for clip in selection.frames])
 
     for decoder in ("auto", "pyav"):
-        extraction = extract(path, backbone, decoder=decoder)
+        extraction = extract(path, backbone, decoder=decoder, reader=reader)
         assert np.array_equal(extraction.features, expected)
         assert np.array_equal(extraction.clip_times, selection.clip_times)
-    np.testing.assert_allclose(extract(path, backbone, batch_clips=3).features, expected, rtol=1e-5, atol=1e-6)
+    batched = extract(path, backbone, batch_clips=3, reader=reader)
+    np.testing.assert_allclose(batched.features, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.shared
@@ -131,8 +119,12 @@ def test_a_recording_cut_anywhere_gives_what_can_be_decoded(tmp_path: Path) -> N
 
     with av.open(str(path)) as container:
         announced = sum(1 for packet in container.demux(video=0) if packet.size)
-    extraction = extract(path, colours(clip_frames=16))
+    with pytest.raises(VideoError, match=r"1\.20 s of 6\.00 s at its start cannot be decoded"):
+        extract(path, colours(clip_frames=16))
+    extraction = extract(path, colours(clip_frames=16), allow_partial=True)
     assert announced > 120
+    assert extraction.record["partial"]
+    assert "at its start" in extraction.record["warnings"][0]
     assert extraction.record["frames_decoded"] == 120  # from the next key frame on
     assert extraction.record["clips"] == 7
 
@@ -141,16 +133,60 @@ def test_a_recording_cut_anywhere_gives_what_can_be_decoded(tmp_path: Path) -> N
 def test_a_second_reading_that_the_first_made_necessary_is_recorded(action: Path, monkeypatch) -> None:
     path = action / "cleaning_pool.mp4"
     expected = extract(path, colours())
-    whole = probe(path)
+    probe_rightly = Reader.probe
 
-    def misled(path: Path, *, by_decoding: bool = False):
-        return whole if by_decoding else replace(whole, times=np.append(whole.times, whole.end_s))
+    def misled(self: Reader, path: Path, *, by_decoding: bool = False, allow_partial: bool = False):
+        facts = probe_rightly(self, path, by_decoding=by_decoding)
+        return facts if by_decoding else replace(facts, times=np.append(facts.times, facts.end_s))
 
-    monkeypatch.setattr("extractors.extract.probe", misled)
+    monkeypatch.setattr(Reader, "probe", misled)
     extraction = extract(path, colours())
     assert extraction.record["decoder"] == "pyav"
     assert "announces 301 frames, and 300 come out" in extraction.record["decoder_reason"]
     assert np.array_equal(extraction.features, expected.features)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(("name", "num_clips"), [("corrupted_midway.mp4", 8), ("truncated.mkv", 29)])
+def test_a_part_is_extracted_only_if_asked_for_and_marked(name: str, num_clips: int, shared: Path, reader) -> None:
+    path, backbone = shared / "videos" / "awkward" / name, colours(clip_frames=8)
+    with pytest.raises(VideoError, match="breaks off") as raised:
+        extract(path, backbone, reader=reader)
+    extraction = extract(path, backbone, allow_partial=True, reader=reader)
+    assert extraction.record["partial"]
+    assert extraction.record["warnings"][0] == f"only a part of it was used (--allow-partial): {raised.value}"
+    assert extraction.record["container"]["damage"] == str(raised.value)
+
+    good = []
+    with suppress(VideoError):
+        for time_s, frame in read_frames(path, "pyav"):
+            good.append((time_s, backbone.recipe.apply(frame)))
+    selection = select(np.array([time_s for time_s, _ in good]), backbone.recipe.fps, backbone.recipe.clip_frames)
+    clips = (torch.stack([good[index][1] for index in clip]) for clip in selection.frames)
+    expected = np.concatenate([backbone.features(clip[None]) for clip in clips])
+    assert len(expected) == num_clips
+    assert np.array_equal(extraction.features, expected)
+
+
+@pytest.mark.shared
+def test_nothing_is_marked_where_nothing_is_missing(action: Path, reader) -> None:
+    whole = extract(action / "cleaning_pool.mp4", colours(), reader=reader)
+    allowed = extract(action / "cleaning_pool.mp4", colours(), allow_partial=True, reader=reader)
+    assert not allowed.record["partial"]
+    assert allowed.record["warnings"] == whole.record["warnings"]
+    assert np.array_equal(allowed.features, whole.features)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("decord") is None, reason="decord has no wheel here")
+def test_pyav_reads_again_what_crashed_decord(render, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("extractors.reader.SOURCE", "faulty_video")
+    path = render("crash_decord.mp4", num_frames=40)
+    extraction = extract(path, colours())
+    assert extraction.record["decoder"] == "pyav"
+    assert "crashed the process that read it (SIGSEGV)" in extraction.record["decoder_reason"]
+    assert np.array_equal(extraction.features, extract(path, colours(), decoder="pyav").features)
+    with pytest.raises(VideoError, match="SIGSEGV"):
+        extract(path, colours(), decoder="decord")
 
 
 @pytest.mark.shared

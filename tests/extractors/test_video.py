@@ -2,7 +2,9 @@
 
 import importlib.util
 import shutil
+import struct
 import sys
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import av
 import numpy as np
 import pytest
 
+from extractors import video
 from extractors.video import UnfaithfulError, VideoError, choose_decoder, probe, read_frames
 
 # file -> frames, first and last time of presentation, (height, width), who reads it
@@ -25,7 +28,7 @@ READABLE = {
     "starts_at_8s.mp4": (12, 8.333, 8.6997, (112, 200), "decord"),
     "two_video_streams.mp4": (390, 0.0, 12.9796, (270, 480), "decord"),
     "unordered_timestamps.mov": (4, 0.0, 0.09375, (50, 50), "decord"),
-    "variable_frame_rate_1080p.mp4": (72, 0.0, 2.5333, (1080, 1920), "decord"),
+    "variable_frame_rate_1080p.mp4": (72, 0.0, 2.5333, (1080, 1920), "pyav"),
 }
 BROKEN = {
     "corrupted_midway.mp4": r"breaks off after \d+ frames, at 2\.\d\d s \(Invalid data",
@@ -79,9 +82,13 @@ def test_what_is_said_of_broken_files(name: str, awkward: Path) -> None:
 
 @pytest.mark.shared
 @pytest.mark.skipif(not HAS_DECORD, reason="decord has no wheel here")
-def test_both_decoders_give_the_same_frames(shared: Path) -> None:
+def test_both_decoders_give_the_same_frames(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video, "DECORD_MAX_BYTES", 2**30)
     files = list((shared / "videos" / "action").iterdir())
-    files += [shared / "videos" / "awkward" / name for name, what in READABLE.items() if what[-1] == "decord"]
+    files += [
+        path for name in READABLE if choose_decoder(probe(path := shared / "videos/awkward" / name))[0] == "decord"
+    ]
+    assert len(files) == 5 + 7
     for path in files:
         for (time_s, ours), (time_again_s, theirs) in zip(
             read_frames(path, "decord"), read_frames(path, "pyav"), strict=True
@@ -127,6 +134,13 @@ def test_a_cut_mp4_says_where_it_breaks(shared: Path, tmp_path: Path) -> None:
         list(read_frames(path))
 
 
+def test_an_unknown_codec(render, tmp_path: Path) -> None:
+    content = render("video.mkv").read_bytes()
+    (tmp_path / "unknown.mkv").write_bytes(content.replace(b"V_MPEG4/ISO/AVC", b"V_MPEG4/ISO/XYZ"))
+    with pytest.raises(VideoError, match="holds video of a codec that FFmpeg does not know"):
+        probe(tmp_path / "unknown.mkv")
+
+
 @pytest.mark.shared
 def test_a_missing_file_and_a_file_without_video(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match=r"none\.mp4 cannot be read as a video: No such file"):
@@ -140,24 +154,6 @@ def test_a_missing_file_and_a_file_without_video(tmp_path: Path) -> None:
         probe(tmp_path / "sound.mp4")
 
 
-@pytest.fixture
-def render(tmp_path: Path):
-    """Encode a moving ramp with a codec into a container."""
-
-    def render(name: str, codec: str, pixel_format: str, num_frames: int = 30, **options: str) -> Path:
-        with av.open(str(tmp_path / name), "w", format=options.pop("format", None)) as container:
-            stream = container.add_stream(codec, rate=25, options=options)
-            stream.width, stream.height, stream.pix_fmt = 96, 64, pixel_format
-            for index in range(num_frames):
-                image = np.roll(np.tile(np.arange(96, dtype=np.uint8) * 2, (64, 1)), 3 * index, axis=1)
-                frame = av.VideoFrame.from_ndarray(np.dstack([image] * 3), format="rgb24")
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode())
-        return tmp_path / name
-
-    return render
-
-
 @pytest.mark.parametrize(
     ("name", "codec", "pixel_format", "options"),
     [
@@ -167,8 +163,16 @@ def render(tmp_path: Path):
         ("dvd.mpg", "mpeg2video", "yuv420p", {}),
         ("alternate.webm", "libvpx-vp9", "yuv420p", {"auto-alt-ref": "1", "lag-in-frames": "16", "cpu-used": "8"}),
         ("old.wmv", "wmv2", "yuv420p", {}),
+        ("older.mpg", "mpeg1video", "yuv420p", {}),
+        ("older.webm", "libvpx", "yuv420p", {"auto-alt-ref": "1", "lag-in-frames": "16"}),
+        ("mpeg4.mp4", "mpeg4", "yuv420p", {}),
+        ("hevc.mkv", "libx265", "yuv420p", {"x265-params": "log-level=none"}),
         ("moving.gif", "gif", "rgb8", {}),
         ("full_colour.mp4", "libx264", "yuv444p", {}),
+        ("10bit.mov", "libx264", "yuv422p10le", {}),
+        ("hdr.mp4", "libx265", "yuv420p10le", {"x265-params": "colorprim=bt2020:transfer=smpte2084:log-level=none"}),
+        ("full_range.mkv", "libx264", "yuvj420p", {}),
+        ("webm_named.mp4", "libvpx-vp9", "yuv420p", {"format": "webm", "cpu-used": "8"}),
         ("no_timestamps.h264", "libx264", "yuv420p", {"format": "h264"}),
     ],
 )
@@ -181,6 +185,101 @@ def test_containers_and_codecs(name, codec, pixel_format, options, render) -> No
     for index, frame in enumerate(frames):
         drawn = np.roll(np.arange(96) * 2, 3 * index)
         assert np.abs(frame[:, :, 1].mean(0) - drawn).mean() < 12, index
+
+
+def test_metadata_that_are_not_utf8(render, tmp_path: Path) -> None:
+    whole = render("video.avi", "mpeg4")
+    with av.open(str(whole)) as source, av.open(str(tmp_path / "tagged.avi"), "w") as target:
+        target.metadata["title"] = "Gala-Abend, Kuer XX"
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    path = tmp_path / "latin1.avi"
+    content = (tmp_path / "tagged.avi").read_bytes()
+    assert content.count(b"Kuer XX") == 1
+    path.write_bytes(content.replace(b"Kuer XX", b"K\xfcr \xc4\xe9!"))
+    assert len(list(read_frames(path))) == 30
+
+
+def test_an_odd_size(render) -> None:
+    for codec in ("libx264", "libvpx-vp9"):
+        path = render(f"{codec}.mkv", codec, "yuv444p", size=(63, 97))
+        assert choose_decoder(probe(path))[0] == "pyav"
+        assert {frame.shape for _, frame in read_frames(path)} == {(63, 97, 3)}
+
+
+@pytest.mark.shared
+def test_bt601_colours_are_read_whatever_the_file_states(awkward: Path) -> None:
+    path = awkward / "two_video_streams.mp4"  # it states BT.709
+    facts = probe(path)
+    assert choose_decoder(facts, colours="bt601") == (
+        "pyav",
+        "decord cannot read colours as bt601, which the recipe asks for",
+    )
+    with pytest.raises(VideoError, match="cannot read colours as bt601"):
+        choose_decoder(facts, "decord", colours="bt601")
+    with av.open(str(path)) as container:
+        frame = next(container.decode(container.streams.best("video")))
+    for colours, matrix in (("bt601", "ITU601"), ("tagged", "ITU709")):
+        expected = frame.reformat(format="rgb24", src_colorspace=matrix, dst_colorspace=matrix).to_ndarray()
+        assert np.array_equal(next(read_frames(path, colours=colours))[1], expected)
+
+
+def test_a_decompression_bomb_is_refused_before_it_goes_off(tmp_path: Path) -> None:
+    """A picture of 60,000 x 60,000 pixels in a hundred bytes."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0))
+    path = tmp_path / "bomb.mp4"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b""))
+    with pytest.raises(VideoError, match=r"no frame that can be decoded within 35389440 pixels \(--max-pixels\)"):
+        probe(path)
+
+
+def test_a_timestamp_far_out_is_refused_before_ticks_are_counted(render, tmp_path: Path) -> None:
+    with av.open(str(render("video.mkv"))) as source, av.open(str(tmp_path / "far.mkv"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for index, packet in enumerate(packet for packet in source.demux(video=0) if packet.size):
+            packet.stream = stream
+            if index == 29:
+                packet.pts = packet.dts = 10**9  # in milliseconds, eleven days
+            target.mux(packet)
+    with pytest.raises(VideoError, match=r"lasts 1000\d{3}\.\d\d s, and 43200 s are allowed \(--max-duration\)"):
+        probe(tmp_path / "far.mkv")
+
+
+def test_holes_are_where_packets_in_a_row_show_nothing() -> None:
+    announced = np.arange(0, 6000, 40)  # six seconds at 25 a second, in milliseconds
+    assert video._holes(announced, announced) == 0
+    assert video._holes(announced, np.delete(announced, np.s_[50:100])) == 2000
+    assert video._holes(announced, np.delete(announced, [7, 20, 21])) == 80  # one alone may be meant to show nothing
+    assert video._holes(announced[::2], announced[::4]) == 0  # half pictures
+    assert video._holes(np.delete(announced, np.s_[50:100]), np.delete(announced, np.s_[50:100])) == 0  # a still
+    assert video._holes(None, announced) == 0
+
+
+@pytest.mark.parametrize(
+    ("start_s", "end_s", "holes_s", "stated_end_s", "said"),
+    [
+        (0.0, 9.5, 0.0, 10.0, None),
+        (0.0, 9.4, 0.0, 10.0, "v.mp4 breaks off: it can be read up to 9.40 s of 10.00 s."),
+        (0.0, 98.0, 0.0, 100.0, None),
+        (0.0, 97.9, 0.0, 100.0, "v.mp4 breaks off: it can be read up to 97.90 s of 100.00 s."),
+        (0.6, 10.0, 0.0, 10.0, "v.mp4 is damaged: 0.60 s of 10.00 s at its start cannot be decoded."),
+        (0.0, 10.0, 0.6, 10.0, "v.mp4 is damaged: 0.60 s of 10.00 s in the middle cannot be decoded."),
+        (0.2, 9.7, 0.2, 10.0, "v.mp4 breaks off: it can be read up to 9.70 s of 10.00 s."),
+        (0.0, 12.0, 0.0, 10.0, None),
+    ],
+)
+def test_what_counts_as_missing(
+    start_s: float, end_s: float, holes_s: float, stated_end_s: float, said: str | None
+) -> None:
+    times = np.array([start_s, end_s - 0.04])
+    assert video._missing(Path("v.mp4"), times, end_s, holes_s, 0.0, stated_end_s) == said
 
 
 def test_lost_frames_are_noticed(render) -> None:
@@ -209,7 +308,7 @@ def test_decord_is_refused_what_it_cannot_do(render) -> None:
     assert choose_decoder(facts)[0] == choose_decoder(facts, "decord")[0] == "decord"
     hour = replace(facts, width=1920, height=1080, times=np.arange(90_000) / 25, end_s=3600.0, stated_end_s=3600.0)
     for refused, reason in (
-        (hour, "533936 MiB, and 1024 MiB are allowed"),
+        (hour, "533936 MiB, and 256 MiB are allowed"),
         (replace(facts, pixel_format="yuv420p10le"), "8-bit 4:2:0 H.264 and HEVC only, this is h264 yuv420p10le"),
         (replace(facts, width=95), "even sizes only, this is 95 x 64"),
         (replace(facts, container="avi"), "MP4 and Matroska only, this is avi"),

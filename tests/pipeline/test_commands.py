@@ -108,6 +108,64 @@ def test_debug_shows_why_a_video_failed(command, tmp_path: Path) -> None:
     assert "Traceback" in ended.err
 
 
+def test_videos_that_crash_hang_or_confuse_their_reader_cost_only_themselves(
+    command, write_video, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("extractors.reader.SOURCE", "faulty_video")
+    faults = {"crash_at_9": "SIGSEGV", "hang_at_9": "for 1 s (--stall-timeout)", "garbage_at_9": "without sense"}
+    for seed, name in enumerate((*faults, "good")):
+        write_video(tmp_path / f"in/{name}.mp4", seed=seed)
+    run = ["extract-features", tmp_path / "in", tmp_path / "out", "--stall-timeout", "1", "--json"]
+    ended = command(*run)
+    assert ended.code == 1
+    errors = {Path(failure["video"]).stem: failure["error"] for failure in json.loads(ended.out)["failed"]}
+    assert errors.keys() == faults.keys()
+    assert all(reason in errors[name] for name, reason in faults.items())
+    assert FeatureStore(tmp_path / "out").names() == ["good"]
+    records = FeatureStore(tmp_path / "out").records
+    assert all(records[name]["error"] == error for name, error in errors.items())
+
+    monkeypatch.setattr("extractors.reader.SOURCE", "extractors.video")
+    ended = command(*run)  # not tried again, but not forgotten
+    assert ended.code == 1
+    again = json.loads(ended.out)["failed"]
+    assert len(again) == 3
+    assert all(failure["error"].endswith("--retry-failed tries again)") for failure in again)
+    ended = command(*run, "--retry-failed")
+    assert ended.code == 0
+    assert (json.loads(ended.out)["extracted"], json.loads(ended.out)["already_done"]) == (3, 1)
+
+
+@pytest.mark.shared
+def test_a_damaged_video_gives_its_good_part_only_if_that_is_allowed(
+    command, shared: Path, trained: Path, tmp_path: Path
+) -> None:
+    path = shared / "videos" / "awkward" / "truncated.mkv"
+    extracting = ["extract-features", path, tmp_path / "out", "--weights", "random", "--recipe", "actionnet-i3d"]
+    ended = command(*extracting)
+    assert ended.code == 1
+    assert "breaks off: it can be read up to 9.40 s of 10.33 s" in ended.err
+    ended = command(*extracting, "--retry-failed", "--allow-partial")
+    assert ended.code == 0
+    assert "only a part of it was used" in ended.err
+    record = FeatureStore(tmp_path / "out").records["truncated"]
+    assert (record["partial"], record["clips"]) == (True, 3)
+    ended = command("score-video", path, "--head", trained)
+    assert (ended.code, ended.out) == (1, "")
+
+
+def test_limits_refuse_a_video_with_both_numbers(command, videos: Path, trained: Path, tmp_path: Path) -> None:
+    for run in (
+        ["extract-features", videos / "v0.mp4", tmp_path / "out", "--weights", "random"],
+        ["score-video", videos / "v0.mp4", "--head", trained],
+    ):
+        for option, said in (("--max-pixels", "6144 pixels, and 1 are"), ("--max-duration", "1.40 s, and 1 s are")):
+            ended = command(*run, option, "1", *(["--retry-failed"] if run[0] == "extract-features" else []))
+            assert ended.code == 1
+            assert f"{said} allowed ({option})" in ended.err
+            assert option.lstrip("-") in one_sentence(command(*run, option, "0"))
+
+
 @pytest.mark.shared
 @pytest.mark.slow
 def test_classes_of_the_real_videos(command, shared: Path, tmp_path: Path) -> None:
@@ -141,6 +199,7 @@ def test_random_weights_say_so(command, videos: Path, tmp_path: Path) -> None:
         (["v.mp4", "out", "--precision", "int4"], "fp32, bf16, fp16"),
         (["v.mp4", "out", "--decoder", "ffmpeg"], "auto, decord, pyav"),
         (["v.mp4", "out", "--batch-clips", "0"], "at least 1"),
+        (["v.mp4", "out", "--stall-timeout", "0"], "more than 0 seconds"),
         (["v.mp4", "out", "--weights", "gone.pt"], "gone.pt"),
         (["v.mp4", "out", "--weights", "file"], "file"),
     ],

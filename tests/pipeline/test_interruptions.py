@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -157,10 +156,19 @@ def test_a_full_disk_stops_the_run_and_a_rerun_completes_it(
 def test_a_write_that_the_system_cuts_off(command, videos: Path, tmp_path: Path, limit: int, torn: str) -> None:
     """As a full disk, by a limit on the size of files, which needs no rights: arrays have 4224 bytes."""
     out = tmp_path / "out"
-    run = start(
-        *("-c", "from pipeline.cli import extract_features_command as c; c()", videos, out, "--weights", "random"),
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )
+    code = f"""
+import resource
+from data.feature_store import FeatureStore
+from pipeline.cli import extract_features_command
+
+def write(*arguments, write=FeatureStore.write):  # from here on: shared memory for frames is a file too
+    resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+    write(*arguments)
+
+FeatureStore.write = write
+extract_features_command()
+"""
+    run = start("-c", code, videos, out, "--weights", "random")
     _, said = run.communicate(timeout=120)
     assert run.returncode == 1, said
     assert "cannot be written (File too large)" in said.strip().splitlines()[-1]

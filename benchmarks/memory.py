@@ -1,0 +1,178 @@
+"""Peak memory of extraction from 1, 10 and 60 minutes of 1080p video, with a backbone slower than the decoder.
+
+    python -m benchmarks.memory                     # some seven minutes on 2 quiet cores
+    python -m benchmarks.memory --recipe gdlt-i3d   # every frame instead of every fifth: about twenty
+
+Memory is the proportional set size (PSS) of a fresh process and all below it, less what it is after a first clip of the
+same kind of video: what a video costs. Library files are counted apart, because other programs that have the same ones
+open change their share while this one does nothing; and malloc is told to give large blocks back, so that the figure is
+what is in use, not what it happens to keep. The backbone only sleeps and returns features of 1024 numbers; `--delay` is
+how long for a clip. The printed seconds show that it is slower than reading, so whatever may decode ahead does.
+"""
+
+import argparse
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from extractors.backbone import Backbone
+from extractors.extract import extract
+from extractors.reader import Reader
+from extractors.recipes import get_recipe
+
+FPS, PERIOD_S = 25, 2
+
+
+class Sleeper(nn.Module):
+    """A backbone that takes its time, and looks at nothing."""
+
+    def __init__(self, delay_s: float) -> None:
+        super().__init__()
+        self.delay_s = delay_s
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, clips: Tensor) -> tuple[Tensor, Tensor]:
+        """Clips (B, 3, F, H, W) -> features (B, 1024) and logits (B, 400)."""
+        time.sleep(self.delay_s * len(clips))
+        return torch.zeros(len(clips), 1024), torch.zeros(len(clips), 400)
+
+
+def write_video(path: Path, packets: list[av.Packet], template: av.VideoStream, seconds: int) -> Path:
+    """Write a video that repeats the packets of `PERIOD_S` seconds."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream_from_template(template)
+        for start_s in range(0, seconds, PERIOD_S):
+            for packet in packets:
+                again = av.Packet(bytes(packet))
+                assert packet.pts is not None
+                assert packet.dts is not None
+                shift = int(start_s / packet.time_base)
+                again.pts, again.dts, again.duration = packet.pts + shift, packet.dts + shift, packet.duration
+                again.time_base, again.is_keyframe, again.stream = packet.time_base, packet.is_keyframe, stream
+                container.mux(again)
+    return path
+
+
+def encode(path: Path) -> Path:
+    """Encode `PERIOD_S` seconds of 1080p: a square moves over a still picture."""
+    y, x = np.mgrid[:1080, :1920]
+    still = np.dstack([x % 256, y % 256, (x // 8 + y // 8) % 256]).astype(np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "crf": "30", "bf": "2"})
+        stream.width, stream.height, stream.pix_fmt = 1920, 1080, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, FPS)
+        for index in range(PERIOD_S * FPS):
+            image = still.copy()
+            image[400:700, 20 * index : 20 * index + 300] = (255, 0, 0)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def pss_mib(pid: int) -> tuple[float, float]:
+    """Proportional set size of a process and all its descendants: allocated and shared memory, files."""
+    try:
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+        children = [child for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").open()]
+    except (FileNotFoundError, ProcessLookupError):  # it has ended
+        return 0.0, 0.0
+    kib = {name: int(value.split()[0]) for name, value in (line.split(":") for line in rollup)}
+    below = [pss_mib(int(child)) for line in children for child in line.split()]
+    own = ((kib["Pss_Anon"] + kib["Pss_Shmem"]) / 1024, kib["Pss_File"] / 1024)
+    return own[0] + sum(memory for memory, _ in below), own[1] + sum(files for _, files in below)
+
+
+@dataclass
+class Peak:
+    """The highest PSS seen, in MiB."""
+
+    memory: float = 0.0
+    files: float = 0.0
+
+
+@contextmanager
+def peak_pss() -> Iterator[Peak]:
+    """Watch the PSS of this process and all below it, every 50 ms."""
+    ended, peak = threading.Event(), Peak()
+
+    def watch() -> None:
+        while not ended.wait(0.05):
+            memory, files = pss_mib(os.getpid())
+            peak.memory, peak.files = max(peak.memory, memory), max(peak.files, files)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        ended.set()
+        thread.join()
+
+
+@dataclass
+class Measured:
+    """What one video cost, in MiB, and the record of its extraction."""
+
+    before: float
+    peak: float
+    files: float
+    record: dict[str, Any]
+
+
+def measure(short: Path, path: Path, recipe: str, delay_s: float) -> Measured:
+    """Extract one video after a warm-up."""
+    backbone = Backbone("sleeper", get_recipe(recipe), Sleeper(delay_s), 1024, "random", "cpu", "fp32")
+    with Reader() as reader:
+        extract(short, backbone, reader=reader)
+        before, _ = pss_mib(os.getpid())
+        with peak_pss() as peak:
+            record = extract(path, backbone, reader=reader).record
+    return Measured(before, peak.memory, peak.files, record)
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--delay", type=float, default=0.25, help="seconds the backbone takes for a clip")
+    parser.add_argument("--recipe", default="actionnet-i3d")
+    parser.add_argument("--minutes", type=int, nargs="+", default=[1, 10, 60])
+    arguments = parser.parse_args()
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = str(2**20)
+    first: Measured | None = None
+    with tempfile.TemporaryDirectory() as name, av.open(str(encode(Path(name) / "period.mp4"))) as period:
+        template = period.streams.video[0]
+        packets = [packet for packet in period.demux(template) if packet.size]
+        short = write_video(Path(name) / "short.mp4", packets, template, int(get_recipe(arguments.recipe).clip_s) + 2)
+        for minutes in arguments.minutes:
+            path = write_video(Path(name) / f"{minutes}.mp4", packets, template, 60 * minutes)
+            with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
+                found = fresh.submit(measure, short, path, arguments.recipe, arguments.delay).result()
+            first = first or found
+            seconds, clips = found.record["stage_seconds"], found.record["clips"]
+            cost, cost_of_first = found.peak - found.before, first.peak - first.before
+            print(
+                f"{minutes:3d} min: {cost:.0f} MiB ({cost / cost_of_first:.3f} of the first); with the "
+                f"{found.before:.0f} MiB after one clip {found.peak:.0f} ({found.peak / first.peak:.3f} of the first), "
+                f"and {found.files:.0f} of files. {clips} clips by {found.record['decoder']}: "
+                f"{seconds['read'] / clips:.2f} s to read one, {seconds['backbone'] / clips:.2f} s in the backbone, "
+                f"{seconds['wall']:.0f} s in all",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""A reader with faults: the name of the file says which. Stands in for `extractors.video` in the reading process.
+
+`<fault>_at_<n>.mp4` faults before the n-th frame, `<fault>_in_probe.mp4` while probing; others are read as they are.
+"""
+
+import ctypes
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from extractors import video
+
+
+def _fault(path: Path) -> None:
+    match path.stem.split("_")[0]:
+        case "crash":
+            ctypes.string_at(0)
+        case "abort":
+            os.abort()
+        case "exit":
+            os._exit(3)
+        case "hang":
+            time.sleep(3600)
+        case "leak":
+            kept = []
+            while True:
+                kept.append(np.ones(2**26, np.uint8))
+        case "raise":
+            raise RuntimeError("a fault\nin two lines")
+        case "garbage":
+            os.write(3, b"not what was agreed\n" * 100)
+        case "modules":
+            raise video.VideoError(f"torch={any(name.split('.')[0] == 'torch' for name in sys.modules)}")
+
+
+def probe(path: Path, *arguments: object, **options: object) -> video.VideoFacts:
+    if path.stem.endswith("_in_probe"):
+        _fault(path)
+    return video.probe(path, *arguments, **options)
+
+
+def read_frames(facts: video.VideoFacts, *arguments: object, **options: object) -> Iterator[tuple[float, np.ndarray]]:
+    at = re.search(r"_at_(\d+)", facts.path.stem)
+    if facts.path.stem.startswith("crash_decord") and arguments[0] == "decord":
+        ctypes.string_at(0)
+    for index, (time_s, frame) in enumerate(video.read_frames(facts, *arguments, **options)):
+        if facts.path.stem == "count":
+            facts.path.with_suffix(".count").write_text(str(index))
+        if at and index == int(at[1]):
+            _fault(facts.path)
+            match facts.path.stem.split("_")[0]:
+                case "float":
+                    frame = frame.astype(np.float32)
+                case "flat":
+                    frame = frame.ravel()
+                case "huge":
+                    frame = np.broadcast_to(np.uint8(0), (2**15, 2**15, 3))
+                case "fewer":
+                    return
+        yield time_s, frame
