@@ -115,6 +115,7 @@ def load_backbone(
         )
     else:
         network, sha256 = entry.from_checkpoint(weights), file_sha256(weights)
+    torch.backends.cudnn.allow_tf32 = False  # on a GPU, too, fp32 is fp32
     network.to(torch_device, PRECISIONS[precision] if torch_device.type == "cpu" else torch.float32)
     return Backbone(
         name=name,

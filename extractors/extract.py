@@ -28,7 +28,9 @@ from extractors.video import BrokenError, UnfaithfulError, VideoError, VideoFact
 T = TypeVar("T")
 
 CLIPS_AHEAD = 2
-"""Clips that may wait for the backbone."""
+"""Clips that may wait for the backbone, or a batch of them if that is more."""
+WORTH_SAYING_S = 0.1
+"""A shorter time missing at a video's end is not spoken of."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def _extract(
     features = np.empty((num_clips, backbone.feature_dim), np.float32)
     probabilities = []
     clips = _timed(_read_clips(facts, decoder, selection, recipe, reader), seconds, "read")
-    with closing(in_background(clips, ahead=CLIPS_AHEAD)) as ready:
+    with closing(in_background(clips, ahead=max(CLIPS_AHEAD, batch_clips))) as ready:
         try:
             while batch := list(islice(ready, batch_clips)):
                 before = time.perf_counter()
@@ -179,6 +181,8 @@ def _warnings(facts: VideoFacts, selection: Selection, recipe: Recipe) -> list[s
     warnings = []
     if facts.is_partial:
         warnings.append(f"only a part of it was used (--allow-partial): {facts.damage}")
+    elif (missing_s := facts.stated_end_s - facts.end_s) > WORTH_SAYING_S:
+        warnings.append(f"the last {missing_s:.2f} s that the file states are not in it")
     if selection.num_repeated:
         warnings.append(
             f"the video is slower than the recipe's {recipe.fps:g} frames a second: {selection.num_repeated} of "

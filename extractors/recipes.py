@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional
 
 RGB = tuple[float, float, float]
 
@@ -73,13 +72,17 @@ class Recipe:
         Returns:
             (*size, 3) uint8; normalisation is left to the device.
         """
+        from torchvision.transforms.v2.functional import center_crop  # here, because it takes a second to import
+
         image = torch.from_numpy(frame).permute(2, 0, 1)  # (3, H, W), channels last in memory: the fast layout
         image = self._resize(image, self.resized(*frame.shape[:2]))
-        image = self._resize(functional.center_crop(image, list(self.crop)), self.size)
+        image = self._resize(center_crop(image, list(self.crop)), self.size)
         return image.permute(1, 2, 0)
 
     def _resize(self, image: Tensor, size: tuple[int, int]) -> Tensor:
-        return functional.resize(image, list(size), functional.InterpolationMode.BILINEAR, antialias=self.antialias)
+        from torchvision.transforms.v2.functional import InterpolationMode, resize
+
+        return resize(image, list(size), InterpolationMode.BILINEAR, antialias=self.antialias)
 
     def normalise(self, clips: Tensor) -> Tensor:
         """Clips (B, F, H, W, 3) uint8 -> (B, 3, F, H, W) float32, channels last in memory."""

@@ -200,6 +200,22 @@ def probe(
         )
 
 
+def check_decoder(decoder: str) -> None:
+    """Refuse a decoder that nobody knows or that is not here.
+
+    Raises:
+        ValueError: The decoder is unknown, or is decord and not installed.
+    """
+    if decoder not in DECODERS:
+        raise ValueError(f'There is no decoder "{decoder}"; known are {", ".join(DECODERS)}.')
+    if decoder == "decord" and not _has_decord():
+        raise ValueError("decord is not installed (it exists for Linux on x86-64 and for Windows): use --decoder auto.")
+
+
+def _has_decord() -> bool:
+    return importlib.util.find_spec("decord") is not None
+
+
 def choose_decoder(facts: VideoFacts, decoder: str = "auto", colours: str = "tagged") -> tuple[str, str]:
     """Decide who reads a file.
 
@@ -215,15 +231,10 @@ def choose_decoder(facts: VideoFacts, decoder: str = "auto", colours: str = "tag
         VideoError: decord is asked for and would not read this file faithfully within bounds.
         ValueError: The decoder is unknown, or decord is asked for and not installed.
     """
-    if decoder not in DECODERS:
-        raise ValueError(f'There is no decoder "{decoder}"; known are {", ".join(DECODERS)}.')
+    check_decoder(decoder)
     if decoder == "pyav":
         return "pyav", "it was asked for"
-    if importlib.util.find_spec("decord") is None:
-        if decoder == "decord":
-            raise ValueError(
-                "decord is not installed (it exists for Linux on x86-64 and for Windows): use --decoder auto."
-            )
+    if not _has_decord():
         return "pyav", "decord is not installed"
     obstacle = _decord_obstacle(facts, colours)
     if decoder == "decord":

@@ -20,7 +20,7 @@ from extractors.backbone import Backbone, load_backbone, resolve_backbone
 from extractors.catalogue import CATALOGUE
 from extractors.extract import Extraction, extract
 from extractors.reader import STALL_TIMEOUT_S, Reader
-from extractors.video import DECODERS, Limits, VideoError
+from extractors.video import Limits, VideoError, check_decoder
 from pipeline.console import err, one_sentence, printable, progress, say
 from pipeline.sources import Sources, find_videos
 
@@ -102,8 +102,7 @@ def extract_features(
     started = time.perf_counter()
     sources = find_videos(videos)
     feature_store = FeatureStore(store)
-    if decoder not in DECODERS:
-        raise ValueError(f"unknown decoder {decoder!r}; known are {', '.join(DECODERS)}")
+    check_decoder(decoder)
     reader = Reader(Limits(max_pixels, max_duration), stall_timeout_s=stall_timeout)
     if batch_clips is not None and batch_clips < 1:
         raise ValueError(f"batch-clips must be at least 1, not {batch_clips}")

@@ -18,7 +18,7 @@ from cheap_backbone import colours
 from extractors import i3d
 from extractors.backbone import load_backbone
 from extractors.clips import select
-from extractors.extract import CLIPS_AHEAD, extract, in_background
+from extractors.extract import CLIPS_AHEAD, _warnings, extract, in_background
 from extractors.reader import Reader
 from extractors.recipes import RECIPES
 from extractors.video import VideoError, probe, read_frames
@@ -77,6 +77,19 @@ def test_narrow_video_is_padded_and_said_to_be(shared: Path) -> None:
     assert extraction.record["warnings"] == [
         "the frame is narrower than the crop of gdlt-i3d: black is added at its sides"
     ]
+
+
+def test_a_short_missing_tail_is_said(render, reader: Reader) -> None:
+    facts = reader.probe(render("v.mp4"))
+    backbone = colours(clip_frames=4)
+    selection = select(facts.times, backbone.recipe.fps, 4)
+    before = _warnings(facts, selection, backbone.recipe)
+    short = replace(facts, stated_end_s=facts.end_s + 0.3)
+    said = _warnings(short, selection, backbone.recipe)
+    assert [warning for warning in said if warning not in before] == [
+        "the last 0.30 s that the file states are not in it"
+    ]
+    assert len(said) == len(before) + 1
 
 
 @pytest.mark.shared

@@ -218,6 +218,15 @@ def test_bad_input_to_extract_features(
     assert not Path("out").exists()
 
 
+def test_decord_where_it_is_not_installed_is_no_fault_of_the_videos(
+    command, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("extractors.video._has_decord", lambda: False)
+    ended = command("extract-features", videos, tmp_path / "out", "--decoder", "decord", "--weights", "random")
+    assert "decord is not installed" in one_sentence(ended)
+    assert not (tmp_path / "out").exists()
+
+
 def test_store_of_another_identity_is_left_as_it_is(command, videos: Path, store: Path) -> None:
     before = (store / "manifest.json").read_bytes()
     error = one_sentence(command("extract-features", videos, store, "--recipe", "actionnet-i3d"))
