@@ -129,7 +129,7 @@ def extractor_of(
             "--extractor BACKBONE:RECIPE:WEIGHTS if you know it, or score a .npy of the same kind"
         )
     origin = head.metadata["weights"]
-    if weights is None and origin not in ("published", "random") and not Path(origin).exists():
+    if weights is None and Path(origin).is_absolute() and not Path(origin).exists():  # a file's path, not a name
         raise ValueError(f"{path} was trained with the weights {origin}, which are gone; name them with --weights FILE")
     backbone = load_backbone(
         identity["backbone"],
