@@ -12,7 +12,10 @@ import torch
 from data.feature_store import FeatureStore
 from extractors import video_swin
 from extractors.catalogue import CATALOGUE
+from models.checkpoint import Head
+from models.cofinal import CoFInAl, CoFInAlConfig
 from pipeline import list_backbones
+from pipeline.heads import extractor_of
 
 
 def test_the_table_has_a_line_for_each_of_the_weights(command) -> None:
@@ -94,3 +97,17 @@ def test_weights_out_of_reach(command, videos: Path, tmp_path: Path, monkeypatch
         assert needed in ended.err
     assert "Traceback" not in ended.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_heads_weights_are_looked_for_where_they_came_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COFINAL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing answers there
+    network = CoFInAl(CoFInAlConfig(feature_dim=768, targets=("Total",), ranges=((0, 25),)))
+    identity = {"backbone": "vst-t", "recipe": "gdlt-vst", "weights_sha256": "0" * 64}
+    path = tmp_path / "h.safetensors"
+    by_name = Head(network, {"identity": identity, "weights": "Swin3D_T_Weights.KINETICS400_V1"})
+    with pytest.raises(ValueError, match=r"swin3d_t-7615ae03\.pth cannot be fetched"):
+        extractor_of(by_name, path)
+    by_file = Head(network, {"identity": identity, "weights": str(tmp_path / "mine.pth")})
+    with pytest.raises(ValueError, match=r"mine\.pth, which are gone; name them with --weights"):
+        extractor_of(by_file, path)
