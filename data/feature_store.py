@@ -159,7 +159,13 @@ class FeatureStore:
         Size and modification time decide; only where they differ is the file's content hashed.
         """
         record = self.records.get(name)
-        if record is None or not is_success(record) or not self._is_inside(name) or not self._array(name).exists():
+        if record is None or not is_success(record) or not self._is_inside(name):
+            return False
+        try:
+            size = self._array(name).stat().st_size
+        except OSError:
+            return False
+        if record.get("features_bytes", size) != size:
             return False
         try:
             facts = source.stat()
@@ -225,7 +231,7 @@ class FeatureStore:
             if error.errno in DISK_ERRORS:
                 raise self._stopped(error) from error
             raise ValueError(f"{path} cannot be written ({error.strerror})") from error
-        self.append({"video": name, **record, "features_sha256": sha256})
+        self.append({"video": name, **record, "features_bytes": buffer.tell(), "features_sha256": sha256})
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Append a video's record (with key `video`), durable when this returns.
@@ -338,7 +344,7 @@ def load_features(path: Path) -> np.ndarray:
             features = np.lib.format.open_memmap(path, mode="r")
     except (ValueError, TypeError, OverflowError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path} cannot be read as a .npy array ({reason}); extract it again") from error
+        raise ValueError(f"{path} cannot be read as a .npy array ({reason}); delete it and extract it again") from error
     if features.dtype not in (np.float16, np.float32, np.float64):
         raise ValueError(f"{path} does not hold a float array of clip features; expected shape (clips, C)")
     if features.ndim != 2 or 0 in features.shape:
@@ -346,7 +352,7 @@ def load_features(path: Path) -> np.ndarray:
     array = np.array(features, np.float32)
     if not np.isfinite(array).all():
         bad = int((~np.isfinite(array).all(axis=1)).sum())
-        raise ValueError(f"{path} holds NaN or infinity in {bad} of {len(array)} clips; extract it again")
+        raise ValueError(f"{path} holds NaN or infinity in {bad} of {len(array)} clips; delete it and extract it again")
     return array
 
 

@@ -167,7 +167,10 @@ def _read_csv(file: Path) -> Iterator[LabelRow]:
     header = [name.strip() for name in next(lines, [])]
     targets = [name for name in header if name not in ("video", "split", "group")]
     if "video" not in header or not targets or len(set(header)) < len(header) or "" in header:
-        raise ValueError(f"{file} line 1: expected a header such as video,score[,split][,group], found {header}")
+        separated = " separated by commas" if any(";" in name for name in header) else ""
+        raise ValueError(
+            f"{file} line 1: expected a header such as video,score[,split][,group]{separated}, found {header}"
+        )
     for fields in lines:
         where = f"{file} line {lines.line_num}"
         if not any(field.strip() for field in fields):

@@ -70,7 +70,8 @@ def _extract_features(
         typer.Option(help="A name of list-backbones; auto is vst-b on a GPU, i3d on a CPU."),
     ] = "auto",
     recipe: Annotated[
-        str | None, typer.Option(help="How frames become clips; by default the backbone's own recipe.")
+        str | None,
+        typer.Option(help="How frames become clips (list-backbones shows recipes); by default the backbone's own."),
     ] = None,
     weights: Annotated[
         str | None,
@@ -185,10 +186,14 @@ def _train_head(
         Path | None,
         typer.Option(help="The label file or its folder; by default beside the features or videos."),
     ] = None,
-    target: Annotated[list[str] | None, typer.Option(help="Train this target only (may be repeated).")] = None,
-    action: Annotated[list[str] | None, typer.Option(help="Train this action only (may be repeated).")] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Train this target only (may be repeated).")
+    ] = None,
+    action: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Train this action only (may be repeated).")
+    ] = None,
     head_type: Annotated[str, typer.Option(help="cofinal, or gdlt, the baseline without fine grades.")] = "cofinal",
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training videos.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training videos, 40 by default.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same numbers on the same machine.")] = 0,
     protocol: Annotated[
         str, typer.Option(help="auto, official (train on train, test once) or cv (cross-validation).")

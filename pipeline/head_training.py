@@ -30,6 +30,7 @@ from pipeline.extraction import extract_features, versions
 from pipeline.heads import default_head_path, make_default, parse_extractor, remarks
 from pipeline.plots import plot_predictions
 from pipeline.protocol import Examples, Part, parts_of, run, summarise
+from pipeline.sources import find_videos
 from pipeline.training import TrainingRecipe
 
 PROTOCOLS = ("auto", "official", "cv")
@@ -99,6 +100,8 @@ def train_head(
         raise ValueError(f"epochs must be at least 1, not {epochs}")
     torch_device = str(resolve_device(device))
     source = Path(store)
+    if not source.exists():
+        raise ValueError(f"{source} does not exist; name a feature store, or videos to extract first")
     folder = source if _is_store(source) else _store_beside(source)
     head_path = _head_path(out, dataset, folder)
     everything = read_labels(dataset, [Path(labels)] if labels is not None else label_places(folder, source))
@@ -106,7 +109,10 @@ def train_head(
     if extractor and folder != source:
         raise ValueError("--extractor is for features that came without a manifest; leave it out with videos")
 
-    failed = [] if folder == source else _extract(source, folder, device)
+    failed = []
+    if folder != source:
+        join(everything, find_videos(source).paths, VIDEO_SUFFIXES)  # labels that fit no video are said beforehand
+        failed = _extract(source, folder, device)
     feature_store = FeatureStore(folder)
     joined = join(everything, feature_store.names(), VIDEO_SUFFIXES)
     for leftover in joined.leftovers():
@@ -152,8 +158,8 @@ def train_head(
     write_atomic(head_path.with_suffix(".predicted.png"), plot_predictions(predictions, pooled))
     write_atomic(head_path.with_suffix(".results.json"), (json.dumps(results, indent=2) + "\n").encode())
     write_atomic(head_path, serialise_head(network, metadata | {"results": results}))
-    worth_something = not results["warnings"]
-    if set_default or (set_default is None and worth_something and not default_head_path().exists()):
+    scores_videos = identity is not None and not results["warnings"]
+    if set_default or (set_default is None and scores_videos and not default_head_path().exists()):
         make_default(head_path)
         say(f"{head_path} is score-video's default head now")
     return TrainingResult(head_path, results, predictions, failed)
@@ -297,7 +303,7 @@ def results_table(results: dict[str, Any]) -> Table:
             key,
             str(found["n"]),
             f"{found['srcc']:.3f}",
-            f"{low:.2f}-{high:.2f}",
+            f"{low:.2f} to {high:.2f}",
             f"{found['r_l2']:.2f}",
             f"{found['mae']:.2f}",
             *(f"{results['baselines'][name][key]['srcc']:.3f}" for name in BASELINES),

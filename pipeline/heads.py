@@ -163,7 +163,9 @@ def parse_extractor(text: str, feature_dim: int) -> tuple[dict[str, str], str]:
     """
     parts = text.split(":", 2)
     if len(parts) != 3 or not all(parts):
-        raise ValueError(f"--extractor {text!r} is not BACKBONE:RECIPE:WEIGHTS; WEIGHTS is a file or `published`")
+        raise ValueError(
+            f"--extractor {text!r} is not BACKBONE:RECIPE:WEIGHTS, say i3d:gdlt-i3d:published (or a weights file)"
+        )
     name, recipe, weights = parts
     backbone = load_backbone(name, recipe=recipe, weights=None if weights == "published" else weights, device="cpu")
     if backbone.feature_dim != feature_dim:

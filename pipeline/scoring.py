@@ -1,5 +1,6 @@
 """score-video: a routine's video in; its coarse grade, fine grade and final score out."""
 
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from extractors.reader import STALL_TIMEOUT_S, Reader
 from extractors.video import Limits
 from models.checkpoint import Head
 from models.reference import ReferenceCoFInAl
-from pipeline.console import printable, progress, say, tell
+from pipeline.console import err, printable, progress, say, tell
 from pipeline.heads import check_identity, extractor_of, open_head, remarks
 from pipeline.training import predict, predict_reference
 
@@ -137,6 +138,8 @@ def score_video(
         features, remark = _cached_features(path, trained, head_path)
         warnings += remark
     else:
+        if not err.is_terminal:
+            say(f"scoring {path.name}")  # on a terminal a bar shows it
         backbone = extractor_of(trained, head_path, weights=weights, device=device, precision=precision)
         with reader, progress("s of video") as bar:
             task = bar.add_task(f"scoring {printable(path.name)}", total=None)
@@ -175,7 +178,7 @@ def _choose_action(path: Path, action: str | None, known: list[str]) -> tuple[st
         return found, []
     if len(known) == 1:
         return known[0], [f"assumed --action {known[0]}, the only one that this head knows"]
-    named = [name for name in known if name.lower() in path.stem.lower()]
+    named = [name for name in known if re.match(rf"{re.escape(name)}(?![a-z])", path.stem, re.IGNORECASE)]
     if len(named) != 1:
         raise ValueError(f"which action does {path.name} show? name it with --action: {', '.join(known)}")
     return named[0], [f"assumed --action {named[0]}, because the file's name says so"]
@@ -250,3 +253,6 @@ def print_score(score: Score) -> None:
             fine = f"   fine grade {said.fine.subgrade} of {said.fine.of}"
             fine += "" if said.fine.points is None else f" ({said.fine.points:.2f})"
         tell(f"  {target:<{width}}  {said.score:6.2f} points   {coarse}{fine}")
+    spans = [(said.score, said.coarse.span) for said in score.targets.values() if said.coarse.span is not None]
+    if not all(low <= points <= high for points, (low, high) in spans):
+        say("note: a score weighs all grades by their probabilities, so it may lie outside the most probable one")

@@ -16,6 +16,7 @@ from safetensors import safe_open
 from data.feature_store import FeatureStore
 from data.labels import GENERATED_RECORDS, RG_HEADER
 from pipeline import extract_features, score_video, train_head
+from pipeline.scoring import _choose_action
 
 
 def one_sentence(ended) -> str:
@@ -86,6 +87,15 @@ def test_a_video_that_went_bad_leaves_no_stale_features(write_video, tmp_path: P
     video.write_bytes(b"garbage")
     assert len(extract_features(video, tmp_path / "out", weights="random").failed) == 1
     assert FeatureStore(tmp_path / "out").names() == []
+
+
+def test_an_array_that_was_cut_is_made_again(command, write_video, tmp_path: Path) -> None:
+    run = ["extract-features", write_video(tmp_path / "v.mp4"), tmp_path / "out", "--weights", "random", "--json"]
+    command(*run)
+    whole = (tmp_path / "out/v.npy").read_bytes()
+    (tmp_path / "out/v.npy").write_bytes(whole[:-100])
+    assert json.loads(command(*run).out)["extracted"] == 1
+    assert (tmp_path / "out/v.npy").read_bytes() == whole
 
 
 def test_another_folders_video_of_the_same_name_is_refused(command, write_video, videos: Path, tmp_path: Path) -> None:
@@ -401,6 +411,9 @@ def test_bad_arguments_are_found_before_videos_are_extracted(
     shutil.copytree(videos, "in")
     for arguments in (["--dataset", "mtl"], ["--dataset", "csv", "--out", "h.pt"], ["--dataset", "rg"]):
         one_sentence(command("train-head", "in", *arguments))
+    Path("in/labels.csv").write_text("video,score\nno_such_routine,5\n")
+    assert "none of the 1 labels" in one_sentence(command("train-head", "in", "--dataset", "csv"))
+    assert "gone does not exist" in one_sentence(command("train-head", "gone", "--dataset", "csv"))
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
@@ -472,6 +485,17 @@ def test_a_report_that_cannot_be_written_costs_no_score(command, store: Path, tr
     assert ended.code == 2
     assert "points" in ended.out
     assert "file" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("name", "action"), [("Ball_017", "Ball"), ("ball 2", "Ball"), ("a_Ball", None), ("Balls", None)]
+)
+def test_an_action_is_assumed_from_the_start_of_a_name_only(name: str, action: str | None) -> None:
+    if action is None:
+        with pytest.raises(ValueError, match="which action does"):
+            _choose_action(Path(f"{name}.mp4"), None, ["Ball", "Hoop"])
+    else:
+        assert _choose_action(Path(f"{name}.mp4"), None, ["Ball", "Hoop"])[0] == action
 
 
 def test_a_name_that_is_not_utf8_is_shown_escaped(command, store: Path, trained: Path, tmp_path: Path) -> None:
