@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from made_up import as_if_trained, batch, routine
 
 from models.cofinal import CoFInAl, CoFInAlConfig, Output
 
@@ -17,21 +17,8 @@ CONFIG = CoFInAlConfig(
 def network() -> CoFInAl:
     torch.manual_seed(0)
     network = CoFInAl(CONFIG).eval()
-    with torch.no_grad():  # as if trained: zero-initialised parts would hide what they do
-        for parameter in network.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.3)
+    as_if_trained(network)
     return network
-
-
-def batch(*routines: Tensor) -> tuple[Tensor, Tensor]:
-    """Padded with huge values, so that a leak of padding shows."""
-    lengths = torch.tensor([len(x) for x in routines])
-    features = torch.nn.utils.rnn.pad_sequence(list(routines), batch_first=True, padding_value=1e4)
-    return features, torch.arange(features.shape[1]) < lengths[:, None]
-
-
-def routine(num_clips: int, seed: int) -> Tensor:
-    return torch.randn(num_clips, 12, generator=torch.Generator().manual_seed(seed))
 
 
 def assert_same(first: Output, second: Output, row: int) -> None:
