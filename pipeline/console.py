@@ -20,6 +20,7 @@ from rich.progress import (
 )
 
 from data.files import WriteError
+from extractors.video import VideoError
 
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 out = Console(highlight=False, soft_wrap=True)
@@ -78,23 +79,16 @@ def ends_well(command: Callable[..., int | None]) -> Callable[..., None]:
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = 1
-        except WriteError as error:
-            if kwargs.get("debug"):
-                err.print_exception()
-            say(f"error: {one_sentence(error)}")
-            code = 1
-        except (ValueError, OSError) as error:
-            from extractors.video import VideoError  # here, so that --help need not wait for it
-
-            if kwargs.get("debug"):
-                err.print_exception()
-            say(f"error: {one_sentence(error)}")
-            code = 1 if isinstance(error, VideoError) else 2
         except Exception as error:
             if kwargs.get("debug"):
                 err.print_exception()
-            say(f"error: a fault of this program, {type(error).__name__}: {one_sentence(error)}; --debug shows where")
-            code = 1
+            if isinstance(error, ValueError | OSError | WriteError):
+                say(f"error: {one_sentence(error)}")
+                code = 1 if isinstance(error, VideoError | WriteError) else 2
+            else:
+                fault = f"{type(error).__name__}: {one_sentence(error)}"
+                say(f"error: a fault of this program, {fault}; --debug shows where")
+                code = 1
         raise SystemExit(code or 0)
 
     return run

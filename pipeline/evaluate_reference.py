@@ -60,11 +60,11 @@ def evaluate_reference(
         raise ValueError(f"{head} is not a .pkl of the public code; how good train-head's heads are, their results say")
     opened, path = open_head(head, target=target, weight_type=weight_type, action=action)
     assert isinstance(opened.network, ReferenceCoFInAl), "open_head takes a target for public heads only"
-    everything = read_labels(dataset, [Path(labels)] if labels is not None else label_places(folder, folder))
+    feature_store = FeatureStore(folder)
+    everything = read_labels(dataset, [Path(labels)] if labels is not None else label_places(feature_store, folder))
     if everything.actions and action is None:
         raise ValueError(f"{path} was trained for one of {', '.join(everything.actions)}; name it with --action")
     wanted = narrowed(everything, [target], None if action is None else [action])
-    feature_store = FeatureStore(folder)
     _, examples = load_examples(feature_store, wanted, join(everything, feature_store.names(), VIDEO_SUFFIXES))
 
     warnings = remarks(opened.metadata)

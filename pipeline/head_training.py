@@ -104,7 +104,8 @@ def train_head(
         raise ValueError(f"{source} does not exist; name a feature store, or videos to extract first")
     folder = source if _is_store(source) else _store_beside(source)
     head_path = _head_path(out, dataset, folder)
-    everything = read_labels(dataset, [Path(labels)] if labels is not None else label_places(folder, source))
+    feature_store = FeatureStore(folder)
+    everything = read_labels(dataset, [Path(labels)] if labels is not None else label_places(feature_store, source))
     label_set = narrowed(everything, targets, actions)
     if extractor and folder != source:
         raise ValueError("--extractor is for features that came without a manifest; leave it out with videos")
@@ -112,8 +113,13 @@ def train_head(
     failed = []
     if folder != source:
         join(everything, find_videos(source).paths, VIDEO_SUFFIXES)  # labels that fit no video are said beforehand
-        failed = _extract(source, folder, device)
-    feature_store = FeatureStore(folder)
+        say(f"extracting {source} into {folder}")
+        failed = extract_features(source, folder, device=device).failed
+        feature_store = FeatureStore(folder)
+        if failed and not feature_store.names():
+            raise VideoError(
+                f"none of the {len(failed)} videos could be extracted, the first because: {failed[0]['error']}"
+            )
     joined = join(everything, feature_store.names(), VIDEO_SUFFIXES)
     for leftover in joined.leftovers():
         say(f"note: {leftover}")
@@ -180,17 +186,6 @@ def _store_beside(videos: Path) -> Path:
     return videos.with_name(f"{videos.stem if videos.is_file() else videos.name}-features")
 
 
-def _extract(videos: Path, folder: Path, device: str) -> list[dict[str, str]]:
-    """Extract videos into a store; return those that failed."""
-    say(f"extracting {videos} into {folder}")
-    failed = extract_features(videos, folder, device=device).failed
-    if failed and not FeatureStore(folder).names():
-        raise VideoError(
-            f"none of the {len(failed)} videos could be extracted, the first because: {failed[0]['error']}"
-        )
-    return failed
-
-
 def _head_path(out: str | Path | None, dataset: str, store: Path) -> Path:
     """Return where the head shall be written."""
     if out is None:
@@ -209,11 +204,10 @@ def _head_path(out: str | Path | None, dataset: str, store: Path) -> Path:
     return path
 
 
-def label_places(folder: Path, source: Path) -> list[Path]:
+def label_places(store: FeatureStore, source: Path) -> list[Path]:
     """Return where labels are looked for: the store, its parent, the videos' folder and its parent."""
-    store = FeatureStore(folder)
     videos = Path(store.manifest["videos"]) if store.manifest is not None else source.absolute()
-    return list(dict.fromkeys([folder, folder.absolute().parent, videos, videos.parent]))
+    return list(dict.fromkeys([store.folder, store.folder.absolute().parent, videos, videos.parent]))
 
 
 def narrowed(labels: LabelSet, targets: Sequence[str] | None, actions: Sequence[str] | None) -> LabelSet:
