@@ -2,10 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
-from pathlib import PurePosixPath
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Literal
 
-from data.labels import LabelRow, LabelSet
+from data.labels import LabelRow, LabelSet, read_column
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,45 @@ def join(labels: LabelSet, names: Iterable[str], suffixes: Collection[str] = ())
     return Joined(tuple(pairs), tuple(without), tuple(name for name in names if name not in owner))
 
 
-def _find(row: LabelRow, known: set[str], by_stem: dict[str, list[str]], suffixes: Collection[str]) -> str | None:
+def with_column(
+    labels: LabelSet, field: Literal["group", "event"], source: str, suffixes: Collection[str] = ()
+) -> LabelSet:
+    """Return labels with each row's group or event as a CSV file has it.
+
+    Args:
+        labels: the judged videos, matched to the file's by name as `join` does.
+        field: what to set.
+        source: `FILE:COLUMN`, a CSV file with a column `video` and this one.
+        suffixes: those of videos, in lower case.
+
+    Raises:
+        ValueError: the file cannot be read, or lacks a judged video.
+    """
+    file, _, column = source.rpartition(":")
+    if not file or not column:
+        raise ValueError(f"{source!r} is not FILE:COLUMN, say skaters.csv:skater")
+    values, by_stem = {}, defaultdict(list)
+    for video, value in read_column(Path(file), column).items():
+        name = PurePosixPath(video)
+        name = name.with_suffix("") if name.suffix.lower() in suffixes else name
+        values[str(name)] = value
+        by_stem[name.name].append(str(name))
+    names = [_find(row, values.keys(), by_stem, suffixes) for row in labels.rows]
+    missing = [row.video for row, name in zip(labels.rows, names, strict=True) if name is None]
+    if missing:
+        raise ValueError(
+            f"{file} lacks {len(missing)} of the {len(labels.rows)} labelled videos, the first is {missing[0]!r}; "
+            f"add a line with the {column} of each"
+        )
+    told = ((row, values[name]) for row, name in zip(labels.rows, names, strict=True) if name)
+    if field == "group":
+        return replace(labels, rows=tuple(replace(row, group=value) for row, value in told))
+    return replace(labels, rows=tuple(replace(row, event=value) for row, value in told))
+
+
+def _find(
+    row: LabelRow, known: Collection[str], by_stem: dict[str, list[str]], suffixes: Collection[str]
+) -> str | None:
     video = PurePosixPath(row.video)
     for name in (video, video.with_suffix("")) if video.suffix.lower() in suffixes else (video,):
         if str(name) in known:

@@ -31,6 +31,8 @@ class LabelRow:
     split: Split | None = None
     group: str | None = None
     """Videos of one group (a skater, an event) belong in one fold."""
+    event: str | None = None
+    """The competition it was judged at."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,27 @@ def read_labels(dataset: str, places: Iterable[Path]) -> LabelSet:
         return LabelSet("fisv", tuple(FISV_RANGES), FISV_RANGES, (), rows, tuple(files))
     targets = tuple(dict.fromkeys(target for row in rows for target in row.scores))
     return LabelSet("csv", targets, {}, (), rows, tuple(files))
+
+
+def read_column(file: Path, column: str) -> dict[str, str]:
+    """Read what a CSV file with the columns `video` and `column` says of each video.
+
+    Raises:
+        ValueError: the file cannot be read, lacks a column or a value, or names a video twice.
+    """
+    found: dict[str, str] = {}
+    lines = csv.DictReader(_lines(file))
+    lines.fieldnames = [name.strip() for name in lines.fieldnames or ()]
+    for name in ("video", column):
+        if name not in lines.fieldnames:
+            raise ValueError(f"{file} line 1: expected the columns video and {column}, found {lines.fieldnames}")
+    for row in lines:
+        video, value = ((row[name] or "").strip() for name in ("video", column))
+        if not video or not value or video in found:
+            what = "a video that it does not name twice" if video in found else f"a video and its {column}"
+            raise ValueError(f"{file} line {lines.line_num}: expected {what}, found {video!r}, {value!r}")
+        found[video] = value
+    return found
 
 
 def _label_files(place: Path, wanted: tuple[str, ...]) -> list[Path]:
