@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
+settings.register_profile("no_deadline", deadline=None)  # a busy machine is no failure
+settings.load_profile("no_deadline")
 SHARED = Path(os.environ.get("COFINAL_SHARED", Path(__file__).parent.parent.parent / "shared"))
 
 

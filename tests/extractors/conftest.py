@@ -6,13 +6,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from hypothesis import settings
 
 from extractors.reader import Reader
 from extractors.weights import published
-
-settings.register_profile("no_deadline", deadline=None)  # a busy machine is no failure
-settings.load_profile("no_deadline")
 
 
 @pytest.fixture(scope="session")
