@@ -6,7 +6,7 @@ from rich.table import Table
 
 from extractors.catalogue import ALIASES, CATALOGUE
 from extractors.weights import UrlWeights
-from pipeline.console import out
+from pipeline.console import show
 
 
 def list_backbones() -> list[dict[str, Any]]:
@@ -35,7 +35,7 @@ def list_backbones() -> list[dict[str, Any]]:
 
 
 def print_backbones(backbones: list[dict[str, Any]]) -> None:
-    """Print the backbones as a table, a line for each of their weights; never narrower than what it says."""
+    """Print the backbones as a table, a line for each of their weights."""
     table = Table(box=None, header_style="bold")
     for title in ("backbone", "features", "parameters", "GFLOP a clip", "recipe", "weights", "licence", "cached"):
         numeric = title in ("features", "parameters", "GFLOP a clip")
@@ -52,5 +52,4 @@ def print_backbones(backbones: list[dict[str, Any]]) -> None:
             where = f"{backbone['source']}: {weights['name']}"
             table.add_row(*about, where, backbone["licence"], "yes" if weights["cached"] else "no")
             about = [""] * len(about)
-    out.width = max(out.width, out.measure(table, options=out.options.update_width(1000)).maximum)
-    out.print(table, crop=False)
+    show(table)

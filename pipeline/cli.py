@@ -194,11 +194,28 @@ def _train_head(
     ] = None,
     head_type: Annotated[str, typer.Option(help="cofinal, or gdlt, the baseline without fine grades.")] = "cofinal",
     epochs: Annotated[int | None, typer.Option(help="Passes over the training videos, 40 by default.")] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same numbers on the same machine.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of folds and training; same seed, same numbers on the same machine.")] = 0,
     protocol: Annotated[
         str, typer.Option(help="auto, official (train on train, test once) or cv (cross-validation).")
     ] = "auto",
     folds: Annotated[int | None, typer.Option(help="Folds of the cross-validation, 5 by default.")] = None,
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE:COLUMN", help="Keep videos of one value in one fold, say skaters.csv:skater (with a `video`)."
+        ),
+    ] = None,
+    events: Annotated[
+        str | None,
+        typer.Option(metavar="FILE:COLUMN", help="Each video's competition, for the rank correlation within them."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Repeat with this many seeds: figures are mean and deviation.")] = 1,
+    intervals: Annotated[
+        bool,
+        typer.Option(
+            "--intervals", help="Predict intervals too and say how many scores they hold: takes 3 to 6 times."
+        ),
+    ] = False,
     head: Annotated[
         Path | None,
         typer.Option("--out", metavar="HEAD", help="The head file; by default heads/<dataset>-<date>.safetensors."),
@@ -228,6 +245,7 @@ def _train_head(
       train-head out/ --dataset rg
       train-head out/ --dataset csv --labels scores.csv --out club.safetensors --set-default
       train-head videos/ --dataset fisv --labels labels/
+      train-head out/ --dataset fisv --protocol cv --groups skaters.csv:skater --seeds 5 --intervals
     """
     from pipeline.head_training import print_results, train_head
 
@@ -242,6 +260,10 @@ def _train_head(
         seed=seed,
         protocol=protocol,
         folds=folds,
+        groups=groups,
+        events=events,
+        seeds=seeds,
+        intervals=intervals,
         out=head,
         set_default=set_default,
         extractor=extractor,

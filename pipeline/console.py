@@ -18,6 +18,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
 from data.files import WriteError
 from extractors.video import VideoError
@@ -34,6 +35,12 @@ def say(message: str) -> None:
 def tell(result: str) -> None:
     """Print a result on stdout, escaped as `say` does."""
     out.print(printable(result), markup=False)
+
+
+def show(table: Table) -> None:
+    """Print a table on stdout, never narrower than what it says."""
+    out.width = max(out.width, out.measure(table, options=out.options.update_width(1000)).maximum)
+    out.print(table, crop=False)
 
 
 def printable(text: str) -> str:

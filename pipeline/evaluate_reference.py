@@ -80,7 +80,7 @@ def evaluate_reference(
     if (found := examples.features[0].shape[1]) != width:
         raise ValueError(f"{folder} holds features of width {found}; {path} was trained on width {width}")
     predicted = predict_reference(opened.network, examples.features).score
-    figures = evaluate(examples.scores[:, 0], predicted)
+    figures = evaluate(examples.scores[:, 0], predicted[None])
     return {
         "format": 1,
         "dataset": dataset,

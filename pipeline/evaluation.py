@@ -4,22 +4,25 @@ SRCC is Spearman's rank correlation, 0 for constant predictions. R-l2 is the rel
 100/N sum(((s - s^) / (max s - min s))^2), its range that of the evaluated true scores.
 """
 
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
 
+SMALLEST_EVENT = 4
+"""Routines that an event needs for its own rank correlation to weigh something."""
+
 
 def srcc(truth: np.ndarray, predicted: np.ndarray) -> float:
     """Spearman's rank correlation of two (N,) arrays; 0 where one of them is constant."""
-    return float(_rank_correlation(np.asarray(truth)[None], np.asarray(predicted)[None])[0])
+    return float(_rank_correlation(np.asarray(truth), np.asarray(predicted)))
 
 
 def r_l2(truth: np.ndarray, predicted: np.ndarray) -> float:
     """Relative L2 error, x100. Where all true scores are equal, their range counts as one point."""
-    truth = np.asarray(truth, dtype=np.float64)
-    return 100 * _mean_square(truth, predicted) / float(np.ptp(truth) or 1.0) ** 2
+    return 100 * _mean_square(truth, predicted) / _squared_range(np.asarray(truth, dtype=np.float64))
 
 
 def mae(truth: np.ndarray, predicted: np.ndarray) -> float:
@@ -32,51 +35,122 @@ def rmse(truth: np.ndarray, predicted: np.ndarray) -> float:
     return _mean_square(truth, predicted) ** 0.5
 
 
+def pearson(truth: np.ndarray, predicted: np.ndarray) -> float:
+    """Pearson's correlation of two (N,) arrays; 0 where one of them is constant."""
+    centred = [x - x.mean() if np.ptp(x) else np.zeros(len(x)) for x in map(np.asarray, (truth, predicted))]
+    return float(_correlation(*centred))
+
+
+def srcc_within_events(truth: np.ndarray, predicted: np.ndarray, events: Sequence[str]) -> float | None:
+    """Spearman's rank correlation within each event, averaged in Fisher's z with the weights n - 3.
+
+    1 / (n - 3) is the variance of z over n routines, so events of at least 4 count. The z of a perfect order is
+    infinite: such an order counts as half a swap of neighbours, 6 / (n (n^2 - 1)), short of perfect.
+
+    Args:
+        truth: true scores (N,).
+        predicted: predicted scores (N,).
+        events: the event of each routine (N,).
+
+    Returns:
+        The average, None where no event has 4 routines.
+    """
+    total = weights = 0.0
+    for event in dict.fromkeys(events):
+        rows = np.flatnonzero(np.asarray(events) == event)
+        n = len(rows)
+        if n >= SMALLEST_EVENT:
+            limit = 1 - 6 / (n * (n**2 - 1))
+            total += (n - 3) * float(np.arctanh(np.clip(srcc(truth[rows], predicted[rows]), -limit, limit)))
+            weights += n - 3
+    return float(np.tanh(total / weights)) if weights else None
+
+
 def fisher_average(correlations: Sequence[float]) -> float:
     """Average of correlations in Fisher's z; one that is +-1 counts as just short of it."""
     limit = 1 - 1e-12
     return float(np.tanh(np.arctanh(np.clip(correlations, -limit, limit)).mean()))
 
 
-def bootstrap_srcc(
+def bootstrap(
     truth: np.ndarray, predicted: np.ndarray, *, level: float = 0.95, resamples: int = 1000, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of SRCC over routines."""
-    truth, predicted = np.asarray(truth), np.asarray(predicted)
+) -> dict[str, list[float]]:
+    """Percentile bootstrap intervals over routines.
+
+    Args:
+        truth: true scores (N,) in points.
+        predicted: predicted scores (S, N) of S trainings; each resample takes the same routines of all of them, and
+            their mean figure.
+        level: share of the resamples that an interval holds.
+        resamples: how often the routines are drawn.
+        seed: of the draw.
+
+    Returns:
+        `[low, high]` of "srcc", "r_l2" and "mae". R-l2 keeps the range of all routines: it is a constant of the data.
+    """
     rows = np.random.default_rng(seed).integers(0, len(truth), (resamples, len(truth)))
-    low, high = np.quantile(_rank_correlation(truth[rows], predicted[rows]), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    errors = predicted - truth
+    drawn = {
+        "srcc": _rank_correlation(truth[rows], predicted[:, rows]).mean(0),
+        "r_l2": 100 * np.square(errors).mean(0)[rows].mean(1) / _squared_range(truth),
+        "mae": np.abs(errors).mean(0)[rows].mean(1),
+    }
+    return {name: np.quantile(x, [(1 - level) / 2, (1 + level) / 2]).tolist() for name, x in drawn.items()}
 
 
-def evaluate(truth: np.ndarray, predicted: np.ndarray, *, seed: int = 0) -> dict[str, Any]:
+def evaluate(
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    *,
+    bounds: tuple[np.ndarray, np.ndarray] | None = None,
+    events: Sequence[str] | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
     """All figures of one target, in the form of the results contract.
 
     Args:
-        truth: true scores (N,) in points; rows that are NaN are left out.
-        predicted: predicted scores (N,) in points.
+        truth: true scores (N,) in points.
+        predicted: predicted scores (S, N) in points, a row for each of S trainings by other seeds.
+        bounds: lower and upper ends (S, N) of their prediction intervals, in points.
+        events: the event of each routine (N,), for `srcc_within_events`.
         seed: of the bootstrap.
 
     Returns:
-        `{"srcc", "r_l2", "mae", "rmse", "n", "intervals": {"srcc": [low, high]}}`, the interval at 95%.
+        `{"srcc", "pearson", "r_l2", "mae", "rmse", "n", "intervals": {"srcc": [low, high], "r_l2", "mae"}}`, the
+        intervals at 95%; with bounds "coverage" (share of true scores within them) and "width" (mean, in points); with
+        events "srcc_within_events" where one is large enough. Of several trainings the means, and "std" beside them.
 
     Raises:
-        ValueError: no row has a true score, or a prediction is not finite.
+        ValueError: there is no routine, or a prediction is not finite.
     """
     truth, predicted = np.asarray(truth, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
-    known = ~np.isnan(truth)
-    truth, predicted = truth[known], predicted[known]
     if len(truth) == 0:
         raise ValueError("there is no routine with a true score to evaluate on")
     if not np.isfinite(predicted).all():
-        raise ValueError(f"{(~np.isfinite(predicted)).sum()} of {len(predicted)} predictions are not finite numbers")
-    return {
-        "srcc": srcc(truth, predicted),
-        "r_l2": r_l2(truth, predicted),
-        "mae": mae(truth, predicted),
-        "rmse": rmse(truth, predicted),
-        "n": len(truth),
-        "intervals": {"srcc": list(bootstrap_srcc(truth, predicted, seed=seed))},
-    }
+        raise ValueError(f"{(~np.isfinite(predicted)).sum()} of {predicted.size} predictions are not finite numbers")
+    each = []
+    for training, said in enumerate(predicted):
+        found = {
+            "srcc": srcc(truth, said),
+            "pearson": pearson(truth, said),
+            "r_l2": r_l2(truth, said),
+            "mae": mae(truth, said),
+            "rmse": rmse(truth, said),
+        }
+        if bounds is not None:
+            low, high = bounds[0][training], bounds[1][training]
+            found |= {"coverage": float(((low <= truth) & (truth <= high)).mean()), "width": float((high - low).mean())}
+        if events is not None and (within := srcc_within_events(truth, said, events)) is not None:
+            found["srcc_within_events"] = within
+        each.append(found)
+    return over_seeds(each) | {"n": len(truth), "intervals": bootstrap(truth, predicted, seed=seed)}
+
+
+def over_seeds(each: Sequence[dict[str, float]]) -> dict[str, Any]:
+    """Mean of each figure over trainings by several seeds and, of more than one, their standard deviation `std`."""
+    columns = {name: [found[name] for found in each] for name in each[0]}
+    spread = {"std": {name: statistics.stdev(values) for name, values in columns.items()}} if len(each) > 1 else {}
+    return {name: statistics.fmean(values) for name, values in columns.items()} | spread
 
 
 def average(targets: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -91,8 +165,16 @@ def _mean_square(truth: np.ndarray, predicted: np.ndarray) -> float:
     return float(np.square(np.asarray(truth, dtype=np.float64) - predicted).mean())
 
 
+def _squared_range(truth: np.ndarray) -> float:
+    return float(np.ptp(truth) or 1.0) ** 2
+
+
 def _rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Spearman's correlation of each row of (R, N) with the same row of another; 0 where a row is constant."""
-    a, b = (rankdata(x, axis=1) - (x.shape[1] + 1) / 2 for x in (a, b))  # ranks, centred exactly
-    norm = np.sqrt((a**2).sum(1) * (b**2).sum(1))
-    return np.clip((a * b).sum(1) / np.where(norm > 0, norm, 1), -1, 1)
+    """Spearman's correlation (...) along the last axis of (..., N) arrays; 0 where one of them is constant."""
+    return _correlation(*(rankdata(x, axis=-1) - (x.shape[-1] + 1) / 2 for x in (a, b)))
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Correlation (...) along the last axis of centred (..., N) arrays; 0 where one of them is 0 all over."""
+    norm = np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
+    return np.clip((a * b).sum(-1) / np.where(norm > 0, norm, 1), -1, 1)

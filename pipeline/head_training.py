@@ -6,6 +6,7 @@ import itertools
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -13,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.box import SIMPLE
 from rich.table import Table
 
-from data.datasets import Joined, join
+from data.datasets import Joined, join, with_column
 from data.feature_store import FeatureStore
 from data.files import write_atomic
 from data.labels import GENERATED_RECORDS, LabelSet, read_labels
@@ -23,12 +25,14 @@ from extractors.backbone import resolve_device
 from extractors.video import VIDEO_SUFFIXES, VideoError
 from models.checkpoint import serialise_head
 from models.head_types import CONFIGS
+from pipeline import conformal
 from pipeline.baselines import BASELINES, pool
 from pipeline.console import out as stdout
-from pipeline.console import say
+from pipeline.console import say, show
+from pipeline.evaluation import SMALLEST_EVENT
 from pipeline.extraction import extract_features, versions
 from pipeline.heads import default_head_path, make_default, parse_extractor, remarks
-from pipeline.plots import plot_predictions
+from pipeline.plots import plot_curves, plot_predictions
 from pipeline.protocol import Examples, Part, parts_of, run, summarise
 from pipeline.sources import find_videos
 from pipeline.training import TrainingRecipe
@@ -41,11 +45,11 @@ class TrainingResult:
     """What train-head made."""
 
     head: Path
-    """The head file; its results, predictions and plot lie beside it."""
+    """The head file; its results, predictions, learning curves and plots lie beside it."""
     results: dict[str, Any]
     """The figures, as `results.json` and `--json` have them."""
     predictions: list[dict[str, Any]]
-    """One entry for each judged video and target: true, predicted, grades, and each baseline's prediction."""
+    """One entry for each seed, judged video and target: true, predicted, grades, and each baseline's prediction."""
     failed_videos: list[dict[str, str]]
     """Videos that could not be extracted, where videos were given."""
 
@@ -62,6 +66,10 @@ def train_head(
     seed: int = 0,
     protocol: str = "auto",
     folds: int | None = None,
+    groups: str | None = None,
+    events: str | None = None,
+    seeds: int = 1,
+    intervals: bool = False,
     out: str | Path | None = None,
     set_default: bool | None = False,
     extractor: str | None = None,
@@ -77,10 +85,18 @@ def train_head(
         actions: train these actions only.
         head_type: "cofinal", or "gdlt", the baseline without fine grades.
         epochs: passes over the training videos; None for the recipe's number.
-        seed: same seed, same numbers on the same machine.
+        seed: of folds, weights and batches: same seed, same numbers on the same machine.
         protocol: "official" trains on the train split and tests once; "cv" cross-validates the training videos and
             then trains the head on all of them; "auto" is official where test features are there.
         folds: of the cross-validation, 5 by default; rows of one group stay in one fold.
+        groups: `FILE:COLUMN`, a CSV file with the columns `video` and this one, whose values are the rows' groups (say
+            the skater) instead of those of the label file.
+        events: `FILE:COLUMN`, the competition of each video, for the rank correlation within events.
+        seeds: repeat everything with this many seeds from `seed` on; figures are means over them, with their standard
+            deviations, and the head is that of the first.
+        intervals: give each judged prediction an interval, and report their coverage and width; about three times as
+            many trainings in cross-validation of 5 folds, six times as many in the official protocol. The head of a
+            cross-validation knows its own interval in any case.
         out: the head file to write; None for `heads/<dataset>-<date>.safetensors`.
         set_default: make it score-video's default head; None: only if there is none yet.
         extractor: `BACKBONE:RECIPE:WEIGHTS`, what made features that came without a manifest.
@@ -98,6 +114,8 @@ def train_head(
         raise ValueError(f"unknown head type {head_type!r}; known are {', '.join(CONFIGS)}")
     if epochs is not None and epochs < 1:
         raise ValueError(f"epochs must be at least 1, not {epochs}")
+    if seeds < 1:
+        raise ValueError(f"seeds must be at least 1, not {seeds}")
     torch_device = str(resolve_device(device))
     source = Path(store)
     if not source.exists():
@@ -107,6 +125,12 @@ def train_head(
     feature_store = FeatureStore(folder)
     everything = read_labels(dataset, [Path(labels)] if labels is not None else label_places(feature_store, source))
     label_set = narrowed(everything, targets, actions)
+    if groups is not None:
+        label_set = with_column(label_set, "group", groups, VIDEO_SUFFIXES)
+    if events is not None:
+        label_set = with_column(label_set, "event", events, VIDEO_SUFFIXES)
+        if max(Counter(row.event for row in label_set.rows).values()) < SMALLEST_EVENT:
+            raise ValueError(f"no event in {events} has {SMALLEST_EVENT} videos or more; leave --events out")
     if extractor and folder != source:
         raise ValueError("--extractor is for features that came without a manifest; leave it out with videos")
 
@@ -126,11 +150,16 @@ def train_head(
     label_set, examples = load_examples(feature_store, label_set, joined)
     identity, origin = _identity(feature_store, extractor, examples.features[0].shape[1])
 
-    protocol, parts = parts_of(examples, protocol, folds=folds or 5, seed=seed)
-    if folds is not None and protocol != "cv":
-        raise ValueError("--folds is for cross-validation, and there is a test split: add --protocol cv")
+    plans = {}
+    for number in range(seed, seed + seeds):
+        protocol, plans[number] = parts_of(examples, protocol, folds=folds or 5, seed=number, intervals=intervals)
+    for option, given in (("--folds", folds), ("--groups", groups)):
+        if given is not None and protocol != "cv":
+            raise ValueError(f"{option} is for cross-validation, and there is a test split: add --protocol cv")
     recipe = TrainingRecipe() if epochs is None else TrainingRecipe(epochs=epochs)
-    network, predictions = run(parts, label_set, head_type=head_type, recipe=recipe, seed=seed, device=torch_device)
+    outcome = run(plans, examples, label_set, head_type=head_type, recipe=recipe, device=torch_device)
+    network, predictions = outcome.network, outcome.predictions
+    kept = plans[seed][-1]
     metadata = {
         "dataset": dataset,
         "targets": list(label_set.targets),
@@ -139,6 +168,7 @@ def train_head(
         "identity": identity,
         "weights": origin,
         "manifest": feature_store.manifest,
+        "intervals": {"level": conformal.LEVEL, "radii": outcome.radii},
         "generated": any((file.parent / GENERATED_RECORDS).exists() for file in everything.files),
     }
     results = {
@@ -148,20 +178,26 @@ def train_head(
         **summarise(predictions),
         "warnings": remarks(metadata),
         "training": {
-            "videos": len(parts[-1].training.rows),
+            "videos": len(kept.training),
             "judged": len({entry["video"] for entry in predictions}),
-            **(_folds_of(parts) if protocol == "cv" else {}),
+            **(_folds_of(kept, examples) if protocol == "cv" else {}),
+            **({"groups": groups} if groups else {}),
+            **({"events": events} if events else {}),
+            **({"interval_level": conformal.LEVEL} if intervals else {}),
             "head_type": head_type,
             "epochs": recipe.epochs,
             "seed": seed,
+            "seeds": seeds,
             "seconds": round(time.perf_counter() - started, 1),
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-            "versions": versions("cofinal", "torch", "numpy"),
+            "versions": versions("cofinal", "torch", "numpy", "scipy", "scikit-learn"),
         },
     }
     pooled = summarise(predictions, by_action=False)["targets"]
     write_atomic(head_path.with_suffix(".predictions.csv"), _as_csv(predictions))
     write_atomic(head_path.with_suffix(".predicted.png"), plot_predictions(predictions, pooled))
+    write_atomic(head_path.with_suffix(".curves.csv"), _as_csv(outcome.curves))
+    write_atomic(head_path.with_suffix(".curves.png"), plot_curves(outcome.curves))
     write_atomic(head_path.with_suffix(".results.json"), (json.dumps(results, indent=2) + "\n").encode())
     write_atomic(head_path, serialise_head(network, metadata | {"results": results}))
     scores_videos = identity is not None and not results["warnings"]
@@ -171,8 +207,8 @@ def train_head(
     return TrainingResult(head_path, results, predictions, failed)
 
 
-def _folds_of(parts: Sequence[Part]) -> dict[str, Any]:
-    return {"folds": len(parts) - 1, "grouped": parts[-1].training.groups() is not None}
+def _folds_of(kept: Part, examples: Examples) -> dict[str, Any]:
+    return {"folds": len(kept.calibration), "grouped": examples.groups(kept.training) is not None}
 
 
 def _is_store(source: Path) -> bool:
@@ -262,11 +298,11 @@ def _identity(store: FeatureStore, extractor: str | None, feature_dim: int) -> t
     return store.identity, store.manifest["weights"]
 
 
-def _as_csv(predictions: Sequence[dict[str, Any]]) -> bytes:
+def _as_csv(entries: Sequence[dict[str, Any]]) -> bytes:
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, fieldnames=list(predictions[0]))
+    writer = csv.DictWriter(text, fieldnames=list(entries[0]))
     writer.writeheader()
-    writer.writerows({k: round(v, 4) if isinstance(v, float) else v for k, v in entry.items()} for entry in predictions)
+    writer.writerows({k: round(v, 4) if isinstance(v, float) else v for k, v in entry.items()} for entry in entries)
     return text.getvalue().encode()
 
 
@@ -274,32 +310,50 @@ def print_results(result: TrainingResult) -> None:
     """Print the figures of a training for people."""
     for warning in result.results["warnings"]:
         say(f"warning: {warning}")
-    stdout.print(results_table(result.results))
+    for table in results_tables(result.results):
+        show(table)
     mean = result.results["average"]
-    stdout.print(f"average: SRCC {mean['srcc']:.3f}, R-l2 {mean['r_l2']:.2f}")
-    say(f"head: {result.head} (results, predictions and a plot beside it)")
+    stdout.print(f"average: SRCC {_figure(mean, 'srcc', 3)}, R-l2 {_figure(mean, 'r_l2', 2)}")
+    say(f"head: {result.head} (results, predictions, learning curves and plots beside it)")
 
 
-def results_table(results: dict[str, Any]) -> Table:
-    """Return results as a table, the baselines' SRCC beside the head's."""
+def results_tables(results: dict[str, Any]) -> tuple[Table, Table]:
+    """Return results as two tables: the head's figures and, below, the baselines'."""
     about = results["training"]
     how = f"{about['folds']} folds" if results["protocol"] == "cv" else "test split"
-    table = Table(
-        title=f"{results['dataset']}, {about['head_type']}: {how}, {about['judged']} videos judged",
-        caption=f"last {len(BASELINES)} columns: SRCC of the baselines",
+    if about["seeds"] > 1:
+        how += f" x {about['seeds']} seeds (mean ± deviation)"
+    beside = {"srcc_within_events": "in events", "coverage": "covered", "width": "width"}
+    beside = {name: what for name, what in beside.items() if any(name in x for x in results["targets"].values())}
+    head = _table(
+        f"{results['dataset']}, {about['head_type']}: {how}, {about['judged']} videos judged",
+        ["n", "SRCC", "95%", "R-l2", "MAE", "RMSE", *beside.values()],
     )
-    table.add_column("target", no_wrap=True)
-    for column in ("n", "SRCC", "95%", "R-l2", "MAE", *BASELINES):
-        table.add_column(column.replace("_", " "), justify="right", no_wrap=column == "95%")
+    baselines = _table("baselines: SRCC (R-l2)", [name.replace("_", " ") for name in BASELINES])
     for key, found in results["targets"].items():
-        low, high = found["intervals"]["srcc"]
-        table.add_row(
+        head.add_row(
             key,
             str(found["n"]),
-            f"{found['srcc']:.3f}",
-            f"{low:.2f} to {high:.2f}",
-            f"{found['r_l2']:.2f}",
+            _figure(found, "srcc", 3),
+            "{:.2f} to {:.2f}".format(*found["intervals"]["srcc"]),
+            _figure(found, "r_l2", 2),
             f"{found['mae']:.2f}",
-            *(f"{results['baselines'][name][key]['srcc']:.3f}" for name in BASELINES),
+            f"{found['rmse']:.2f}",
+            *(f"{found[name]:.2f}" if name in found else "" for name in beside),
         )
+        simple = (results["baselines"][name][key] for name in BASELINES)
+        baselines.add_row(key, *(f"{_figure(x, 'srcc', 3)} ({x['r_l2']:.2f})" for x in simple))
+    return head, baselines
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
+    for column in ("target", *columns):
+        table.add_column(column, justify="left" if column == "target" else "right")
     return table
+
+
+def _figure(found: dict[str, Any], name: str, decimals: int) -> str:
+    """Return a figure with its standard deviation over seeds, where there are several: 0.564 ±0.021."""
+    spread = f" ±{found['std'][name]:.{decimals}f}" if "std" in found else ""
+    return f"{found[name]:.{decimals}f}{spread}"

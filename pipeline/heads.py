@@ -1,5 +1,6 @@
 """Which head a command uses, and the extractor that a head is bound to."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -103,8 +104,19 @@ def _check_metadata(head: Head, path: Path) -> None:
     apart = False
     if isinstance(actions, list) and all(isinstance(action, str) for action in actions):
         apart = head.network.config.num_actions == (len(actions) if len(actions) > 1 else 0)
+    known = known and _are_numbers(said.get("intervals"))
     if not known or not apart or not isinstance(said.get("generated"), bool) or "reference" in said:
         raise ValueError(f"{path} does not say what it was trained on; train or download the head again")
+
+
+def _are_numbers(intervals: Any) -> bool:
+    """Whether a head says the level and radii of its intervals; older heads say nothing of them."""
+    if intervals is None:
+        return True
+    if not isinstance(intervals, dict) or not isinstance(intervals.get("radii"), dict):
+        return False
+    numbers = [intervals.get("level"), *intervals["radii"].values()]
+    return all(type(x) in (int, float) and math.isfinite(x) and x >= 0 for x in numbers)
 
 
 def extractor_of(

@@ -1,10 +1,11 @@
-"""Pictures of results, as PNG bytes: predicted against true scores, and a routine on its targets' grades."""
+"""Pictures of results, as PNG bytes: predicted and true scores, learning curves, a routine on its targets' grades."""
 
 import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 INK, PALE, MARK = "#1b3a4b", "#c9d6df", "#c8553d"  # told apart in print and by the colour-blind
@@ -42,8 +43,28 @@ def plot_predictions(predictions: Sequence[Mapping[str, Any]], results: Mapping[
     return png(figure)
 
 
+def plot_curves(curves: Sequence[Mapping[str, Any]]) -> bytes:
+    """Plot training losses over epochs, a panel a loss: the mean over all trainings, and a band that holds them all.
+
+    Args:
+        curves: an entry for each epoch of each training, in order: `seed`, `part`, `epoch` and the losses.
+    """
+    epochs = max(row["epoch"] for row in curves)
+    names = [name for name in curves[0] if name not in ("seed", "part", "epoch")]
+    figure = Figure(figsize=(3.2 * len(names), 3), layout="constrained")
+    for place, name in enumerate(names, start=1):
+        axes = figure.add_subplot(1, len(names), place)
+        losses = np.array([row[name] for row in curves]).reshape(-1, epochs)  # (trainings, epochs)
+        over = np.arange(1, epochs + 1)
+        axes.fill_between(over, losses.min(0), losses.max(0), color=PALE, linewidth=0)
+        axes.plot(over, losses.mean(0), color=INK)
+        axes.set(title=name, xlabel="epoch", ylim=(0, None))
+    figure.suptitle(f"training losses, mean and range over {len(losses)} trainings")
+    return png(figure)
+
+
 def plot_score(targets: Mapping[str, Any]) -> bytes:
-    """Plot a routine's verdict: each target's grades along its axis, shaded by probability, the score marked.
+    """Plot a routine's verdict: each target's grades along its axis, shaded by probability, score and interval marked.
 
     Args:
         targets: `TargetScore` by target name.
@@ -59,6 +80,8 @@ def plot_score(targets: Mapping[str, Any]) -> bytes:
             axes.text((low + high) / 2, 1.08, f"{grade}: {probability:.0%}", ha="center", va="bottom", fontsize=8)
         if said.coarse.edges:
             axes.axvline(said.score, color=MARK, linewidth=3)
+            if said.interval is not None:
+                axes.plot(said.interval.span, [0.5, 0.5], color=MARK, linewidth=1.5, marker="|", markersize=10)
         else:
             axes.set_xticks([])
         axes.set(xlim=(edges[0], edges[-1]), ylim=(0, 1), yticks=[])

@@ -3,10 +3,15 @@
 `official`  train on the train split, test once on the test split.
 `cv`        cut the training videos into folds, predict each fold by a head (and baselines) fitted on the others,
             then fit the head that is kept on all of them. Figures are of the pooled out-of-fold predictions.
+
+A prediction interval takes its width from held-out errors inside the training part of the head that it belongs to. The
+head that is kept after cross-validation has them for nothing: those of the folds. For fold k they are those of heads
+that leave out fold k and one other fold, on that other fold; the head without folds i and k serves both folds, so K
+folds take K (K - 1) / 2 more trainings. The official protocol cuts its train split into folds for them.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,10 +20,11 @@ from sklearn.model_selection import GroupKFold, KFold
 from data.labels import LabelRow, LabelSet
 from models.grading import GradingConfig, GradingNetwork
 from models.head_types import CONFIGS
+from pipeline import conformal
 from pipeline.baselines import BASELINES
 from pipeline.console import progress
-from pipeline.evaluation import average, evaluate
-from pipeline.training import TrainingRecipe, fit, predict
+from pipeline.evaluation import average, evaluate, over_seeds, r_l2, srcc
+from pipeline.training import EpochProgress, TargetPrediction, TrainingRecipe, fit, predict
 
 
 @dataclass(frozen=True)
@@ -45,54 +51,100 @@ class Examples:
             None if self.actions is None else self.actions[chosen],
         )
 
-    def groups(self) -> list[str] | None:
-        """Return each row's group, a row without one being its own; None where no row has one."""
-        if not any(row.group for row in self.rows):
+    def groups(self, chosen: np.ndarray) -> list[str] | None:
+        """Return the group of some of the rows, a row without one being its own; None where none of them has one."""
+        rows = [self.rows[i] for i in chosen]
+        if not any(row.group for row in rows):
             return None
-        return [f"group {row.group}" if row.group else f"row {row.where}" for row in self.rows]
+        return [f"group {row.group}" if row.group else f"row {row.where}" for row in rows]
 
 
 @dataclass(frozen=True)
 class Part:
-    """One training and the videos it is judged on."""
+    """One training and the videos it is judged on, both as indices of rows."""
 
-    training: Examples
-    judged: Examples | None
-    """None for the training of the head that is kept after cross-validation."""
+    name: str
+    """What it was trained on; parts of one name and seed are one training."""
+    training: np.ndarray
+    judged: np.ndarray
+    """Empty for the training of the head that is kept after cross-validation."""
+    calibration: tuple["Part", ...] = ()
+    """Trainings on less of the same videos, judged on the rest of them: their errors make this one's intervals."""
 
 
-def parts_of(examples: Examples, protocol: str, *, folds: int, seed: int) -> tuple[str, list[Part]]:
+@dataclass(frozen=True)
+class Outcome:
+    """What the trainings of a protocol came to."""
+
+    network: GradingNetwork
+    """The head to keep: of the first seed's last part."""
+    radii: dict[str, float]
+    """Points to either side of its scores that make an interval at `conformal.LEVEL`, by target, where known."""
+    predictions: list[dict[str, Any]]
+    """One entry for each seed, judged video and target, in the label files' order."""
+    curves: list[dict[str, Any]]
+    """One entry for each epoch of each training: `seed`, `part`, `epoch` and the losses."""
+
+
+def parts_of(
+    examples: Examples, protocol: str, *, folds: int, seed: int, intervals: bool = False
+) -> tuple[str, list[Part]]:
     """Cut examples into trainings and what each is judged on; the last part's head is the one to keep.
 
     Args:
         examples: all judged features, with their splits.
         protocol: "official", "cv", or "auto": official where the test split has features.
-        folds: of the cross-validation.
+        folds: of the cross-validation, or of that inside the train split which the official protocol's intervals take.
         seed: of the cut into folds.
+        intervals: whether predictions shall have intervals.
 
     Returns:
         The protocol, resolved, and its parts.
 
     Raises:
-        ValueError: too few videos for the protocol.
+        ValueError: too few videos for the protocol or the intervals.
     """
     in_test = np.array([row.split == "test" for row in examples.rows])
-    training, test = examples.at(np.flatnonzero(~in_test)), examples.at(np.flatnonzero(in_test))
+    training, test = np.flatnonzero(~in_test), np.flatnonzero(in_test)
     if protocol == "auto":
-        protocol = "official" if len(test.rows) >= 2 else "cv"
-    if len(training.rows) < 2:
-        raise ValueError(f"{len(training.rows)} training videos have features; a head needs at least 2")
+        protocol = "official" if len(test) >= 2 else "cv"
+    if len(training) < 2:
+        raise ValueError(f"{len(training)} training videos have features; a head needs at least 2")
+    if protocol == "official" and len(test) < 2:
+        raise ValueError(
+            f"the official protocol tests on the test split, of which {len(test)} videos have features; "
+            "extract them or use --protocol cv"
+        )
+    if protocol == "official" and not intervals:
+        return protocol, [Part("all", training, test)]
+
+    cut = fold_rows(len(training), folds, seed=seed, groups=examples.groups(training))
+    held_out = {fold: training[rows] for fold, rows in enumerate(cut, start=1)}
+
+    def without(*left_out: int, judged: int) -> Part:
+        rows = np.setdiff1d(training, np.concatenate([held_out[fold] for fold in left_out]))
+        return Part(f"without {' and '.join(map(str, sorted(left_out)))}", rows, held_out[judged])
+
+    outer = [without(fold, judged=fold) for fold in held_out]
     if protocol == "official":
-        if len(test.rows) < 2:
+        parts = [Part("all", training, test, tuple(outer))]
+    else:
+        parts = [*outer, Part("all", training, np.array([], dtype=int), tuple(outer))]
+    if intervals and protocol == "cv":
+        if folds < 3:
+            raise ValueError("--intervals leaves out two folds at a time: ask for at least 3 folds")
+        for fold, part in enumerate(outer, start=1):
+            inner = tuple(without(fold, other, judged=other) for other in held_out if other != fold)
+            parts[fold - 1] = replace(part, calibration=inner)
+    for part in parts if intervals else ():
+        rows = np.concatenate([inner.judged for inner in part.calibration])
+        known = int((~np.isnan(examples.scores[rows])).sum(0).min())
+        if known < conformal.FEWEST:
             raise ValueError(
-                f"the official protocol tests on the test split, of which {len(test.rows)} videos have features; "
-                "extract them or use --protocol cv"
+                f"intervals at {conformal.LEVEL:.0%} take at least {conformal.FEWEST} judged videos inside each "
+                f"training part, and one has {known}; leave --intervals out"
             )
-        return protocol, [Part(training, test)]
-    every = np.arange(len(training.rows))
-    held_out = fold_rows(len(every), folds, seed=seed, groups=training.groups())
-    parts = [Part(training.at(np.setdiff1d(every, fold)), training.at(fold)) for fold in held_out]
-    return protocol, [*parts, Part(training, None)]
+    return protocol, parts
 
 
 def fold_rows(num_rows: int, folds: int, *, seed: int, groups: Sequence[str] | None = None) -> list[np.ndarray]:
@@ -119,38 +171,94 @@ def fold_rows(num_rows: int, folds: int, *, seed: int, groups: Sequence[str] | N
 
 
 def run(
-    parts: Sequence[Part],
+    plans: Mapping[int, Sequence[Part]],
+    examples: Examples,
     labels: LabelSet,
     *,
     head_type: str = "cofinal",
     recipe: TrainingRecipe,
-    seed: int,
     device: str,
-) -> tuple[GradingNetwork, list[dict[str, Any]]]:
+) -> Outcome:
     """Train every part, predict what it is judged on.
 
-    Returns:
-        The last part's network, and one entry for each judged video and target, in the label files' order.
+    Args:
+        plans: parts by seed, which is that of the training, too; of heads that are only kept, the first is trained.
+        examples: the rows that the parts mean.
+        labels: their targets, ranges and actions.
+        head_type: what to train.
+        recipe: how to train.
+        device: torch device.
+
+    Raises:
+        ValueError: a training part from which nothing can be learnt.
     """
-    predictions: list[dict[str, Any]] = []
+    first = next(iter(plans))
+    plans = {seed: [x for x in parts if len(x.judged) or seed == first] for seed, parts in plans.items()}
+    names = [{x.name for part in parts for x in (part, *part.calibration)} for parts in plans.values()]
     with progress("epochs") as bar:
-        task = bar.add_task("training", total=recipe.epochs * len(parts))
-        for part in parts:
-            network = fit(
-                part.training.features,
-                part.training.scores,
-                part.training.actions,
-                config=_head_config(head_type, part.training, labels),
+        task = bar.add_task("training", total=recipe.epochs * sum(map(len, names)))
+        outcomes = [
+            _run_seed(seed, parts, examples, labels, head_type, recipe, device, lambda: bar.update(task, advance=1))
+            for seed, parts in plans.items()
+        ]
+    predictions = [
+        {**({"seed": seed} if len(plans) > 1 else {}), **entry}
+        for seed, outcome in zip(plans, outcomes, strict=True)
+        for entry in outcome.predictions
+    ]
+    return replace(outcomes[0], predictions=predictions, curves=[row for x in outcomes for row in x.curves])
+
+
+def _run_seed(
+    seed: int,
+    parts: Sequence[Part],
+    examples: Examples,
+    labels: LabelSet,
+    head_type: str,
+    recipe: TrainingRecipe,
+    device: str,
+    on_epoch: Callable[[], None],
+) -> Outcome:
+    heads: dict[str, GradingNetwork] = {}
+    curves: list[dict[str, Any]] = []
+    predictions: list[dict[str, Any]] = []
+
+    def head_of(part: Part) -> GradingNetwork:
+        def note(done: EpochProgress) -> None:
+            curves.append({"seed": seed, "part": part.name, "epoch": done.epoch, **done.losses})
+            on_epoch()
+
+        if part.name not in heads:
+            training = examples.at(part.training)
+            heads[part.name] = fit(
+                training.features,
+                training.scores,
+                training.actions,
+                config=_head_config(head_type, training, labels),
                 recipe=recipe,
                 seed=seed,
                 device=device,
-                on_progress=lambda done: bar.update(task, advance=1),
+                on_progress=note,
             )
-            if part.judged is not None:
-                predictions += _predictions(network, part.training, part.judged, labels)
+        return heads[part.name]
+
+    def errors(part: Part) -> np.ndarray:  # (judged, targets)
+        judged = examples.at(part.judged)
+        said = predict(head_of(part), judged.features, judged.actions)
+        return np.stack([said[target].score for target in labels.targets], axis=1) - judged.scores
+
+    for part in parts:
+        network = head_of(part)
+        missed = np.concatenate([np.empty((0, len(labels.targets))), *map(errors, part.calibration)])
+        radii = {target: conformal.radius(missed[:, i]) for i, target in enumerate(labels.targets)}
+        radii = {target: points for target, points in radii.items() if np.isfinite(points)}
+        if len(part.judged):
+            judged = examples.at(part.judged)
+            said = predict(network, judged.features, judged.actions)
+            predictions += _predictions(said, radii, examples.at(part.training), judged, labels)
     place = {row.where: i for i, row in enumerate(labels.rows)}
     predictions.sort(key=lambda entry: (place[entry.pop("where")], labels.targets.index(entry["target"])))
-    return network, predictions
+    return Outcome(network, radii, predictions, curves)
 
 
 def _head_config(head_type: str, training: Examples, labels: LabelSet) -> GradingConfig:
@@ -172,10 +280,13 @@ def _head_config(head_type: str, training: Examples, labels: LabelSet) -> Gradin
 
 
 def _predictions(
-    network: GradingNetwork, training: Examples, judged: Examples, labels: LabelSet
+    said: Mapping[str, TargetPrediction],
+    radii: Mapping[str, float],
+    training: Examples,
+    judged: Examples,
+    labels: LabelSet,
 ) -> list[dict[str, Any]]:
     entries = []
-    said = predict(network, judged.features, judged.actions)
     for column, target in enumerate(labels.targets):
         known = np.flatnonzero(~np.isnan(training.scores[:, column]))
         simple = {
@@ -183,6 +294,9 @@ def _predictions(
             for name, baseline in BASELINES.items()
         }
         verdict = said[target]
+        if target in radii:
+            low, high = conformal.interval(verdict.score, radii[target], labels.ranges.get(target))
+            simple = {"low": low, "high": high, **simple}
         for i, row in enumerate(judged.rows):
             if target not in row.scores:
                 continue
@@ -191,6 +305,7 @@ def _predictions(
                     "where": row.where,
                     "video": row.video,
                     "action": row.action or "",
+                    **({} if row.event is None else {"event": row.event}),
                     "target": target,
                     "true": row.scores[target],
                     "predicted": float(verdict.score[i]),
@@ -210,22 +325,31 @@ def summarise(predictions: Sequence[dict[str, Any]], *, by_action: bool = True) 
         by_action: one result for each action and target (`Ball/Total`), not one a target over all actions.
 
     Returns:
-        `targets`, `average` and `baselines`.
+        `targets`, `average` and `baselines`; of several seeds means over them, with `std`.
     """
     by_key: dict[str, list[dict[str, Any]]] = {}
     for entry in predictions:
         action = entry["action"] if by_action else ""
         by_key.setdefault(f"{action}/{entry['target']}" if action else entry["target"], []).append(entry)
+    seeds = len({entry.get("seed") for entry in predictions})
 
-    def figures(column: str) -> dict[str, Any]:
-        return {
-            key: evaluate(np.array([e["true"] for e in entries]), np.array([e[column] for e in entries]))
-            for key, entries in by_key.items()
-        }
+    def column(key: str, name: str) -> np.ndarray:  # (seeds, routines): every seed judges the same ones, in one order
+        return np.array([entry[name] for entry in by_key[key]]).reshape(seeds, -1)
 
-    targets = figures("predicted")
+    def evaluated(key: str, name: str, **beside: Any) -> dict[str, Any]:
+        events = column(key, "event")[0].tolist() if "event" in by_key[key][0] else None
+        return evaluate(column(key, "true")[0], column(key, name), events=events, **beside)
+
+    def averaged(seed: int) -> dict[str, float]:
+        pairs = [(column(key, "true")[seed], column(key, "predicted")[seed]) for key in by_key]
+        return average([{"srcc": srcc(*pair), "r_l2": r_l2(*pair)} for pair in pairs])
+
+    targets = {}
+    for key, entries in by_key.items():
+        bounds = (column(key, "low"), column(key, "high")) if "low" in entries[0] else None
+        targets[key] = evaluated(key, "predicted", bounds=bounds)
     return {
         "targets": targets,
-        "average": average(list(targets.values())),
-        "baselines": {name: figures(name) for name in BASELINES},
+        "average": over_seeds([averaged(seed) for seed in range(seeds)]),
+        "baselines": {name: {key: evaluated(key, name) for key in by_key} for name in BASELINES},
     }

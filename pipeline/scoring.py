@@ -12,7 +12,9 @@ from extractors.extract import extract
 from extractors.reader import STALL_TIMEOUT_S, Reader
 from extractors.video import Limits
 from models.checkpoint import Head
+from models.grading import GradingNetwork
 from models.reference import ReferenceCoFInAl
+from pipeline import conformal
 from pipeline.console import err, printable, progress, say, tell
 from pipeline.heads import check_identity, extractor_of, open_head, remarks
 from pipeline.training import predict, predict_reference
@@ -45,6 +47,16 @@ class FineGrade:
 
 
 @dataclass(frozen=True)
+class Interval:
+    """Where the judges' score may lie."""
+
+    span: tuple[float, float]
+    """In points, within what the rules allow."""
+    level: float
+    """How often it lies there, of routines like those that the head was trained on: nominally .9."""
+
+
+@dataclass(frozen=True)
 class TargetScore:
     """One target's verdict."""
 
@@ -53,6 +65,8 @@ class TargetScore:
     """None for heads without fine grades."""
     score: float
     """In points, made of all coarse and fine probabilities."""
+    interval: Interval | None
+    """None where the head does not know how far it may be off."""
 
 
 @dataclass(frozen=True)
@@ -230,8 +244,21 @@ def _verdicts(head: Head, features: np.ndarray, action: str | None) -> dict[str,
                 points=None if said.points is None else round(float(said.points[0]), 4),
             ),
             score=round(float(said.score[0]), 4),
+            interval=_interval(head, target, said.score),
         )
     return verdicts
+
+
+def _interval(head: Head, target: str, score: np.ndarray) -> Interval | None:
+    known = head.metadata.get("intervals")  # public heads, and older ones, do not know any
+    if known is None or target not in known["radii"]:
+        return None
+    assert isinstance(head.network, GradingNetwork), "public heads know no intervals"
+    config = head.network.config
+    ruled = head.metadata.get("dataset") != "csv"  # scores without rules may lie beyond all that were seen in training
+    span = dict(zip(config.targets, config.ranges, strict=True))[target] if ruled else None
+    low, high = conformal.interval(score, known["radii"][target], span)
+    return Interval((round(float(low[0]), 4), round(float(high[0]), 4)), known["level"])
 
 
 def _rounded(values: np.ndarray) -> list[float]:
@@ -252,7 +279,10 @@ def print_score(score: Score) -> None:
         if said.fine is not None:
             fine = f"   fine grade {said.fine.subgrade} of {said.fine.of}"
             fine += "" if said.fine.points is None else f" ({said.fine.points:.2f})"
-        tell(f"  {target:<{width}}  {said.score:6.2f} points   {coarse}{fine}")
+        held = ""
+        if said.interval is not None:
+            held = " ({:.0%}: {:.2f} to {:.2f})".format(said.interval.level, *said.interval.span)
+        tell(f"  {target:<{width}}  {said.score:6.2f} points{held}   {coarse}{fine}")
     spans = [(said.score, said.coarse.span) for said in score.targets.values() if said.coarse.span is not None]
     if not all(low <= points <= high for points, (low, high) in spans):
         say("note: a score weighs all grades by their probabilities, so it may lie outside the most probable one")

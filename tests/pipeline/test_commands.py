@@ -1,5 +1,6 @@
 """The three commands from end to end: what they write, print and end with, on good and on bad input."""
 
+import csv
 import json
 import os
 import shutil
@@ -280,10 +281,17 @@ def test_training_writes_results_predictions_plot_and_head_beside_each_other(tra
     assert figures["n"] == 8
     assert set(results["baselines"]) == {"mean", "ridge", "kernel_ridge"}
     assert set(results["average"]) == {"srcc", "r_l2"}
+    assert set(results["training"]["versions"]) == {"python", "cofinal", "torch", "numpy", "scipy", "scikit-learn"}
     lines = trained.with_suffix(".predictions.csv").read_text().splitlines()
     assert lines[0].startswith("video,action,target,true,predicted,grade,subgrade")
     assert [line.split(",")[0] for line in lines[1:]] == [f"v{seed}" for seed in range(8)]
-    assert trained.with_suffix(".predicted.png").read_bytes().startswith(b"\x89PNG")
+    for picture in (".predicted.png", ".curves.png"):
+        assert trained.with_suffix(picture).read_bytes().startswith(b"\x89PNG")
+    curves = trained.with_suffix(".curves.csv").read_text().splitlines()
+    assert curves[0] == "seed,part,epoch,coarse,fine,final,prototypes,total"
+    assert [line.split(",")[:3] for line in curves[1:]] == [
+        ["0", part, epoch] for part in ("without 1", "without 2", "all") for epoch in "12"
+    ]
     with safe_open(trained, "pt") as file:
         metadata = json.loads(file.metadata()["cofinal"])["metadata"]
     assert metadata["identity"]["backbone"] == "i3d"
@@ -297,6 +305,108 @@ def test_same_seed_same_numbers(store: Path, videos: Path, tmp_path: Path) -> No
         train_head(store, "csv", labels=videos, out=head, epochs=2, folds=2, seed=3)
     first, second = (head.with_suffix(".predictions.csv").read_bytes() for head in heads)
     assert first == second
+
+
+@pytest.fixture(scope="session")
+def club(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Features of 36 made-up routines of unknown origin in `features`, with scores, skaters and events beside them."""
+    folder = tmp_path_factory.mktemp("made-up")
+    (folder / "features").mkdir()
+    rng = np.random.default_rng(0)
+    scores = rng.uniform(5, 9, 36).round(2)
+    for i, score in enumerate(scores):
+        clips = rng.normal(size=(5, 16)).astype(np.float32)
+        clips[:, 0] += score
+        np.save(folder / f"features/r{i}.npy", clips)
+    rows = "".join(f"r{i},{score}\n" for i, score in enumerate(scores))
+    (folder / "labels.csv").write_text("video,score\n" + rows)
+    rows = "".join(f"r{i}.mp4,s{i // 3},e{i % 4}\n" for i in range(36))
+    (folder / "skaters.csv").write_text("video,skater,event\n" + rows)
+    return folder
+
+
+def test_groups_events_seeds_and_intervals_from_the_command_to_the_score(command, club: Path, tmp_path: Path) -> None:
+    head = tmp_path / "h.safetensors"
+    skaters = club / "skaters.csv"
+    run = ["train-head", club / "features", "--dataset", "csv", "--labels", club, "--epochs", 4, "--folds", 3]
+    ended = command(
+        *run,
+        "--groups",
+        f"{skaters}:skater",
+        "--events",
+        f"{skaters}:event",
+        "--seeds",
+        2,
+        "--intervals",
+        "--out",
+        head,
+    )
+    assert ended.code == 0
+    results = json.loads(head.with_suffix(".results.json").read_text())
+    found, about = results["targets"]["score"], results["training"]
+    names = {"srcc", "pearson", "r_l2", "mae", "rmse", "coverage", "width", "srcc_within_events"}
+    assert set(found) == names | {"n", "intervals", "std"}
+    assert set(found["std"]) == names
+    assert set(found["intervals"]) == {"srcc", "r_l2", "mae"}
+    assert (about["seeds"], about["grouped"], about["interval_level"]) == (2, True, 0.9)
+    assert about["groups"] == f"{skaters}:skater"
+    for figure in (found["srcc"], found["std"]["srcc"], results["baselines"]["ridge"]["score"]["srcc"]):
+        assert f"{figure:.3f}" in ended.out
+    assert all(heading in ended.out for heading in ("3 folds x 2 seeds", "in events", "covered", "width"))
+    assert max(map(len, ended.out.splitlines())) <= 100
+
+    rows = list(csv.DictReader(head.with_suffix(".predictions.csv").open()))
+    assert [row["seed"] for row in rows] == ["0"] * 36 + ["1"] * 36
+    inside = [float(row["low"]) <= float(row["true"]) <= float(row["high"]) for row in rows]
+    assert np.mean(inside) == pytest.approx(found["coverage"])
+    curves = list(csv.DictReader(head.with_suffix(".curves.csv").open()))
+    assert len(curves) == 4 * (2 * (3 + 3) + 1)
+
+    scored = command("score-video", club / "features/r0.npy", "--head", head, "--json")
+    said = json.loads(scored.out)["targets"]["score"]
+    low, high = said["interval"]["span"]
+    first = np.array([float(row["predicted"]) - float(row["true"]) for row in rows[:36]])
+    assert said["interval"]["level"] == 0.9
+    assert (said["score"] - low, high - said["score"]) == pytest.approx([np.sort(np.abs(first))[33]] * 2, abs=1e-3)
+    ended = command("score-video", club / "features/r0.npy", "--head", head, "--report", tmp_path / "r.html")
+    assert f"{said['score']:.2f} points (90%: {low:.2f} to {high:.2f})" in ended.out
+    page = (tmp_path / "r.html").read_text()
+    assert "90% interval" in page
+    assert f"{low:.2f} to {high:.2f}" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--groups", "skaters.csv"], "'skaters.csv' is not FILE:COLUMN"),
+        (["--groups", "skaters.csv:club"], "expected the columns video and club"),
+        (["--groups", "few.csv:skater"], "few.csv lacks 35 of the 36 labelled videos, the first is 'r1'"),
+        (["--events", "skaters.csv:skater"], "no event in skaters.csv:skater has 4 videos or more"),
+        (["--groups", "skaters.csv:event", "--folds", "5"], "4 groups cannot be cut into 5 folds"),
+        (["--seeds", "0"], "seeds must be at least 1"),
+        (["--intervals", "--folds", "2"], "at least 3 folds"),
+    ],
+)
+def test_bad_groups_events_and_seeds(
+    command, club: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(club / "skaters.csv", ".")
+    Path("few.csv").write_text("video,skater\nr0,s0\n")
+    ended = command("train-head", club / "features", "--dataset", "csv", "--labels", club, *arguments)
+    assert message in one_sentence(ended)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_groups_of_a_csv_file_replace_those_of_the_labels(club: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    lines = (club / "labels.csv").read_text().splitlines()
+    labels.write_text("\n".join([f"{lines[0]},group", *(f"{line},{i % 2}" for i, line in enumerate(lines[1:]))]) + "\n")
+    run = {"labels": labels, "epochs": 1, "folds": 3, "out": tmp_path / "h.safetensors"}
+    with pytest.raises(ValueError, match="2 groups cannot be cut into 3 folds"):
+        train_head(club / "features", "csv", **run)
+    result = train_head(club / "features", "csv", groups=f"{club / 'skaters.csv'}:skater", **run)
+    assert result.results["training"]["grouped"] is True
 
 
 def test_official_protocol_and_leftovers(command, store: Path, tmp_path: Path) -> None:
@@ -341,6 +451,12 @@ def test_default_head_is_set_once_and_then_only_when_asked(command, store: Path,
         ("video,score\nv0,5\nv1,6\n", ["--out", "h.pt"], "must end in .safetensors"),
         ("video,score\nv0,5\nv1,5\nv2,5\n", ["--folds", "2"], "score has fewer than two different values"),
         ("video,score,split\nv0,5,\nv1,6,\nv2,7,test\nv3,8,test\n", ["--folds", "2"], "add --protocol cv"),
+        (
+            "video,group,score,split\nv0,a,5,\nv1,a,6,\nv2,b,7,test\nv3,b,8,test\n",
+            ["--groups", "labels.csv:group"],
+            "--groups is for cross-validation",
+        ),
+        ("video,score,split\nv0,5,\nv1,6,\nv2,7,test\nv3,8,test\n", ["--intervals"], "cannot be cut into 5 folds"),
         ("video,score\nv0,5\nv1,6\n", ["--extractor", "i3d:gdlt-i3d:published"], "leave --extractor out"),
     ],
 )

@@ -7,18 +7,32 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import spearmanr
 
-from pipeline.evaluation import average, bootstrap_srcc, evaluate, fisher_average, mae, r_l2, rmse, srcc
+from pipeline.evaluation import (
+    average,
+    bootstrap,
+    evaluate,
+    fisher_average,
+    mae,
+    over_seeds,
+    pearson,
+    r_l2,
+    rmse,
+    srcc,
+    srcc_within_events,
+)
 
 scores = arrays(np.float64, st.shared(st.integers(1, 30), key="n"), elements=st.floats(0, 50, width=32))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(scores, scores)
 def test_every_figure_is_a_finite_number(truth: np.ndarray, predicted: np.ndarray) -> None:
-    result = evaluate(truth, predicted)
+    result = evaluate(truth, predicted[None], bounds=(predicted[None] - 1, predicted[None] + 1))
     low, high = result["intervals"]["srcc"]
-    assert np.isfinite([result[name] for name in ("srcc", "r_l2", "mae", "rmse")]).all()
+    assert np.isfinite([value for value in result.values() if value is not result["intervals"]]).all()
+    assert all(np.isfinite(ends).all() for ends in result["intervals"].values())
     assert -1 <= low <= high <= 1
+    assert -1 <= result["pearson"] <= 1
     assert result["n"] == len(truth)
     assert result["mae"] <= result["rmse"] + 1e-9
 
@@ -34,6 +48,14 @@ def test_srcc_is_spearmans(truth: np.ndarray, predicted: np.ndarray) -> None:
     assert srcc(predicted, truth) == own
 
 
+@given(scores, scores)
+def test_pearson_is_pearsons(truth: np.ndarray, predicted: np.ndarray) -> None:
+    own = pearson(truth, predicted)
+    if np.ptp(truth) > 1e-3 and np.ptp(predicted) > 1e-3:
+        assert own == pytest.approx(np.corrcoef(truth, predicted)[0, 1], abs=1e-6)
+    assert pearson(truth, np.full(len(truth), 0.1)) == 0
+
+
 def test_perfect_and_known_predictions() -> None:
     truth = np.array([10.0, 20.0, 30.0])
     assert srcc(truth, truth**3) == 1
@@ -43,29 +65,82 @@ def test_perfect_and_known_predictions() -> None:
     assert r_l2(np.array([5.0, 5.0]), np.array([5.0, 7.0])) == 200  # all labels equal: one point is the range
 
 
-def test_rows_without_a_label_do_not_count() -> None:
-    truth, predicted = np.array([1.0, np.nan, 3.0, 2.0]), np.array([1.5, 9.0, 2.0, 2.5])
-    known = ~np.isnan(truth)
-    assert evaluate(truth, predicted) == evaluate(truth[known], predicted[known])
-
-
 def test_what_cannot_be_evaluated_is_refused() -> None:
     with pytest.raises(ValueError, match="no routine"):
-        evaluate(np.array([np.nan]), np.array([1.0]))
+        evaluate(np.array([]), np.empty((1, 0)))
     with pytest.raises(ValueError, match="1 of 2 predictions"):
-        evaluate(np.array([1.0, 2.0]), np.array([1.0, np.nan]))
+        evaluate(np.array([1.0, 2.0]), np.array([[1.0, np.nan]]))
+
+
+def noisy(n: int, seeds: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=n)
+    return truth, truth + rng.normal(size=(seeds, n))
 
 
 def test_bootstrap_covers_the_estimate_narrows_with_n_and_repeats_by_seed() -> None:
+    truth, predicted = noisy(400)
+    wide, narrow = bootstrap(truth[:50], predicted[:, :50]), bootstrap(truth, predicted)
+    for name, figure in (("srcc", srcc), ("r_l2", r_l2), ("mae", mae)):
+        low, high = narrow[name]
+        assert low < figure(truth, predicted[0]) < high
+        assert wide[name][1] - wide[name][0] > 2 * (high - low)
+    assert bootstrap(truth, predicted) == narrow
+    assert bootstrap(truth, predicted, seed=1) != narrow
+
+
+def test_bootstrap_draws_the_same_routines_of_every_seed() -> None:
+    truth, predicted = noisy(60)
+    again = bootstrap(
+        truth, np.concatenate([predicted] * 3)
+    )  # as many seeds that say the same widen and narrow nothing
+    for name, ends in bootstrap(truth, predicted).items():
+        assert again[name] == pytest.approx(ends)
+
+
+def test_of_several_seeds_mean_and_standard_deviation() -> None:
+    truth, predicted = noisy(40, seeds=3)
+    together = evaluate(truth, predicted)
+    apart = [evaluate(truth, row[None]) for row in predicted]
+    for name in ("srcc", "pearson", "r_l2", "mae", "rmse"):
+        values = [found[name] for found in apart]
+        assert together[name] == pytest.approx(np.mean(values))
+        assert together["std"][name] == pytest.approx(np.std(values, ddof=1))
+    assert "std" not in apart[0]
+    assert over_seeds([{"srcc": 0.5}]) == {"srcc": 0.5}
+    assert together["n"] == 40
+
+
+def test_coverage_and_width() -> None:
+    truth, predicted = np.array([1.0, 2.0, 3.0, 4.0]), np.array([[1.5, 2.0, 5.0, 4.0]])
+    result = evaluate(truth, predicted, bounds=(predicted - 0.5, predicted + 1.5))
+    assert (result["coverage"], result["width"]) == (0.75, 2)
+
+
+def test_within_events_neither_events_levels_nor_small_events_count() -> None:
     rng = np.random.default_rng(0)
-    truth = rng.normal(size=400)
-    predicted = truth + rng.normal(size=400)
-    low, high = bootstrap_srcc(truth, predicted)
-    assert low < srcc(truth, predicted) < high
-    few_low, few_high = bootstrap_srcc(truth[:50], predicted[:50])
-    assert few_high - few_low > 2 * (high - low)
-    assert bootstrap_srcc(truth, predicted) == (low, high)
-    assert bootstrap_srcc(truth, predicted, seed=1) != (low, high)
+    truth = rng.normal(size=120)
+    predicted = truth + rng.normal(size=120)
+    events = [f"e{i % 4}" for i in range(120)]
+    shift = 100 * (np.arange(120) % 4)  # better skaters at some events: no merit of who ranks those within one
+    within = srcc_within_events(truth, predicted, events)
+    assert within == pytest.approx(srcc_within_events(truth + shift, predicted + shift, events))
+    assert srcc(truth + shift, predicted + shift) > 0.9 > within
+    apart = [srcc(truth[i::4], predicted[i::4]) for i in range(4)]
+    assert within == pytest.approx(fisher_average(apart))
+    more = [np.concatenate([x, [0, 1, 2]]) for x in (truth, -predicted)]
+    assert srcc_within_events(*more, [*events, "new", "new", "new"]) == pytest.approx(-within)
+    assert srcc_within_events(truth[:6], predicted[:6], ["a", "a", "a", "b", "b", "b"]) is None
+
+
+def test_a_perfect_small_event_does_not_outweigh_a_large_one() -> None:
+    truth, predicted = noisy(40)
+    large = srcc(truth, predicted[0])
+    both = srcc_within_events(
+        np.concatenate([truth, range(4)]), np.concatenate([predicted[0], range(4)]), ["a"] * 40 + ["b"] * 4
+    )
+    assert srcc_within_events(np.arange(4.0), np.arange(4.0), ["b"] * 4) == pytest.approx(0.9)
+    assert large < both < large + 0.05
 
 
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=6))

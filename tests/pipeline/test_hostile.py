@@ -58,6 +58,10 @@ def rewrite_metadata(head: Path, changed: Path, metadata: object) -> None:
         {"actions": [1]},
         {"actions": ["Ball", "Hoop"]},
         {"generated": "absent"},
+        {"intervals": []},
+        {"intervals": {"level": 0.9, "radii": None}},
+        {"intervals": {"level": "high", "radii": {}}},
+        {"intervals": {"level": 0.9, "radii": {"score": float("nan")}}},
     ],
 )
 def test_heads_whose_metadata_are_not_ours(command, trained: Path, store: Path, tmp_path: Path, metadata) -> None:

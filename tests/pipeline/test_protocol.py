@@ -1,16 +1,19 @@
 """Heads are judged on routines they never saw, and beat ridge there on real features."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from data.labels import LabelRow, LabelSet
 from pipeline import train_head
 from pipeline.baselines import pool
-from pipeline.protocol import Examples, fold_rows, parts_of, run
+from pipeline.conformal import radius
+from pipeline.protocol import Examples, Outcome, fold_rows, parts_of, run, summarise
 from pipeline.training import TrainingRecipe
 
 
@@ -33,14 +36,28 @@ def test_groups_stay_together() -> None:
         fold_rows(3, 5, seed=0)
 
 
-def out_of_fold(scores: np.ndarray) -> list[dict]:
-    """Predictions for 12 routines whose features are always the same, in 3 folds."""
-    features = [np.random.default_rng(i).normal(size=(4, 8)).astype(np.float32) for i in range(12)]
-    rows = [LabelRow(f"v{i}", {"score": score}, f"row {i}", split="train") for i, score in enumerate(scores)]
+def made_up(scores: np.ndarray, groups: list[str | None] | None = None) -> tuple[Examples, LabelSet]:
+    """Routines whose features are always the same; the first of the 8 tells the score of each, more or less."""
+    features = [np.random.default_rng(i).normal(size=(4, 8)).astype(np.float32) for i in range(len(scores))]
+    for i, x in enumerate(features):
+        x[:, 0] += i / len(scores) * 4
+    groups = groups or [None] * len(scores)
+    rows = [
+        LabelRow(f"v{i}", {"score": score}, f"row {i}", split="train", group=group)
+        for i, (score, group) in enumerate(zip(scores, groups, strict=True))
+    ]
     labels = LabelSet("csv", ("score",), {"score": (0, 20)}, (), tuple(rows), ())
-    examples = Examples(rows, features, pool(features), scores[:, None], None)
-    _, parts = parts_of(examples, "cv", folds=3, seed=0)
-    return run(parts, labels, recipe=TrainingRecipe(epochs=3), seed=0, device="cpu")[1]
+    return Examples(rows, features, pool(features), np.asarray(scores)[:, None], None), labels
+
+
+def outcome(scores: np.ndarray, *, folds: int = 3, seeds: tuple[int, ...] = (0,), epochs: int = 3, **how) -> Outcome:
+    examples, labels = made_up(scores)
+    plans = {seed: parts_of(examples, "cv", folds=folds, seed=seed, **how)[1] for seed in seeds}
+    return run(plans, examples, labels, recipe=TrainingRecipe(epochs=epochs), device="cpu")
+
+
+def weights(network: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([value.flatten() for value in network.state_dict().values()])
 
 
 def test_out_of_fold_predictions_come_from_heads_that_never_saw_the_routine() -> None:
@@ -48,11 +65,101 @@ def test_out_of_fold_predictions_come_from_heads_that_never_saw_the_routine() ->
     changed = scores.copy()
     held_out = fold_rows(12, 3, seed=0)[0]
     changed[held_out] = 20 - changed[held_out]
-    before, after = out_of_fold(scores), out_of_fold(changed)
+    before, after = outcome(scores).predictions, outcome(changed).predictions
     assert [entry["video"] for entry in before] == [f"v{i}" for i in range(12)]
     for column in ("predicted", "mean", "ridge", "kernel_ridge"):
         same = [old[column] == new[column] for old, new in zip(before, after, strict=True)]
         assert [i for i in range(12) if same[i]] == list(held_out), column
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_what_makes_a_parts_intervals_lies_inside_it(grouped: bool) -> None:
+    groups = [f"skater {i // 3}" for i in range(40)] if grouped else None
+    examples, _ = made_up(np.linspace(2, 18, 40), groups)
+    _, parts = parts_of(examples, "cv", folds=4, seed=0, intervals=True)
+    for part in parts:
+        judged_inside = np.concatenate([inner.judged for inner in part.calibration])
+        assert sorted(judged_inside) == list(part.training)
+        for inner in part.calibration:
+            assert not set(inner.training) & {*inner.judged, *part.judged}
+            assert set(inner.training) <= set(part.training)
+            if groups:
+                assert not {groups[i] for i in inner.training} & {groups[i] for i in (*inner.judged, *part.judged)}
+    every = [x for part in parts for x in (part, *part.calibration)]
+    assert len({x.name for x in every}) == 4 + 6 + 1  # a fold out, two out, none out
+    for x in every:
+        assert all(np.array_equal(x.training, y.training) for y in every if x.name == y.name)
+
+
+def test_intervals_of_a_fold_do_not_depend_on_its_own_scores() -> None:
+    scores = np.linspace(2, 18, 30)
+    changed = scores.copy()
+    held_out = fold_rows(30, 3, seed=0)[0]
+    changed[held_out] = 20 - changed[held_out]
+    before, after = (outcome(x, intervals=True).predictions for x in (scores, changed))
+    same = [(old["low"], old["high"]) == (new["low"], new["high"]) for old, new in zip(before, after, strict=True)]
+    assert [i for i in range(30) if same[i]] == list(held_out)
+    assert "low" not in outcome(scores).predictions[0]
+
+
+def test_intervals_hold_about_nine_of_ten_scores() -> None:
+    scores = np.linspace(2, 18, 100) + np.random.default_rng(0).normal(size=100)
+    found = outcome(scores, folds=4, epochs=8, intervals=True)
+    figures = summarise(found.predictions)["targets"]["score"]
+    assert 0.85 <= figures["coverage"] <= 0.97
+    assert figures["width"] < 12
+    assert 0 < found.radii["score"] < 6
+
+
+def test_the_kept_head_knows_its_interval_from_the_folds() -> None:
+    found = outcome(np.linspace(2, 18, 30))
+    errors = np.array([entry["predicted"] - entry["true"] for entry in found.predictions])
+    assert found.radii["score"] == pytest.approx(radius(errors))
+    assert outcome(np.linspace(2, 18, 8)).radii == {}  # 8 errors are too few for 90%
+
+
+def test_what_intervals_lack_is_said_before_anything_is_trained() -> None:
+    with pytest.raises(ValueError, match="at least 3 folds"):
+        outcome(np.linspace(2, 18, 30), folds=2, intervals=True)
+    with pytest.raises(ValueError, match="at least 9 judged videos inside each training part, and one has 8"):
+        outcome(np.linspace(2, 18, 12), folds=3, intervals=True)
+
+
+def test_seeds_repeat_everything_and_the_first_is_kept() -> None:
+    scores = np.linspace(2, 18, 24)
+    together, apart = outcome(scores, seeds=(3, 4)), [outcome(scores, seeds=(seed,)) for seed in (3, 4)]
+    assert torch.equal(weights(together.network), weights(apart[0].network))
+    assert together.radii == apart[0].radii
+    assert [entry.pop("seed") for entry in together.predictions] == [3] * 24 + [4] * 24
+    assert together.predictions == apart[0].predictions + apart[1].predictions
+    runs = [(row["seed"], row["part"]) for row in together.curves if row["epoch"] == 3]
+    folds = [f"without {fold}" for fold in (1, 2, 3)]
+    assert runs == [*((3, name) for name in (*folds, "all")), *((4, name) for name in folds)]
+
+
+def test_figures_are_means_over_seeds_with_baselines_and_average_alike() -> None:
+    scores = np.linspace(2, 18, 24)
+    results = summarise(outcome(scores, seeds=(0, 1, 2)).predictions)
+    apart = [summarise(outcome(scores, seeds=(seed,)).predictions) for seed in (0, 1, 2)]
+    for found in (lambda x: x["targets"]["score"], lambda x: x["baselines"]["ridge"]["score"], lambda x: x["average"]):
+        for name in ("srcc", "r_l2"):
+            values = [found(x)[name] for x in apart]
+            assert found(results)[name] == pytest.approx(np.mean(values))
+            assert found(results)["std"][name] == pytest.approx(np.std(values, ddof=1))
+
+
+def test_the_official_protocols_intervals_come_from_folds_of_its_train_split() -> None:
+    examples, labels = made_up(np.linspace(2, 18, 40))
+    rows = [replace(row, split="test" if i % 4 == 0 else "train") for i, row in enumerate(examples.rows)]
+    examples = replace(examples, rows=rows)
+    protocol, parts = parts_of(examples, "auto", folds=5, seed=0, intervals=True)
+    assert protocol == "official"
+    (part,) = parts
+    assert list(part.judged) == list(range(0, 40, 4))
+    assert sorted(np.concatenate([inner.judged for inner in part.calibration])) == list(part.training)
+    found = run({0: parts}, examples, labels, recipe=TrainingRecipe(epochs=2), device="cpu")
+    assert len(found.predictions) == 10
+    assert all(entry["low"] <= entry["predicted"] <= entry["high"] for entry in found.predictions)
 
 
 @pytest.mark.slow
