@@ -1,0 +1,129 @@
+"""What an epoch of training costs: `fit` beside a plain loop in the public style, on Fis-V's features.
+
+    python -m benchmarks.training [STORE]
+
+Both train the same head with the same losses and optimiser, in batches of the same number of whole routines. The plain
+loop reads features from disk in every epoch, through a DataLoader with 8 worker processes, standardises them in every
+batch and pads each routine to the longest of the data set. They take turns, and the medians of their epochs are
+compared, by the clock and by seconds of CPU, which tell more where other programs run. The default training, with its
+clip dropout, is timed apart.
+"""
+
+import copy
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from data.datasets import join
+from data.feature_store import FeatureStore
+from data.labels import read_labels
+from models.cofinal import CoFInAlConfig
+from models.grading import GradingNetwork
+from pipeline.console import ends_well, out, say
+from pipeline.head_training import label_places, load_examples
+from pipeline.training import TrainingRecipe, _losses, _optimizer, fit
+
+STORE = Path(os.environ.get("COFINAL_SHARED", "../shared")) / "data/fisv/swintx_avg_fps25_clip32"
+WORKERS = 8
+TURNS = 2
+EPOCHS = 3
+"""Timed in each turn; the first one of `fit`, which prepares the features, is not among them."""
+
+
+class PaddedFiles(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Routines read from disk: features (T, C) padded to the longest, mask (T,) and scores (M,)."""
+
+    def __init__(self, paths: list[Path], scores: np.ndarray, longest: int) -> None:
+        self.paths, self.scores, self.longest = paths, torch.from_numpy(scores).float(), longest
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        clips = torch.from_numpy(np.load(self.paths[index])).float()
+        padded = torch.nn.functional.pad(clips, (0, 0, 0, self.longest - len(clips)))
+        return padded, torch.arange(self.longest) < len(clips), self.scores[index]
+
+
+def clock() -> np.ndarray:
+    """Seconds, by the clock and of CPU time, child processes that have ended included."""
+    return np.array([time.perf_counter(), sum(os.times()[:4])])
+
+
+def plain_epochs(network: GradingNetwork, files: PaddedFiles, recipe: TrainingRecipe) -> np.ndarray:
+    """Train a network the plain way; return the seconds of each epoch (EPOCHS, 2)."""
+    network = copy.deepcopy(network).train()
+    optimizer = _optimizer(network, recipe)
+    loader = DataLoader(files, recipe.batch_size, shuffle=True, num_workers=WORKERS)
+    ends = [clock()]
+    for _ in range(EPOCHS):
+        for batch, mask, truth in loader:
+            losses = _losses(network, recipe, network.standardise(batch), mask, truth, None)
+            optimizer.zero_grad()
+            losses["total"].backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.step()
+        ends.append(clock())
+    return np.diff(ends, axis=0)
+
+
+def _main(store: Annotated[Path, typer.Argument(help="Fis-V's features, labels in it or its parent.")] = STORE) -> None:
+    """Time both and print a table in Markdown."""
+    if not store.is_dir():
+        raise ValueError(f"{store} does not exist; name the folder of Fis-V's features")
+    found = FeatureStore(store)
+    labels = read_labels("fisv", label_places(found, store))
+    joined = join(labels, found.names())
+    labels, examples = load_examples(found, labels, joined)
+    files = PaddedFiles(
+        [found.path(name) for _, name in joined.pairs], examples.scores, max(map(len, examples.features))
+    )
+    config = CoFInAlConfig(
+        feature_dim=examples.features[0].shape[1], targets=labels.targets, ranges=tuple(labels.ranges.values())
+    )
+
+    def fit_epochs(recipe: TrainingRecipe) -> tuple[GradingNetwork, np.ndarray]:
+        """Return the head and the seconds of each epoch (1 + EPOCHS, 2), the preparation in the first."""
+        ends = [clock()]
+        network = fit(
+            examples.features,
+            examples.scores,
+            config=config,
+            recipe=replace(recipe, epochs=1 + EPOCHS),
+            on_progress=lambda _: ends.append(clock()),
+        )
+        return network, np.diff(ends, axis=0)
+
+    whole = replace(TrainingRecipe(), clip_dropout=0.0)
+    turns: dict[str, list[np.ndarray]] = {"plain": [], "ours": []}
+    for turn in range(1, TURNS + 1):
+        say(f"turn {turn} of {TURNS}")
+        network, seconds = fit_epochs(whole)
+        turns["ours"].append(seconds[1:])
+        turns["plain"].append(plain_epochs(network, files, whole))
+    plain, ours = (np.median(np.concatenate(turns[name]), axis=0) for name in ("plain", "ours"))
+    seconds = fit_epochs(TrainingRecipe())[1]
+    default = np.median(seconds[1:], axis=0)
+    prepared = np.maximum(seconds[0] - default, 0)
+    out.print(
+        f"| {len(files)} routines of up to {files.longest} clips, {torch.get_num_threads()} threads "
+        "| s an epoch | CPU s an epoch |\n|---|---|---|\n"
+        f"| plain loop, {WORKERS} workers | {plain[0]:.2f} | {plain[1]:.2f} |\n"
+        f"| fit, the same batches | {ours[0]:.2f} | {ours[1]:.2f} |\n"
+        f"| plain loop / fit | {plain[0] / ours[0]:.1f} | {plain[1] / ours[1]:.1f} |\n"
+        f"| fit by default, with clip dropout | {default[0]:.2f} | {default[1]:.2f} |\n"
+        f"| once, before its first epoch | {prepared[0]:.2f} | {prepared[1]:.2f} |",
+        markup=False,
+    )
+
+
+if __name__ == "__main__":
+    typer.run(ends_well(_main))
