@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from queue import Empty, Queue
@@ -25,7 +25,16 @@ from typing import Any
 
 import numpy as np
 
-from extractors.reader_process import ALIVE, ERRORS, array_to_json, facts_from_json, facts_to_json, memory_limit_bytes
+from extractors.reader_process import (
+    ALIVE,
+    ERRORS,
+    TIMES_AT_ONCE,
+    array_from_json,
+    array_to_json,
+    facts_from_json,
+    facts_to_json,
+    memory_limit_bytes,
+)
 from extractors.video import Limits, VideoError, VideoFacts
 
 STALL_TIMEOUT_S, START_TIMEOUT_S, EXIT_TIMEOUT_S = 60.0, 60.0, 5.0
@@ -37,8 +46,8 @@ RING_BYTES = 32 * 2**20
 
 MOST_SLOTS = 8
 
-LONGEST_MESSAGE = 2**28
-"""In bytes; the times of a day of video at 60 frames a second take a quarter of it."""
+LONGEST_MESSAGE, MOST_FRAMES = 2**20, 2**25
+"""In bytes; and three days of video at 120 frames a second. An answer with more makes no sense."""
 
 SOURCE = "extractors.video"
 """The module whose `probe` and `read_frames` the process runs; tests put one with faults in its place."""
@@ -101,7 +110,15 @@ class Reader:
             message = self._receive(path)
             with self._garbage_is_an_error(path):
                 facts = facts_from_json(message["facts"])
-                _must_be(min(len(facts.times), facts.width, facts.height) > 0 and bool(np.isfinite(facts.times).all()))
+                _must_be(min(len(facts.times), facts.width, facts.height) > 0 and len(facts.times) <= MOST_FRAMES)
+            times = np.empty(len(facts.times))
+            for start in range(0, len(times), TIMES_AT_ONCE):
+                message = self._receive(path)
+                with self._garbage_is_an_error(path):
+                    times[start : start + TIMES_AT_ONCE] = array_from_json(message["times"], np.float64)
+            with self._garbage_is_an_error(path):
+                _must_be(bool(np.isfinite(times).all()))
+        facts = replace(facts, times=times)
         self.limits.check_size(path, facts.width, facts.height)
         self.limits.check_duration(path, facts.duration_s)
         return facts
@@ -126,20 +143,21 @@ class Reader:
         """
         path = facts.path
         ring = self._ring_for(path, facts.height * facts.width * 3)
+        is_wanted = np.zeros(len(facts.times), bool)
+        is_wanted[wanted] = True
         with self._busy():
-            # no name is given to what is sent: it holds the times of all frames
             self._send(
                 path,
                 {
                     "read": facts_to_json(facts),
                     "decoder": decoder,
-                    "wanted": array_to_json(wanted.astype(np.int64)),
+                    "wanted": array_to_json(np.packbits(is_wanted)),
                     "colours": colours,
                     "limits": asdict(self.limits),
                     "ring": ring,
                 },
             )
-            for _ in wanted:
+            for _ in range(len(wanted)):
                 message = self._receive(path)
                 if "grow" in message:
                     with self._garbage_is_an_error(path):

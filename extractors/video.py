@@ -13,12 +13,14 @@ So neither torch nor anything that needs it is imported here.
 """
 
 import importlib.util
+import math
 import os
 import re
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -121,6 +123,10 @@ class VideoFacts:
     def decoded_bytes(self) -> int:
         """Size of all the frames as RGB."""
         return len(self.times) * self.height * self.width * 3
+
+    def without_times(self) -> "VideoFacts":
+        """The same with the first frame's time for all, which takes no memory; an hour's times take a megabyte."""
+        return replace(self, times=np.broadcast_to(self.times[0], len(self.times)))
 
     def to_json(self) -> dict[str, Any]:
         """The facts for a record: all but the path, with the number of frames in place of their times."""
@@ -258,7 +264,8 @@ def read_frames(
     Args:
         video: The file, or what `probe` said of it.
         decoder: "auto", "decord" or "pyav".
-        wanted: Ascending indices of the frames to yield; all by default. The file is read to its end either way.
+        wanted: The frames to yield, as ascending indices or (N,) bool; all by default. The file is read to its end
+            either way.
         colours: One of `COLOURS`.
         limits: How large the frames may be.
         alive: Called with every frame, wanted or not.
@@ -396,30 +403,35 @@ class _Timestamps:
 
     def __init__(self) -> None:
         self._pts = array("q")  # not a list: there are some 100,000 in an hour
-        self._durations = array("q")
+        self._last = (-math.inf, 0)
         self._all_known = True
 
     def add(self, pts: int | None, duration: int | None) -> None:
         self._all_known &= pts is not None
         self._pts.append(pts or 0)
-        self._durations.append(duration or 0)
+        if pts is not None and pts > self._last[0]:
+            self._last = pts, duration or 0
 
     def __len__(self) -> int:
         return len(self._pts)
 
-    @property
+    @cached_property
     def times(self) -> np.ndarray | None:
-        """(N,) in ascending order; None if one is missing."""
-        return np.sort(np.frombuffer(self._pts, np.int64)) if self._all_known and self._pts else None
+        """(N,) in ascending order; None if one is missing. None is added after this is asked for."""
+        if not (self._all_known and self._pts):
+            return None
+        times = np.frombuffer(self._pts, np.int64)
+        times.sort()
+        return times
 
     @property
     def first(self) -> int | None:
-        return min(self._pts) if self._all_known else None
+        return None if self.times is None else int(self.times[0])
 
     @property
     def last_duration(self) -> int:
         """Of the one shown last."""
-        return self._durations[self._pts.index(max(self._pts))] if self._all_known and self._pts else 0
+        return self._last[1] if self._all_known else 0
 
 
 def _scan_packets(path: Path, limits: Limits, alive: Callable[[], object]) -> tuple[_Timestamps, int]:
