@@ -161,7 +161,8 @@ def _extract(
             "duration_s": round(facts.duration_s, 3),
             "partial": facts.is_partial,
             "stage_seconds": {stage: round(value, 3) for stage, value in seconds.items()},
-            "warnings": _warnings(facts, selection, recipe),
+            "concealed_frames": reader.concealed[0],
+            "warnings": _warnings(facts, selection, recipe, *reader.concealed),
         },
     )
 
@@ -183,7 +184,9 @@ def _read_clips(
                 yield clip
 
 
-def _warnings(facts: VideoFacts, selection: Selection, recipe: Recipe) -> list[str]:
+def _warnings(
+    facts: VideoFacts, selection: Selection, recipe: Recipe, num_concealed: int, concealed_s: float
+) -> list[str]:
     warnings = []
     if facts.is_partial:
         warnings.append(f"only a part of it was used (--allow-partial): {facts.damage}")
@@ -196,6 +199,10 @@ def _warnings(facts: VideoFacts, selection: Selection, recipe: Recipe) -> list[s
         )
     if recipe.pads(facts.height, facts.width):
         warnings.append(f"the frame is narrower than the crop of {recipe.name}: black is added at its sides")
+    if num_concealed:
+        warnings.append(
+            f"parts of {num_concealed} frames are damaged and were made up by the decoder, first at {concealed_s:.2f} s"
+        )
     if not facts.has_timestamps:
         warnings.append("the file has no timestamps: its frames are timed by the rate it states")
     return warnings

@@ -76,6 +76,8 @@ class Reader:
             raise ValueError(f"stall-timeout must be more than 0 seconds, not {stall_timeout_s:g}.")
         self.limits = limits
         self.stall_timeout_s = stall_timeout_s
+        self.concealed = (0, 0.0)
+        """Of the video last read, in how many frames FFmpeg made up what is damaged, and seconds to the first one."""
         self._process: _Process | None = None
         self._num_videos = 0
         self._is_reading = False
@@ -171,7 +173,7 @@ class Reader:
                 self._send(path, {"free": message["slot"]})
             message = self._receive(path)
             with self._garbage_is_an_error(path):
-                _must_be(message == {"end": True})
+                self.concealed = int(message["concealed"]), float(message["first_s"])
 
     def abandon(self) -> None:
         """End a reading that is under way, from any thread: whoever waits for its frames is woken by an error."""

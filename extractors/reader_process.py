@@ -8,7 +8,7 @@ from here is ever executed.
     {"probe": path, "limits", "by_decoding", "allow_partial"}  {"facts"}, of times only their number, then {"times"} of
                                                                so many frames at once; or {"error", "kind"}
     {"read": facts, "decoder", "wanted", "colours",            {"slot", "height", "width"} for each frame wanted, then
-     "limits", "ring"}                                         {"end"} or {"error", "kind"}; {"grow": bytes} if a frame
+     "limits", "ring"}                                         {"concealed"} or {"error", "kind"}; {"grow": bytes} if a frame
                                                                is too large for a slot, to be answered with a {"ring"}
     {"free": slot}
 
@@ -109,6 +109,7 @@ class _ReaderProcess:
         free = list(range(ring["slots"]))
         facts = facts_from_json(request["read"])
         is_wanted = np.unpackbits(array_from_json(request["wanted"], np.uint8), count=len(facts.times)).astype(bool)
+        concealed_s: list[float] = []  # few, or the video is hardly worth watching
         for _, frame in self._video.read_frames(
             facts,
             request["decoder"],
@@ -116,6 +117,7 @@ class _ReaderProcess:
             colours=request["colours"],
             limits=Limits(**request["limits"]),
             alive=self._alive,
+            concealed=concealed_s.append,
         ):
             if frame.nbytes > ring["slot_bytes"]:
                 self.send({"grow": frame.nbytes})
@@ -127,7 +129,7 @@ class _ReaderProcess:
             np.copyto(target, frame, casting="no")
             del target  # or the segment could not be closed
             self.send({"slot": slot, "height": frame.shape[0], "width": frame.shape[1]})
-        self.send({"end": True})
+        self.send({"concealed": len(concealed_s), "first_s": min(concealed_s, default=0.0)})
 
     def _wait(self, key: str) -> Any:
         """What the parent sends under this key; slots that it frees meanwhile are those of a ring that is given up."""
