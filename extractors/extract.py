@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
 from queue import Full, Queue
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import torch
@@ -131,14 +131,14 @@ def _extract(
     clips = _timed(_read_clips(facts, decoder, selection, recipe, reader), seconds, "read")
     with (
         closing(in_background(clips, ahead=max(CLIPS_AHEAD, batch_clips))) as ready,
-        tempfile.TemporaryFile() as file,  # a mapped array from the start would crash the run on a full disk
+        tempfile.TemporaryFile(buffering=0) as file,  # a mapped array from the start would crash the run on a full disk
     ):
         try:
             while batch := list(islice(ready, batch_clips)):
                 before = time.perf_counter()
                 batch_features, batch_probabilities = backbone.features_and_classes(torch.stack(batch))
                 seconds["backbone"] += time.perf_counter() - before
-                file.write(batch_features.tobytes())
+                _keep(batch_features, file, facts.path)
                 num_done += len(batch)
                 if classify:
                     probabilities.append(batch_probabilities)
@@ -148,7 +148,6 @@ def _extract(
             reader.abandon()  # or the thread would be waited for until it has its next frame
             raise
         assert num_done == num_clips
-        file.flush()
         features = np.memmap(file, np.float32, "c", shape=(num_clips, backbone.feature_dim))
     return Extraction(
         features=features,
@@ -165,6 +164,16 @@ def _extract(
             "warnings": _warnings(facts, selection, recipe, *reader.concealed),
         },
     )
+
+
+def _keep(features: np.ndarray, file: IO[bytes], path: Path) -> None:
+    try:
+        file.write(features.tobytes())
+    except OSError as error:
+        raise ValueError(
+            f"{tempfile.gettempdir()} cannot hold the features of {path} ({error.strerror}): make room there, or name "
+            "another folder in TMPDIR."
+        ) from error
 
 
 def _read_clips(

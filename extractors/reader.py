@@ -142,6 +142,7 @@ class Reader:
         Raises:
             ReaderError: The file crashed, stalled or bloated the process.
             VideoError: As `extractors.video.read_frames`.
+            ValueError: The system has too little shared memory.
         """
         path = facts.path
         ring = self._ring_for(path, facts.height * facts.width * 3)
@@ -247,11 +248,17 @@ class Reader:
             self._free_ring()
             place = Path("/dev/shm")
             if place.is_dir() and (free := shutil.disk_usage(place).free) < size:
-                raise VideoError(
+                raise ValueError(
                     f"{path} needs {size / 2**20:.0f} MiB of shared memory, and {place} has {free / 2**20:.0f} MiB "
                     "left: enlarge it (of a container, with --shm-size)."
                 )
-            self._ring, self._ring_bytes = SharedMemory(create=True, size=size), size
+            try:
+                self._ring, self._ring_bytes = SharedMemory(create=True, size=size), size
+            except OSError as error:
+                raise ValueError(
+                    f"{path} needs {size / 2**20:.0f} MiB of shared memory, and the system gives none "
+                    f"({error.strerror}): raise its limits (of the size of files, with ulimit -f)."
+                ) from error
         return {
             "name": self._ring.name,
             "slots": min(MOST_SLOTS, size // frame_bytes),

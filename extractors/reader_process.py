@@ -8,8 +8,9 @@ from here is ever executed.
     {"probe": path, "limits", "by_decoding", "allow_partial"}  {"facts"}, of times only their number, then {"times"} of
                                                                so many frames at once; or {"error", "kind"}
     {"read": facts, "decoder", "wanted", "colours",            {"slot", "height", "width"} for each frame wanted, then
-     "limits", "ring"}                                         {"concealed"} or {"error", "kind"}; {"grow": bytes} if a frame
-                                                               is too large for a slot, to be answered with a {"ring"}
+     "limits", "ring"}                                         {"concealed"} or {"error", "kind"}; {"grow": bytes} if a
+                                                               frame is too large for a slot, to be answered with a
+                                                               {"ring"}
     {"free": slot}
 
 It sends {"alive"} while it works. It ends when its standard input does, that is with its parent, however that died.

@@ -188,6 +188,8 @@ def probe(
         holes_s = _holes(announced_s, times, allowed_s)
         if damage is None:
             damage = _missing(path, times, end_s, holes_s, stated_start_s, stated_end_s, allowed_s)
+        if damage and allow_partial and not by_decoding:  # packets do not say how many frames come before the damage
+            return probe(path, limits, by_decoding=True, allow_partial=True, alive=alive)
         if damage and allow_partial and (too_many := holes_s.cumsum() > allowed_s).any():
             times = times[: int(too_many.argmax()) + 1]
             end_s = float(times[-1]) + frame_s

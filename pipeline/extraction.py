@@ -277,6 +277,6 @@ def extraction_progress(sources: Sources, summary: ExtractionSummary) -> Iterato
         except KeyboardInterrupt:
             failed = f" and {len(summary.failed)} failed" if summary.failed else ""
             raise KeyboardInterrupt(
-                f"{summary.extracted + summary.already_done} of {shown.total} videos are done{failed}; run the same command "
-                "again to go on"
+                f"{summary.extracted + summary.already_done} of {shown.total} videos are done{failed}; run the same "
+                "command again to go on"
             ) from None
