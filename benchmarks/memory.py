@@ -1,6 +1,7 @@
 """Peak memory of extraction from 1, 10 and 60 minutes of 1080p video, with a backbone slower than the decoder.
 
     python -m benchmarks.memory                     # some seven minutes on 2 quiet cores
+    python -m benchmarks.memory --container mkv     # whose files hold no index of every frame
     python -m benchmarks.memory --recipe gdlt-i3d   # every frame instead of every fifth: about twenty
 
 Memory is the proportional set size (PSS) of a fresh process and all below it, less what it is after a first clip of the
@@ -149,6 +150,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--delay", type=float, default=0.25, help="seconds the backbone takes for a clip")
     parser.add_argument("--recipe", default="actionnet-i3d")
+    parser.add_argument("--container", choices=("mp4", "mkv"), default="mp4")
     parser.add_argument("--minutes", type=int, nargs="+", default=[1, 10, 60])
     arguments = parser.parse_args()
     os.environ["MALLOC_MMAP_THRESHOLD_"] = str(2**20)
@@ -156,9 +158,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, av.open(str(encode(Path(name) / "period.mp4"))) as period:
         template = period.streams.video[0]
         packets = [packet for packet in period.demux(template) if packet.size]
-        short = write_video(Path(name) / "short.mp4", packets, template, int(get_recipe(arguments.recipe).clip_s) + 2)
+        container = arguments.container
+        clip_s = get_recipe(arguments.recipe).clip_s
+        short = write_video(Path(name) / f"short.{container}", packets, template, int(clip_s) + 2)
         for minutes in arguments.minutes:
-            path = write_video(Path(name) / f"{minutes}.mp4", packets, template, 60 * minutes)
+            path = write_video(Path(name) / f"{minutes}.{container}", packets, template, 60 * minutes)
             with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
                 found = fresh.submit(measure, short, path, arguments.recipe, arguments.delay).result()
             first = first or found

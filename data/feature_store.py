@@ -165,7 +165,7 @@ class FeatureStore:
             size = self._array(name).stat().st_size
         except OSError:
             return False
-        if record.get("features_bytes", size) != size:
+        if record.get("features_bytes") != size:
             return False
         try:
             facts = source.stat()

@@ -20,7 +20,7 @@ class Selection:
     """The frames wanted of a video, clip by clip."""
 
     frames: np.ndarray
-    """(T, F) int: which frame, counted in display order, each of the T clips shows at each of its F ticks."""
+    """(T, F) int32: which frame, counted in display order, each of the T clips shows at each of its F ticks."""
     clip_times: np.ndarray
     """(T, 2) float: start and end of each clip, in seconds after the first frame."""
     num_repeated: int
@@ -64,7 +64,7 @@ def select(times: np.ndarray, fps: float, clip_frames: int) -> Selection:
     shown = shown[head : head + num_clips * clip_frames]
     starts = (head + clip_frames * np.arange(num_clips)) / fps
     return Selection(
-        frames=shown.reshape(num_clips, clip_frames),
+        frames=shown.reshape(num_clips, clip_frames).astype(np.int32),
         clip_times=np.stack([starts, starts + clip_frames / fps], axis=1),
         num_repeated=int((np.diff(shown) == 0).sum()),
     )

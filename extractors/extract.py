@@ -2,18 +2,19 @@
 
 Another process decodes (`extractors.reader`). A background thread takes the frames wanted from it, resizes and crops
 them, and hands over whole clips through a short queue, while this thread runs the backbone on them. Only the features
-are kept.
+are kept, and those in a file without a name.
 """
 
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from queue import Full, Queue
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ class Extraction:
     """What a backbone saw in one video, T clips."""
 
     features: np.ndarray
-    """(T, C) float32."""
+    """(T, C) float32; its memory is a file's, which is gone when the array is."""
     clip_times: np.ndarray
     """(T, 2) start and end of each clip, in seconds after the first frame."""
     probabilities: np.ndarray | None
@@ -81,10 +82,10 @@ def extract(
     started = time.perf_counter()
     with ExitStack() as stack:
         reader = reader or stack.enter_context(Reader())
-        facts = _undamaged(reader.probe(path, allow_partial=allow_partial))
+        facts, selection = _plan(reader.probe(path, allow_partial=allow_partial), backbone.recipe)
         name, reason = choose_decoder(facts, decoder, backbone.recipe.colours)
         try:
-            extraction = _extract(facts, name, backbone, reader, batch_clips, classify, on_progress)
+            extraction = _extract(facts, selection, name, backbone, reader, batch_clips, classify, on_progress)
         except VideoError as error:
             another_way = (
                 isinstance(error, UnfaithfulError)
@@ -94,20 +95,28 @@ def extract(
             if decoder == "decord" or not another_way:
                 raise
             name, reason = "pyav", f"the first reading failed: {error}"
-            facts = _undamaged(reader.probe(path, by_decoding=True, allow_partial=allow_partial))
-            extraction = _extract(facts, name, backbone, reader, batch_clips, classify, on_progress)
+            facts, selection = _plan(reader.probe(path, by_decoding=True, allow_partial=allow_partial), backbone.recipe)
+            extraction = _extract(facts, selection, name, backbone, reader, batch_clips, classify, on_progress)
     extraction.record["stage_seconds"]["wall"] = round(time.perf_counter() - started, 3)
     return replace(extraction, record={"decoder": name, "decoder_reason": reason} | extraction.record)
 
 
-def _undamaged(facts: VideoFacts) -> VideoFacts:
+def _plan(facts: VideoFacts, recipe: Recipe) -> tuple[VideoFacts, Selection]:
+    """What to read of a video, and its facts without the times, which nothing asks for after this."""
     if facts.damage and not facts.is_partial:
         raise VideoError(facts.damage)
-    return facts
+    selection = select(facts.times, recipe.fps, recipe.clip_frames)
+    if len(selection.frames) == 0:
+        raise VideoError(
+            f"{facts.path} is too short: it lasts {facts.duration_s:.2f} s, and one clip of the recipe {recipe.name} "
+            f"takes {recipe.clip_s:.2f} s ({recipe.clip_frames} frames at {recipe.fps:g} a second)."
+        )
+    return facts.without_times(), selection
 
 
 def _extract(
     facts: VideoFacts,
+    selection: Selection,
     decoder: str,
     backbone: Backbone,
     reader: Reader,
@@ -116,24 +125,20 @@ def _extract(
     on_progress: Callable[[float, float], None] | None,
 ) -> Extraction:
     recipe = backbone.recipe
-    selection = select(facts.times, recipe.fps, recipe.clip_frames)
-    if len(selection.frames) == 0:
-        raise VideoError(
-            f"{facts.path} is too short: it lasts {facts.duration_s:.2f} s, and one clip of the recipe {recipe.name} "
-            f"takes {recipe.clip_s:.2f} s ({recipe.clip_frames} frames at {recipe.fps:g} a second)."
-        )
     seconds = {"read": 0.0, "backbone": 0.0}
     num_clips, num_done = len(selection.frames), 0
-    features = np.empty((num_clips, backbone.feature_dim), np.float32)
     probabilities = []
     clips = _timed(_read_clips(facts, decoder, selection, recipe, reader), seconds, "read")
-    with closing(in_background(clips, ahead=max(CLIPS_AHEAD, batch_clips))) as ready:
+    with (
+        closing(in_background(clips, ahead=max(CLIPS_AHEAD, batch_clips))) as ready,
+        tempfile.TemporaryFile(buffering=0) as file,  # a mapped array from the start would crash the run on a full disk
+    ):
         try:
             while batch := list(islice(ready, batch_clips)):
                 before = time.perf_counter()
                 batch_features, batch_probabilities = backbone.features_and_classes(torch.stack(batch))
                 seconds["backbone"] += time.perf_counter() - before
-                features[num_done : num_done + len(batch)] = batch_features
+                _keep(batch_features, file, facts.path)
                 num_done += len(batch)
                 if classify:
                     probabilities.append(batch_probabilities)
@@ -142,7 +147,8 @@ def _extract(
         except BaseException:
             reader.abandon()  # or the thread would be waited for until it has its next frame
             raise
-    assert num_done == num_clips
+        assert num_done == num_clips
+        features = np.memmap(file, np.float32, "c", shape=(num_clips, backbone.feature_dim))
     return Extraction(
         features=features,
         clip_times=selection.clip_times,
@@ -154,21 +160,31 @@ def _extract(
             "duration_s": round(facts.duration_s, 3),
             "partial": facts.is_partial,
             "stage_seconds": {stage: round(value, 3) for stage, value in seconds.items()},
-            "warnings": _warnings(facts, selection, recipe),
+            "concealed_frames": reader.concealed[0],
+            "warnings": _warnings(facts, selection, recipe, *reader.concealed),
         },
     )
+
+
+def _keep(features: np.ndarray, file: IO[bytes], path: Path) -> None:
+    try:
+        file.write(features.tobytes())
+    except OSError as error:
+        raise ValueError(
+            f"{tempfile.gettempdir()} cannot hold the features of {path} ({error.strerror}): make room there, or name "
+            "another folder in TMPDIR."
+        ) from error
 
 
 def _read_clips(
     facts: VideoFacts, decoder: str, selection: Selection, recipe: Recipe, reader: Reader
 ) -> Iterator[Tensor]:
     """The clips of a video one after the other, (F, H, W, 3) uint8."""
-    wanted, times_shown = np.unique(selection.frames, return_counts=True)
     num_filled = 0
-    frames = reader.read_frames(facts, decoder, wanted=wanted, colours=recipe.colours)
-    for frame, count in zip(frames, times_shown, strict=True):
+    frames = reader.read_frames(facts, decoder, wanted=np.unique(selection.frames), colours=recipe.colours)
+    for frame, (_, times_shown) in zip(frames, groupby(selection.frames.flat), strict=True):
         image = recipe.apply(frame)
-        for _ in range(count):
+        for _ in times_shown:
             if num_filled == 0:  # a whole clip at once: frames kept singly would leave the heap full of holes
                 clip = torch.empty((recipe.clip_frames, *image.shape), dtype=torch.uint8)
             clip[num_filled] = image
@@ -177,7 +193,9 @@ def _read_clips(
                 yield clip
 
 
-def _warnings(facts: VideoFacts, selection: Selection, recipe: Recipe) -> list[str]:
+def _warnings(
+    facts: VideoFacts, selection: Selection, recipe: Recipe, num_concealed: int, concealed_s: float
+) -> list[str]:
     warnings = []
     if facts.is_partial:
         warnings.append(f"only a part of it was used (--allow-partial): {facts.damage}")
@@ -190,6 +208,10 @@ def _warnings(facts: VideoFacts, selection: Selection, recipe: Recipe) -> list[s
         )
     if recipe.pads(facts.height, facts.width):
         warnings.append(f"the frame is narrower than the crop of {recipe.name}: black is added at its sides")
+    if num_concealed:
+        warnings.append(
+            f"parts of {num_concealed} frames are damaged and were made up by the decoder, first at {concealed_s:.2f} s"
+        )
     if not facts.has_timestamps:
         warnings.append("the file has no timestamps: its frames are timed by the rate it states")
     return warnings

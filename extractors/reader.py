@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from queue import Empty, Queue
@@ -25,7 +25,16 @@ from typing import Any
 
 import numpy as np
 
-from extractors.reader_process import ALIVE, ERRORS, array_to_json, facts_from_json, facts_to_json, memory_limit_bytes
+from extractors.reader_process import (
+    ALIVE,
+    ERRORS,
+    TIMES_AT_ONCE,
+    array_from_json,
+    array_to_json,
+    facts_from_json,
+    facts_to_json,
+    memory_limit_bytes,
+)
 from extractors.video import Limits, VideoError, VideoFacts
 
 STALL_TIMEOUT_S, START_TIMEOUT_S, EXIT_TIMEOUT_S = 60.0, 60.0, 5.0
@@ -37,8 +46,8 @@ RING_BYTES = 32 * 2**20
 
 MOST_SLOTS = 8
 
-LONGEST_MESSAGE = 2**28
-"""In bytes; the times of a day of video at 60 frames a second take a quarter of it."""
+LONGEST_MESSAGE, MOST_FRAMES = 2**20, 2**25
+"""In bytes; and three days of video at 120 frames a second. An answer with more makes no sense."""
 
 SOURCE = "extractors.video"
 """The module whose `probe` and `read_frames` the process runs; tests put one with faults in its place."""
@@ -67,6 +76,8 @@ class Reader:
             raise ValueError(f"stall-timeout must be more than 0 seconds, not {stall_timeout_s:g}.")
         self.limits = limits
         self.stall_timeout_s = stall_timeout_s
+        self.concealed = (0, 0.0)
+        """Of the video last read, in how many frames FFmpeg made up what is damaged, and seconds to the first one."""
         self._process: _Process | None = None
         self._num_videos = 0
         self._is_reading = False
@@ -101,7 +112,15 @@ class Reader:
             message = self._receive(path)
             with self._garbage_is_an_error(path):
                 facts = facts_from_json(message["facts"])
-                _must_be(min(len(facts.times), facts.width, facts.height) > 0 and bool(np.isfinite(facts.times).all()))
+                _must_be(min(len(facts.times), facts.width, facts.height) > 0 and len(facts.times) <= MOST_FRAMES)
+            times = np.empty(len(facts.times))
+            for start in range(0, len(times), TIMES_AT_ONCE):
+                message = self._receive(path)
+                with self._garbage_is_an_error(path):
+                    times[start : start + TIMES_AT_ONCE] = array_from_json(message["times"], np.float64)
+            with self._garbage_is_an_error(path):
+                _must_be(bool(np.isfinite(times).all()))
+        facts = replace(facts, times=times)
         self.limits.check_size(path, facts.width, facts.height)
         self.limits.check_duration(path, facts.duration_s)
         return facts
@@ -123,23 +142,25 @@ class Reader:
         Raises:
             ReaderError: The file crashed, stalled or bloated the process.
             VideoError: As `extractors.video.read_frames`.
+            ValueError: The system has too little shared memory.
         """
         path = facts.path
         ring = self._ring_for(path, facts.height * facts.width * 3)
+        is_wanted = np.zeros(len(facts.times), bool)
+        is_wanted[wanted] = True
         with self._busy():
-            # no name is given to what is sent: it holds the times of all frames
             self._send(
                 path,
                 {
                     "read": facts_to_json(facts),
                     "decoder": decoder,
-                    "wanted": array_to_json(wanted.astype(np.int64)),
+                    "wanted": array_to_json(np.packbits(is_wanted)),
                     "colours": colours,
                     "limits": asdict(self.limits),
                     "ring": ring,
                 },
             )
-            for _ in wanted:
+            for _ in range(len(wanted)):
                 message = self._receive(path)
                 if "grow" in message:
                     with self._garbage_is_an_error(path):
@@ -153,7 +174,7 @@ class Reader:
                 self._send(path, {"free": message["slot"]})
             message = self._receive(path)
             with self._garbage_is_an_error(path):
-                _must_be(message == {"end": True})
+                self.concealed = int(message["concealed"]), float(message["first_s"])
 
     def abandon(self) -> None:
         """End a reading that is under way, from any thread: whoever waits for its frames is woken by an error."""
@@ -227,11 +248,17 @@ class Reader:
             self._free_ring()
             place = Path("/dev/shm")
             if place.is_dir() and (free := shutil.disk_usage(place).free) < size:
-                raise VideoError(
+                raise ValueError(
                     f"{path} needs {size / 2**20:.0f} MiB of shared memory, and {place} has {free / 2**20:.0f} MiB "
                     "left: enlarge it (of a container, with --shm-size)."
                 )
-            self._ring, self._ring_bytes = SharedMemory(create=True, size=size), size
+            try:
+                self._ring, self._ring_bytes = SharedMemory(create=True, size=size), size
+            except OSError as error:
+                raise ValueError(
+                    f"{path} needs {size / 2**20:.0f} MiB of shared memory, and the system gives none "
+                    f"({error.strerror}): raise its limits (of the size of files, with ulimit -f)."
+                ) from error
         return {
             "name": self._ring.name,
             "slots": min(MOST_SLOTS, size // frame_bytes),

@@ -5,10 +5,12 @@ its standard output, and puts frames into shared memory. Arrays travel as base64
 from here is ever executed.
 
     request                                                    answers
-    {"probe": path, "limits", "by_decoding", "allow_partial"}  {"facts"} or {"error", "kind"}
+    {"probe": path, "limits", "by_decoding", "allow_partial"}  {"facts"}, of times only their number, then {"times"} of
+                                                               so many frames at once; or {"error", "kind"}
     {"read": facts, "decoder", "wanted", "colours",            {"slot", "height", "width"} for each frame wanted, then
-     "limits", "ring"}                                         {"end"} or {"error", "kind"}; {"grow": bytes} if a frame
-                                                               is too large for a slot, to be answered with a {"ring"}
+     "limits", "ring"}                                         {"concealed"} or {"error", "kind"}; {"grow": bytes} if a
+                                                               frame is too large for a slot, to be answered with a
+                                                               {"ring"}
     {"free": slot}
 
 It sends {"alive"} while it works. It ends when its standard input does, that is with its parent, however that died.
@@ -34,6 +36,8 @@ from extractors.video import BrokenError, Limits, UnfaithfulError, VideoError, V
 
 MEMORY_BYTES = 4 * 2**30
 """Most that reading may allocate, where the system can enforce it (Linux); half of the machine's if that is less."""
+
+TIMES_AT_ONCE = 4096
 
 ALIVE, ALIVE_EVERY_S = b'{"alive": true}\n', 0.1
 
@@ -98,17 +102,23 @@ class _ReaderProcess:
             alive=self._alive,
         )
         self.send({"facts": facts_to_json(facts)})
+        for start in range(0, len(facts.times), TIMES_AT_ONCE):  # long messages would leave holes in the heaps
+            self.send({"times": array_to_json(facts.times[start : start + TIMES_AT_ONCE])})
 
     def _read(self, request: dict[str, Any]) -> None:
         ring = self._open_ring(request["ring"])
         free = list(range(ring["slots"]))
+        facts = facts_from_json(request["read"])
+        is_wanted = np.unpackbits(array_from_json(request["wanted"], np.uint8), count=len(facts.times)).astype(bool)
+        concealed_s: list[float] = []  # few, or the video is hardly worth watching
         for _, frame in self._video.read_frames(
-            facts_from_json(request.pop("read")),  # not to be kept twice: it holds the times of all frames
+            facts,
             request["decoder"],
-            wanted=array_from_json(request.pop("wanted"), np.int64),
+            wanted=is_wanted,
             colours=request["colours"],
             limits=Limits(**request["limits"]),
             alive=self._alive,
+            concealed=concealed_s.append,
         ):
             if frame.nbytes > ring["slot_bytes"]:
                 self.send({"grow": frame.nbytes})
@@ -120,7 +130,7 @@ class _ReaderProcess:
             np.copyto(target, frame, casting="no")
             del target  # or the segment could not be closed
             self.send({"slot": slot, "height": frame.shape[0], "width": frame.shape[1]})
-        self.send({"end": True})
+        self.send({"concealed": len(concealed_s), "first_s": min(concealed_s, default=0.0)})
 
     def _wait(self, key: str) -> Any:
         """What the parent sends under this key; slots that it frees meanwhile are those of a ring that is given up."""
@@ -171,10 +181,10 @@ def array_from_json(text: str, dtype: type[np.generic]) -> np.ndarray:
 
 
 def facts_to_json(facts: VideoFacts) -> dict[str, Any]:
-    """All of a file's facts, for the other process."""
-    return vars(facts) | {"path": str(facts.path), "times": array_to_json(facts.times)}
+    """A file's facts, for the other process; of the frames' times only their number."""
+    return vars(facts) | {"path": str(facts.path), "times": len(facts.times)}
 
 
 def facts_from_json(facts: dict[str, Any]) -> VideoFacts:
-    """The facts again."""
-    return VideoFacts(**facts | {"path": Path(facts["path"]), "times": array_from_json(facts["times"], np.float64)})
+    """The facts again, with times that are NaN and take no memory."""
+    return VideoFacts(**facts | {"path": Path(facts["path"]), "times": np.broadcast_to(np.nan, facts["times"])})

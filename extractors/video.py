@@ -13,12 +13,14 @@ So neither torch nor anything that needs it is imported here.
 """
 
 import importlib.util
+import math
 import os
 import re
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -122,6 +124,10 @@ class VideoFacts:
         """Size of all the frames as RGB."""
         return len(self.times) * self.height * self.width * 3
 
+    def without_times(self) -> "VideoFacts":
+        """The same with the first frame's time for all, which takes no memory; an hour's times take a megabyte."""
+        return replace(self, times=np.broadcast_to(self.times[0], len(self.times)))
+
     def to_json(self) -> dict[str, Any]:
         """The facts for a record: all but the path, with the number of frames in place of their times."""
         facts = {name: value for name, value in vars(self).items() if name not in ("path", "times")}
@@ -177,9 +183,16 @@ def probe(
         stated_start_s, stated_end_s = _stated_span(container, stream)
         stated_start_s = min(float(times[0]), float(times[0]) if stated_start_s is None else stated_start_s)
         stated_end_s = stated_end_s or end_s
+        allowed_s = max(0.5, 0.02 * (stated_end_s - stated_start_s))
+        announced_s = times if announced is None or packets.times is None else announced * time_base
+        holes_s = _holes(announced_s, times, allowed_s)
         if damage is None:
-            holes_s = _holes(announced, packets.times) * time_base
-            damage = _missing(path, times, end_s, holes_s, stated_start_s, stated_end_s)
+            damage = _missing(path, times, end_s, holes_s, stated_start_s, stated_end_s, allowed_s)
+        if damage and allow_partial and not by_decoding:  # packets do not say how many frames come before the damage
+            return probe(path, limits, by_decoding=True, allow_partial=True, alive=alive)
+        if damage and allow_partial and (too_many := holes_s.cumsum() > allowed_s).any():
+            times = times[: int(too_many.argmax()) + 1]
+            end_s = float(times[-1]) + frame_s
         rotation = round(first.rotation / 90) * 90 % 360
         height, width = (first.height, first.width) if rotation % 180 == 0 else (first.width, first.height)
         return VideoFacts(
@@ -252,16 +265,20 @@ def read_frames(
     colours: str = "tagged",
     limits: Limits = Limits(),
     alive: Callable[[], object] = lambda: None,
+    concealed: Callable[[float], object] = lambda time_s: None,
 ) -> Iterator[tuple[float, np.ndarray]]:
     """Read a video's frames.
 
     Args:
         video: The file, or what `probe` said of it.
         decoder: "auto", "decord" or "pyav".
-        wanted: Ascending indices of the frames to yield; all by default. The file is read to its end either way.
+        wanted: The frames to yield, as ascending indices or (N,) bool; all by default. The file is read to its end
+            either way.
         colours: One of `COLOURS`.
         limits: How large the frames may be.
         alive: Called with every frame, wanted or not.
+        concealed: Called for every frame of which FFmpeg made up a damaged part, with its seconds after the first one.
+            decord does not say which those are.
 
     Yields:
         Time of presentation in seconds and (H, W, 3) uint8 RGB.
@@ -278,18 +295,26 @@ def read_frames(
     if name == "decord":
         frames = _decord_frames(facts, is_wanted, limits, alive)
     else:
-        frames = _pyav_frames(facts, is_wanted, colours, limits, alive)
+        frames = _pyav_frames(facts, is_wanted, colours, limits, alive, concealed)
     for index, frame in frames:
         yield float(facts.times[index]), frame
 
 
 def _pyav_frames(
-    facts: VideoFacts, is_wanted: np.ndarray, colours: str, limits: Limits, alive: Callable[[], object]
+    facts: VideoFacts,
+    is_wanted: np.ndarray,
+    colours: str,
+    limits: Limits,
+    alive: Callable[[], object],
+    concealed: Callable[[float], object],
 ) -> Iterator[tuple[int, np.ndarray]]:
-    index = -1
+    index, start_s = -1, 0.0
     matrix = {"src_colorspace": "ITU601", "dst_colorspace": "ITU601"} if colours == "bt601" else {}
     with _open(facts.path, limits, one_thread=facts.is_partial) as (container, stream):
         for index, frame in enumerate(_decode(facts.path, container, stream, alive)):
+            start_s = start_s if index else frame.time or 0.0
+            if frame.is_corrupt:
+                concealed((frame.time or 0.0) - start_s)
             if index < len(is_wanted) and is_wanted[index]:
                 image = frame.reformat(format="rgb24", **matrix).to_ndarray()
                 yield index, np.rot90(image, facts.rotation // 90)
@@ -396,30 +421,35 @@ class _Timestamps:
 
     def __init__(self) -> None:
         self._pts = array("q")  # not a list: there are some 100,000 in an hour
-        self._durations = array("q")
+        self._last = (-math.inf, 0)
         self._all_known = True
 
     def add(self, pts: int | None, duration: int | None) -> None:
         self._all_known &= pts is not None
         self._pts.append(pts or 0)
-        self._durations.append(duration or 0)
+        if pts is not None and pts > self._last[0]:
+            self._last = pts, duration or 0
 
     def __len__(self) -> int:
         return len(self._pts)
 
-    @property
+    @cached_property
     def times(self) -> np.ndarray | None:
-        """(N,) in ascending order; None if one is missing."""
-        return np.sort(np.frombuffer(self._pts, np.int64)) if self._all_known and self._pts else None
+        """(N,) in ascending order; None if one is missing. None is added after this is asked for."""
+        if not (self._all_known and self._pts):
+            return None
+        times = np.frombuffer(self._pts, np.int64)
+        times.sort()
+        return times
 
     @property
     def first(self) -> int | None:
-        return min(self._pts) if self._all_known else None
+        return None if self.times is None else int(self.times[0])
 
     @property
     def last_duration(self) -> int:
         """Of the one shown last."""
-        return self._durations[self._pts.index(max(self._pts))] if self._all_known and self._pts else 0
+        return self._last[1] if self._all_known else 0
 
 
 def _scan_packets(path: Path, limits: Limits, alive: Callable[[], object]) -> tuple[_Timestamps, int]:
@@ -446,31 +476,45 @@ def _times(path: Path, stream: Any, timestamps: _Timestamps) -> np.ndarray:
     return np.arange(len(timestamps)) / float(rate)
 
 
-def _holes(announced: np.ndarray | None, shown: np.ndarray | None) -> float:
-    """How long two or more packets in a row show nothing, in the unit of these times.
+def _holes(announced: np.ndarray, shown: np.ndarray, allowed_s: float) -> np.ndarray:
+    """For how many seconds after each frame frames are missing; (N - 1,), 0 where the next one follows as it should.
 
-    One packet without a frame of its own is no hole: half a picture, or one that only others refer to.
+    They are missing where two or more packets in a row show nothing: one alone is no hole, but half a picture, or one
+    that only others refer to. And they are missing where a source that keeps its pace stops for more than is allowed
+    and for ten frames: one that does not keep it, as slides and screen recordings do not, means a still. It keeps its
+    pace if all but a hundredth of its frames, or all but one, last less than two usual ones.
     """
-    if announced is None or shown is None:
-        return 0.0
     gaps = np.diff(shown)
+    if len(gaps) == 0:
+        return gaps
     packets_in_gap = np.searchsorted(announced, shown[1:], "left") - np.searchsorted(announced, shown[:-1], "right")
-    frame = float(np.median(np.diff(announced))) if len(announced) > 1 else 0.0
-    return float((gaps - frame)[packets_in_gap >= 2].sum())
+    usual_s = float(np.median(gaps))
+    keeps_pace = (gaps > 2 * usual_s).sum() <= max(1, len(gaps) // 100)
+    is_hole = (packets_in_gap >= 2) | (keeps_pace & (gaps > max(allowed_s, 10 * usual_s)))
+    frame_s = float(np.median(np.diff(announced))) if len(announced) > 1 else usual_s
+    return np.where(is_hole, gaps - frame_s, 0.0)
 
 
 def _missing(
-    path: Path, times: np.ndarray, end_s: float, holes_s: float, stated_start_s: float, stated_end_s: float
+    path: Path,
+    times: np.ndarray,
+    end_s: float,
+    holes_s: np.ndarray,
+    stated_start_s: float,
+    stated_end_s: float,
+    allowed_s: float,
 ) -> str | None:
-    """A sentence if more than max(0.5 s, 2%) of the stated duration is missing."""
+    """A sentence if more is missing of the stated duration than is allowed."""
     start_s, stated_s = float(times[0]), stated_end_s - stated_start_s
-    head_s, tail_s = start_s - stated_start_s, stated_end_s - end_s
-    if head_s + holes_s + tail_s <= max(0.5, 0.02 * stated_s):
+    head_s, tail_s, middle_s = start_s - stated_start_s, stated_end_s - end_s, float(holes_s.sum())
+    if head_s + middle_s + tail_s <= allowed_s:
         return None
-    if tail_s >= max(head_s, holes_s):
+    if tail_s >= max(head_s, middle_s):
         return f"{path} breaks off: it can be read up to {end_s - stated_start_s:.2f} s of {stated_s:.2f} s."
-    place = "at its start" if head_s > holes_s else "in the middle"
-    return f"{path} is damaged: {max(head_s, holes_s):.2f} s of {stated_s:.2f} s {place} cannot be decoded."
+    if head_s > middle_s:
+        return f"{path} is damaged: {head_s:.2f} s of {stated_s:.2f} s at its start cannot be decoded."
+    at_s = times[int(holes_s.argmax())] - stated_start_s
+    return f"{path} is damaged: {middle_s:.2f} s of {stated_s:.2f} s are missing in its middle, after {at_s:.2f} s."
 
 
 def _decode(path: Path, container: Any, stream: Any, alive: Callable[[], object]) -> Iterator[Any]:

@@ -129,7 +129,7 @@ def extract_features(
     for warning in summary.warnings:
         say(f"warning: {warning}")
 
-    with feature_store, reader, extraction_progress(sources) as bar:
+    with feature_store, reader, extraction_progress(sources, summary) as bar:
         for name, path in sources.paths.items():
             show = bar.begin(path)
             wanted = overwrite or (classes and "class" not in feature_store.records.get(name, {}))
@@ -268,13 +268,15 @@ class _Progress:
 
 
 @contextmanager
-def extraction_progress(sources: Sources) -> Iterator[_Progress]:
+def extraction_progress(sources: Sources, summary: ExtractionSummary) -> Iterator[_Progress]:
     """Show progress over the videos; an interruption says what is done and how to go on."""
     with progress("videos") as bar:
         shown = _Progress(bar, len(sources.paths))
         try:
             yield shown
         except KeyboardInterrupt:
+            failed = f" and {len(summary.failed)} failed" if summary.failed else ""
             raise KeyboardInterrupt(
-                f"{shown.done} of {shown.total} videos are done; run the same command again to go on"
+                f"{summary.extracted + summary.already_done} of {shown.total} videos are done{failed}; run the same "
+                "command again to go on"
             ) from None

@@ -83,13 +83,34 @@ def test_a_short_missing_tail_is_said(render, reader: Reader) -> None:
     facts = reader.probe(render("v.mp4"))
     backbone = colours(clip_frames=4)
     selection = select(facts.times, backbone.recipe.fps, 4)
-    before = _warnings(facts, selection, backbone.recipe)
+    before = _warnings(facts, selection, backbone.recipe, 0, 0.0)
     short = replace(facts, stated_end_s=facts.end_s + 0.3)
-    said = _warnings(short, selection, backbone.recipe)
+    said = _warnings(short, selection, backbone.recipe, 0, 0.0)
     assert [warning for warning in said if warning not in before] == [
         "the last 0.30 s that the file states are not in it"
     ]
     assert len(said) == len(before) + 1
+
+
+@pytest.mark.shared
+def test_frames_that_the_decoder_made_up_in_part_are_counted(action: Path, tmp_path: Path, reader: Reader) -> None:
+    path, backbone = tmp_path / "damaged.mp4", colours(clip_frames=4)
+    with av.open(str(action / "cleaning_pool.mp4")) as whole, av.open(str(path), "w") as container:
+        stream = container.add_stream_from_template(whole.streams.video[0])
+        for index, packet in enumerate(packet for packet in whole.demux(video=0) if packet.size):
+            content = bytearray(bytes(packet))
+            if index == 60:
+                content[3600:3632] = bytes(range(32))  # of 7249
+            damaged = av.Packet(bytes(content))
+            damaged.pts, damaged.dts, damaged.duration = packet.pts, packet.dts, packet.duration
+            damaged.time_base, damaged.is_keyframe, damaged.stream = packet.time_base, packet.is_keyframe, stream
+            container.mux(damaged)
+    record = extract(path, backbone, decoder="pyav", reader=reader).record
+    assert (record["frames_decoded"], record["concealed_frames"]) == (300, 1)
+    assert "parts of 1 frames are damaged and were made up by the decoder, first at 2.03 s" in record["warnings"]
+    record = extract(action / "cleaning_pool.mp4", backbone, decoder="pyav", reader=reader).record
+    assert record["concealed_frames"] == 0
+    assert not any("made up" in warning for warning in record["warnings"])
 
 
 @pytest.mark.shared

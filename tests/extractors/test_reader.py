@@ -1,6 +1,7 @@
 """Reading in another process: the same frames, and no fault of that process reaches this one."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -220,8 +221,34 @@ def test_too_little_shared_memory_is_said(render, reader: Reader, monkeypatch: p
         pytest.skip("this system has no /dev/shm")
     monkeypatch.setattr(reader_module, "RING_BYTES", 2**60)
     facts = reader.probe(render("video.mp4"))
-    with pytest.raises(VideoError, match="MiB of shared memory, and /dev/shm has"):
+    with pytest.raises(ValueError, match="MiB of shared memory, and /dev/shm has"):
         next(reader.read_frames(facts, "pyav", wanted=np.arange(30)))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only on Linux shared memory is a file")
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        (2**20, r"needs 32 MiB of shared memory, and the system gives none \(File too large\): .* ulimit -f"),
+        (300, r"cannot hold the features of .* \(File too large\): make room there, or name another folder in TMPDIR"),
+    ],
+)
+def test_a_limit_on_the_size_of_files_is_said(limit: int, said: str, render) -> None:
+    """The smaller one from when the ring is there; 12 features in float32 a clip make 48 bytes."""
+    code = f"""
+        import resource, sys
+        sys.path[:0] = [{str(ROOT)!r}, {str(Path(__file__).parent)!r}]
+        from cheap_backbone import colours
+        from extractors.extract import extract
+        from extractors.reader import Reader
+        with Reader() as reader:
+            if {limit} < 1000:
+                extract({str(render("video.mp4"))!r}, colours(clip_frames=4), reader=reader)
+            resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+            extract({str(render("video.mp4", num_frames=100))!r}, colours(clip_frames=4), reader=reader)
+    """
+    ran = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
+    assert re.search(f"ValueError: .* {said}", ran.stderr), ran.stderr
 
 
 def test_the_memory_limit_is_no_more_than_half_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -253,33 +253,93 @@ def test_a_timestamp_far_out_is_refused_before_ticks_are_counted(render, tmp_pat
 
 
 def test_holes_are_where_packets_in_a_row_show_nothing() -> None:
-    announced = np.arange(0, 6000, 40)  # six seconds at 25 a second, in milliseconds
-    assert video._holes(announced, announced) == 0
-    assert video._holes(announced, np.delete(announced, np.s_[50:100])) == 2000
-    assert video._holes(announced, np.delete(announced, [7, 20, 21])) == 80  # one alone may be meant to show nothing
-    assert video._holes(announced[::2], announced[::4]) == 0  # half pictures
-    assert video._holes(np.delete(announced, np.s_[50:100]), np.delete(announced, np.s_[50:100])) == 0  # a still
-    assert video._holes(None, announced) == 0
+    announced = np.arange(0, 150) / 25
+    for shown, expected in (
+        (announced, 0),
+        (np.delete(announced, np.s_[50:100]), 2),
+        (np.delete(announced, [7, 20, 21]), 0.08),  # one alone may be meant to show nothing
+    ):
+        assert video._holes(announced, shown, 0.5).sum() == pytest.approx(expected)
+    assert video._holes(announced[::2], announced[::4], 0.5).sum() == 0  # half pictures
 
 
 @pytest.mark.parametrize(
-    ("start_s", "end_s", "holes_s", "stated_end_s", "said"),
+    ("gaps_s", "expected_s"),
+    [
+        ([0.04] * 100, 0),
+        ([0.04] * 50 + [0.5] + [0.04] * 50, 0),  # no more than is allowed
+        ([0.04] * 50 + [2.04] + [0.04] * 50, 2),
+        ([0.03, 0.05] * 50 + [2.04] + [0.03, 0.05] * 50, 2.0),  # a telephone's pace
+        ([1.0] * 20 + [3.0] + [1.0] * 20, 0),  # slides
+        ([0.04] * 60 + [0.2, 3.0, 0.12, 0.04, 0.6, 0.04, 1.0], 0),  # a recording of a screen
+        ([2.0], 0),
+    ],
+)
+def test_holes_are_where_a_steady_source_stops(gaps_s: list[float], expected_s: float) -> None:
+    times = np.cumsum([7.0, *gaps_s])
+    holes_s = video._holes(times, times, 0.5)
+    assert holes_s.sum() == pytest.approx(expected_s, abs=0.02)
+    assert np.flatnonzero(holes_s).tolist() == ([int(np.argmax(gaps_s))] if expected_s else [])
+
+
+@pytest.mark.parametrize(
+    ("start_s", "end_s", "hole_s", "stated_end_s", "said"),
     [
         (0.0, 9.5, 0.0, 10.0, None),
         (0.0, 9.4, 0.0, 10.0, "v.mp4 breaks off: it can be read up to 9.40 s of 10.00 s."),
         (0.0, 98.0, 0.0, 100.0, None),
         (0.0, 97.9, 0.0, 100.0, "v.mp4 breaks off: it can be read up to 97.90 s of 100.00 s."),
         (0.6, 10.0, 0.0, 10.0, "v.mp4 is damaged: 0.60 s of 10.00 s at its start cannot be decoded."),
-        (0.0, 10.0, 0.6, 10.0, "v.mp4 is damaged: 0.60 s of 10.00 s in the middle cannot be decoded."),
+        (0.0, 10.0, 0.6, 10.0, "v.mp4 is damaged: 0.60 s of 10.00 s are missing in its middle, after 0.00 s."),
         (0.2, 9.7, 0.2, 10.0, "v.mp4 breaks off: it can be read up to 9.70 s of 10.00 s."),
         (0.0, 12.0, 0.0, 10.0, None),
     ],
 )
 def test_what_counts_as_missing(
-    start_s: float, end_s: float, holes_s: float, stated_end_s: float, said: str | None
+    start_s: float, end_s: float, hole_s: float, stated_end_s: float, said: str | None
 ) -> None:
-    times = np.array([start_s, end_s - 0.04])
-    assert video._missing(Path("v.mp4"), times, end_s, holes_s, 0.0, stated_end_s) == said
+    times, allowed_s = np.array([start_s, end_s - 0.04]), max(0.5, 0.02 * stated_end_s)
+    assert video._missing(Path("v.mp4"), times, end_s, np.array([hole_s]), 0.0, stated_end_s, allowed_s) == said
+
+
+def with_a_hole(source: Path, target: Path, *, blanked: bool) -> Path:
+    """Two seconds in the middle of eight: packets that are not there, or that hold no picture."""
+    with av.open(str(source)) as whole, av.open(str(target), "w") as container:
+        stream = container.add_stream_from_template(whole.streams.video[0])
+        for packet in [packet for packet in whole.demux(video=0) if packet.size]:
+            assert packet.pts is not None
+            kept = packet
+            if 2 <= packet.pts * packet.time_base < 4:
+                if not blanked:
+                    continue
+                kept = av.Packet(b"\0\0\0\1\x0a")  # H.264 for the end of a sequence
+                kept.pts, kept.dts, kept.duration, kept.time_base = packet.pts, packet.dts, 1, packet.time_base
+            kept.stream = stream
+            container.mux(kept)
+    return target
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize("blanked", [False, True])
+def test_a_hole_in_the_middle_is_damage(suffix: str, blanked: bool, render, tmp_path: Path) -> None:
+    whole = render(f"whole{suffix}", num_frames=200, g="25", sc_threshold="0", bf="0")
+    path = with_a_hole(whole, tmp_path / f"hole{suffix}", blanked=blanked)
+    said = r"2\.00 s of 8\.\d\d s are missing in its middle, after 1\.96 s"
+    facts = probe(path)
+    if blanked:  # only decoding finds it out
+        assert (facts.damage, len(facts.times)) == (None, 200)
+        for decoder in ("auto", "pyav"):
+            with pytest.raises(UnfaithfulError):
+                list(read_frames(facts, decoder))
+        facts = probe(path, by_decoding=True)
+    with pytest.raises(VideoError, match=said):
+        list(read_frames(facts))
+    partial = probe(path, by_decoding=blanked, allow_partial=True)
+    assert partial.is_partial
+    expected = list(read_frames(whole, "pyav"))[:50]
+    for (time_s, frame), (expected_time_s, expected_frame) in zip(read_frames(partial), expected, strict=True):
+        assert time_s == pytest.approx(expected_time_s, abs=1e-3)
+        assert np.array_equal(frame, expected_frame)
 
 
 def test_lost_frames_are_noticed(render) -> None:

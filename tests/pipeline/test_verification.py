@@ -80,15 +80,6 @@ def test_everything_that_is_wrong_is_named(command, copy: Path) -> None:
         assert problem in line
 
 
-def test_a_record_without_a_hash_is_of_an_older_version(copy: Path) -> None:
-    path = copy / "videos.jsonl"
-    records = [json.loads(line) for line in path.read_text().splitlines()]
-    path.write_text("".join(json.dumps(r, default=r.pop("features_sha256")) + "\n" for r in records))
-    problems = verify_store(copy).problems
-    assert len(problems) == 8
-    assert all("--overwrite" in entry["problem"] for entry in problems)
-
-
 def test_videos_are_compared_by_content_where_they_are_given(copy: Path, videos: Path, tmp_path: Path) -> None:
     shutil.copytree(videos, tmp_path / "videos")
     path = tmp_path / "videos/v3.mp4"
