@@ -163,6 +163,7 @@ def _read_clips(
     facts: VideoFacts, decoder: str, selection: Selection, recipe: Recipe, reader: Reader
 ) -> Iterator[Tensor]:
     """The clips of a video one after the other, (F, H, W, 3) uint8."""
+    torch.set_num_threads(1)  # of this thread, which runs beside the backbone's: they would wait for each other
     wanted, times_shown = np.unique(selection.frames, return_counts=True)
     num_filled = 0
     frames = reader.read_frames(facts, decoder, wanted=wanted, colours=recipe.colours)
