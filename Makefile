@@ -24,7 +24,7 @@ lint: .venv/installed-dev
 	$(PYTHON) -m venv .venv
 
 .venv/installed: .venv/bin/python setup.cfg pyproject.toml
-	$(RUN) -m pip install --quiet --editable .
+	$(RUN) -m pip install --quiet --editable '.[openvino]'
 	@touch $@
 
 .venv/installed-dev: .venv/installed

@@ -1,7 +1,8 @@
 """A backbone: a network with its weights, its recipe, and the device and precision it runs in.
 
 Clips go in as the uint8 frames that a recipe makes, and are normalised on the device. Below fp32 a GPU runs under
-autocast; a CPU gets bfloat16 weights, which are fastest on one that has instructions for them.
+autocast; a CPU gets bfloat16 weights, which are fastest on one that has instructions for them, or has the network
+compiled by OpenVINO, which is faster still.
 """
 
 import re
@@ -13,12 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from extractors import openvino_engine
 from extractors.catalogue import ALIASES, CATALOGUE
+from extractors.openvino_engine import CompiledNetwork
 from extractors.recipes import Recipe, get_recipe
 from extractors.weights import file_sha256, published, published_sha256
 
 BACKBONES = tuple(CATALOGUE)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+ENGINES = ("torch", "openvino")
 RANDOM_SEED = 0
 
 
@@ -28,9 +32,9 @@ class Backbone:
 
     name: str
     recipe: Recipe
-    network: nn.Module
-    """(B, 3, F, H, W) normalised clips -> features (B, feature_dim) and class logits (B, classes), float32; there are 0
-    classes if the weights came without a classifier."""
+    network: nn.Module | CompiledNetwork
+    """(B, 3, F, H, W) normalised clips, or (B, F, H, W, 3) uint8 ones with OpenVINO -> features (B, feature_dim) and
+    class logits (B, classes), float32; there are 0 classes if the weights came without a classifier."""
     feature_dim: int
     weights_sha256: str
     """Of the published checkpoint or of the user's file; "random" for untrained weights."""
@@ -38,6 +42,7 @@ class Backbone:
     precision: str
     """One of `PRECISIONS`."""
     engine: str = "torch"
+    """One of `ENGINES`."""
     num_classes: int = 400
     """Classes that the weights tell apart; 0 without a classifier."""
 
@@ -64,6 +69,9 @@ class Backbone:
     @torch.inference_mode()
     def features_and_classes(self, clips: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """What `features` and `classify` return, from one pass through the network."""
+        if isinstance(self.network, CompiledNetwork):
+            features, logits = self.network(clips)
+            return features.numpy(), logits.softmax(dim=1).numpy()
         device = torch.device(self.device)
         if device.type == "cuda":
             clips = clips.pin_memory()
@@ -81,6 +89,7 @@ def load_backbone(
     weights: str | Path | None = None,
     device: str = "auto",
     precision: str = "auto",
+    engine: str = "auto",
 ) -> Backbone:
     """Build a backbone.
 
@@ -91,15 +100,18 @@ def load_backbone(
             this backbone if None; "random" for untrained ones, the same ones every time.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: "auto", "fp32", "bf16" or "fp16".
+        engine: "torch", "openvino", or "auto": OpenVINO on a CPU where it is installed, else torch.
 
     Raises:
-        ValueError: A name is unknown, the device cannot do what is asked, or the weights cannot be had or read.
+        ValueError: A name is unknown, the device or the engine cannot do what is asked, or the weights cannot be had or
+            read.
     """
     name, _ = resolve_backbone(name, device)
     entry = CATALOGUE[name]
     chosen_recipe = get_recipe(recipe or entry.recipe)
     torch_device = resolve_device(device)
     precision = _precision(precision, torch_device)
+    engine = _engine(engine, torch_device)
     by_name = {called: known for known in entry.weights for called in known.names}
     if weights == "random":
         network, sha256 = entry.untrained(RANDOM_SEED), "random"
@@ -115,17 +127,24 @@ def load_backbone(
         )
     else:
         network, sha256 = entry.from_checkpoint(weights), file_sha256(weights)
-    torch.backends.cudnn.allow_tf32 = False  # on a GPU, too, fp32 is fp32
-    network.to(torch_device, PRECISIONS[precision] if torch_device.type == "cpu" else torch.float32)
+    num_classes = cast(int, network.num_classes)
+    prepared: nn.Module | CompiledNetwork
+    if engine == "openvino":
+        prepared = CompiledNetwork(name, network, num_classes, chosen_recipe, sha256, precision)
+    else:
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # fp32 is fp32 on a GPU, too
+        network.to(torch_device, PRECISIONS[precision] if torch_device.type == "cpu" else torch.float32)
+        prepared = network.to(memory_format=torch.channels_last_3d)
     return Backbone(
         name=name,
         recipe=chosen_recipe,
-        network=network.to(memory_format=torch.channels_last_3d),
+        network=prepared,
         feature_dim=entry.feature_dim,
         weights_sha256=sha256,
         device=str(torch_device),
         precision=precision,
-        num_classes=cast(int, network.num_classes),
+        engine=engine,
+        num_classes=num_classes,
     )
 
 
@@ -177,4 +196,19 @@ def _precision(name: str, device: torch.device) -> str:
         raise ValueError(f'There is no precision "{name}"; known are auto, {", ".join(PRECISIONS)}.')
     if name == "fp16" and device.type == "cpu":
         raise ValueError("fp16 needs a CUDA device: on a CPU use --precision bf16 or fp32.")
+    return name
+
+
+def _engine(name: str, device: torch.device) -> str:
+    if name == "auto":
+        return "openvino" if device.type == "cpu" and openvino_engine.is_installed() else "torch"
+    if name not in ENGINES:
+        raise ValueError(f'There is no engine "{name}"; known are auto, {", ".join(ENGINES)}.')
+    if name == "openvino" and device.type != "cpu":
+        raise ValueError(f"The engine openvino runs on a CPU, not on {device}: use --device cpu or --engine torch.")
+    if name == "openvino" and not openvino_engine.is_installed():
+        raise ValueError(
+            "OpenVINO is not installed: pip install 'cofinal[openvino]' (from a checkout: pip install '.[openvino]'), "
+            "or use --engine torch."
+        )
     return name

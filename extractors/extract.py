@@ -180,6 +180,7 @@ def _read_clips(
     facts: VideoFacts, decoder: str, selection: Selection, recipe: Recipe, reader: Reader
 ) -> Iterator[Tensor]:
     """The clips of a video one after the other, (F, H, W, 3) uint8."""
+    torch.set_num_threads(1)  # of this thread, which runs beside the backbone's: they would wait for each other
     num_filled = 0
     frames = reader.read_frames(facts, decoder, wanted=np.unique(selection.frames), colours=recipe.colours)
     for frame, (_, times_shown) in zip(frames, groupby(selection.frames.flat), strict=True):

@@ -26,9 +26,6 @@ from extractors.weights import only_network, read_tensors
 Size = tuple[int, int, int]
 """Along frames, height and width."""
 
-CROSSING = -100.0
-"""Added where two places of a window do not neighbour each other in the video: the published value."""
-
 
 @dataclass(frozen=True)
 class Sizes:
@@ -90,9 +87,10 @@ class PatchMerging(nn.Module):
 class WindowAttention(nn.Module):
     """Self-attention within windows, with a learned bias for each relative position (section 3.2).
 
-    A window larger than the map is cut down to it and then not shifted. Shifted windows are those of the map rolled
-    back by the shift, where the last window along an axis holds the map's end and its beginning, and a mask
-    keeps these apart. Windows that share a mask, 8 kinds at most, go through one call of the attention.
+    A window larger than the map is cut down to it and then not shifted. Where windows are shifted by s, the map begins
+    with the last s places of a window and ends with the first places of another. The published code joins the two in
+    one window and masks each from the other; here they are windows of their own, which gives the same for less.
+    Windows that are cut alike, 27 kinds at most, go through one call of the attention.
     """
 
     def __init__(self, channels: int, heads: int, window: Size, shifted: bool):
@@ -108,53 +106,61 @@ class WindowAttention(nn.Module):
         size = x.shape[1:4]
         window = [min(pair) for pair in zip(size, self.window, strict=True)]
         shift = [n // 2 if self.shifted and length > n else 0 for length, n in zip(size, window, strict=True)]
-        counts = [-(-length // n) for length, n in zip(size, window, strict=True)]
-
-        missing = [count * n - length for count, n, length in zip(counts, window, size, strict=True)]
+        missing = [-length % n for length, n in zip(size, window, strict=True)]
         x = functional.pad(x, (0, 0, 0, missing[2], 0, missing[1], 0, missing[0]))
-        if any(shift):
-            x = x.roll([-s for s in shift], (1, 2, 3))
-        x = self._attend(self.qkv(x), counts, window, shift)
-        if any(shift):
-            x = x.roll(shift, (1, 2, 3))
+        x = self._attend(self.qkv(x), window, shift)
         return self.proj(x[:, : size[0], : size[1], : size[2]])
 
-    def _attend(self, qkv: Tensor, counts: list[int], window: list[int], shift: list[int]) -> Tensor:
+    def _attend(self, qkv: Tensor, window: list[int], shift: list[int]) -> Tensor:
         """(B, F, H, W, 3 C), whole windows -> (B, F, H, W, C)."""
-        batch, *size, channels = qkv.shape
-        cells = [batch, counts[0], window[0], counts[1], window[1], counts[2], window[2]]
-        qkv = qkv.view(*cells, 3, self.heads, -1)
-        out = qkv.new_empty(*cells, self.heads, qkv.shape[-1])
-        bias = self._bias(math.prod(window), qkv.dtype)  # (n, N, N)
-        for kind in product(*(_kinds(count, s) for count, s in zip(counts, shift, strict=True))):
-            (f, h, w), last = zip(*kind, strict=True)
-            some = qkv[:, f, :, h, :, w].permute(7, 0, 1, 3, 5, 8, 2, 4, 6, 9)  # (3, B, f, h, w, n, *window, d)
-            shape = some.shape[1:]
+        axes = [_pieces(*axis) for axis in zip(qkv.shape[1:4], window, shift, strict=True)]
+        parts = []
+        for pieces in product(*axes):
+            (f, h, w), inside = zip(*pieces, strict=True)
+            some = qkv[:, f, h, w]
+            cells = [
+                n
+                for length, part in zip(some.shape[1:4], map(len, inside), strict=True)
+                for n in (length // part, part)
+            ]
+            some = some.reshape(len(qkv), *cells, 3, self.heads, -1).permute(7, 0, 1, 3, 5, 8, 2, 4, 6, 9)
+            shape = some.shape[1:]  # (B, f, h, w, n, *window, d)
+            bias = self._bias(window, inside, qkv.dtype)  # (n, N, N)
             q, k, v = some.reshape(3, -1, self.heads, bias.shape[-1], shape[-1])  # each (B f h w, n, N, d)
-            cut = tuple(n - s if at_end else n for n, s, at_end in zip(window, shift, last, strict=True))
-            mask = bias + _crossing(tuple(window), cut, bias.dtype, bias.device) if any(last) else bias
-            attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask[None])
-            out[:, f, :, h, :, w] = attended.view(shape).permute(0, 1, 5, 2, 6, 3, 7, 4, 8)
-        return out.view(batch, *size, channels // 3)
+            attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias[None])
+            attended = attended.view(shape).permute(0, 1, 5, 2, 6, 3, 7, 4, 8)  # (B, f, F', h, H', w, W', n, d)
+            parts.append(attended.flatten(7).flatten(5, 6).flatten(3, 4).flatten(1, 2))  # (B, F, H, W, C)
+        for axis in (3, 2, 1):
+            count = len(axes[axis - 1])
+            parts = [torch.cat(parts[i : i + count], axis) for i in range(0, len(parts), count)]
+        return parts[0]
 
-    def _bias(self, places: int, dtype: torch.dtype) -> Tensor:
-        """The bias of each head for each pair of places, (n, N, N), made once for each size of window.
+    def _bias(self, window: list[int], inside: tuple[range, ...], dtype: torch.dtype) -> Tensor:
+        """The bias of each head for each pair of some places of a window, (n, N, N), made once.
 
         A window that was cut down takes the first places of the whole window, as in the published code.
         """
         table = self.relative_position_bias_table
-        key = places, dtype, table.device, table._version
+        key = *window, inside, dtype, table.device, table._version
         if key not in self._biases:
-            index = _relative_positions(self.window).to(table.device)[:places, :places]
+            places = torch.arange(math.prod(window), device="cpu").view(window)
+            (f, h, w) = (slice(part.start, part.stop) for part in inside)
+            chosen = places[f, h, w].flatten()  # (N,)
+            index = _relative_positions(self.window)[chosen][:, chosen].to(table.device)
             self._biases[key] = table.detach()[index].permute(2, 0, 1).to(dtype).contiguous()
         return self._biases[key]
 
 
-def _kinds(count: int, shift: int) -> list[tuple[slice, bool]]:
-    """The windows along one axis, those of a kind together, and whether theirs is the kind that the shift cuts."""
+def _pieces(length: int, window: int, shift: int) -> list[tuple[slice, range]]:
+    """The parts of an axis whose windows are cut alike: where they lie, and which places of a window they hold."""
     if shift == 0:
-        return [(slice(None), False)]
-    return [(slice(count - 1), False), (slice(count - 1, count), True)]
+        return [(slice(0, length), range(window))]
+    end = length - window + shift
+    return [
+        (slice(0, shift), range(window - shift, window)),
+        (slice(shift, end), range(window)),
+        (slice(end, length), range(window - shift)),
+    ]
 
 
 @lru_cache
@@ -163,14 +169,6 @@ def _relative_positions(window: Size) -> Tensor:
     place = torch.cartesian_prod(*(torch.arange(n, device="cpu") for n in window))  # (N, 3)
     offset = place[:, None] - place + torch.tensor(window, device="cpu") - 1  # (N, N, 3), from 0 on
     return (offset[..., 0] * (2 * window[1] - 1) + offset[..., 1]) * (2 * window[2] - 1) + offset[..., 2]
-
-
-@lru_cache
-def _crossing(window: Size, cut: Size, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(N, N): `CROSSING` for each pair of places of a window that lie on different sides of a cut, else 0."""
-    sides = torch.cartesian_prod(*(torch.arange(n, device=device) >= at for n, at in zip(window, cut, strict=True)))
-    crosses = (sides[:, None] != sides).any(dim=-1)  # from (N, 3) to (N, N)
-    return torch.where(crosses, CROSSING, 0.0).to(dtype)
 
 
 class Block(nn.Module):

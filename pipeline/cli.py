@@ -18,6 +18,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
+Engine = Annotated[str, typer.Option(help="On a CPU: torch, openvino, or auto, OpenVINO where it is installed.")]
 Decoder = Annotated[str, typer.Option(help="auto, decord or pyav.")]
 BatchClips = Annotated[int | None, typer.Option(help="Clips a batch; by default what suits the device.")]
 AllowPartial = Annotated[
@@ -81,6 +82,7 @@ def _extract_features(
     ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
+    engine: Engine = "auto",
     decoder: Decoder = "auto",
     batch_clips: BatchClips = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Extract again what the store has.")] = False,
@@ -129,6 +131,7 @@ def _extract_features(
         weights=weights,
         device=device,
         precision=precision,
+        engine=engine,
         decoder=decoder,
         batch_clips=batch_clips,
         overwrite=overwrite,
@@ -301,6 +304,7 @@ def _score_video(
     report: Annotated[Path | None, typer.Option(help="Write a one-page HTML report here.")] = None,
     device: Device = "auto",
     precision: Precision = "auto",
+    engine: Engine = "auto",
     decoder: Decoder = "auto",
     allow_partial: AllowPartial = False,
     stall_timeout: StallTimeout = STALL_TIMEOUT_S,
@@ -333,6 +337,7 @@ def _score_video(
         weights=weights,
         device=device,
         precision=precision,
+        engine=engine,
         decoder=decoder,
         allow_partial=allow_partial,
         stall_timeout=stall_timeout,

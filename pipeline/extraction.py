@@ -60,6 +60,7 @@ def extract_features(
     weights: str | None = None,
     device: str = "auto",
     precision: str = "auto",
+    engine: str = "auto",
     decoder: str = "auto",
     batch_clips: int | None = None,
     overwrite: bool = False,
@@ -83,6 +84,7 @@ def extract_features(
         weights: None for the published ones, a name of published ones, "random" for untrained ones, else a file.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: "auto", "fp32", "bf16" or "fp16".
+        engine: "torch", "openvino", or "auto": OpenVINO on a CPU where it is installed, else torch.
         decoder: "auto", "decord" or "pyav".
         batch_clips: clips a batch; None for the device's usual number.
         overwrite: extract again what is there.
@@ -113,7 +115,7 @@ def extract_features(
         say(f"backbone {backbone}, {why}")
     if classes and recipe is None:
         recipe = CATALOGUE[backbone].kinetics_recipe
-    network = load_backbone(backbone, recipe=recipe, weights=weights, device=device, precision=precision)
+    network = load_backbone(backbone, recipe=recipe, weights=weights, device=device, precision=precision, engine=engine)
     if classes and network.num_classes != len(i3d.class_names()):
         raise ValueError(
             f"--classes names the 400 classes of Kinetics-400, and these weights know {network.num_classes} classes"
@@ -166,7 +168,7 @@ def manifest_of(network: Backbone, weights: str | None, sources: Sources) -> dic
         "precision": network.precision,
         "engine": network.engine,
         "device": network.device,
-        "versions": versions("cofinal", "torch", "torchvision", "av", "decord", "numpy"),
+        "versions": versions("cofinal", "torch", "torchvision", "openvino", "av", "decord", "numpy"),
         "videos": str(sources.folder.absolute()),
     }
 

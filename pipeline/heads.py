@@ -120,7 +120,13 @@ def _are_numbers(intervals: Any) -> bool:
 
 
 def extractor_of(
-    head: Head, path: Path, *, weights: str | None = None, device: str = "auto", precision: str = "auto"
+    head: Head,
+    path: Path,
+    *,
+    weights: str | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    engine: str = "auto",
 ) -> Backbone:
     """Rebuild the very extractor whose features a head was trained on.
 
@@ -130,6 +136,7 @@ def extractor_of(
         weights: where a backbone's weights file lies now; None for where the training recorded it.
         device: as for `load_backbone`.
         precision: as for `load_backbone`.
+        engine: as for `load_backbone`.
 
     Raises:
         ValueError: the head does not know what made its features, or the weights here are not those.
@@ -149,6 +156,7 @@ def extractor_of(
         weights=weights or (None if origin == "published" else origin),
         device=device,
         precision=precision,
+        engine=engine,
     )
     check_identity(head, path, backbone.identity, "the weights here make")
     return backbone
@@ -179,7 +187,9 @@ def parse_extractor(text: str, feature_dim: int) -> tuple[dict[str, str], str]:
             f"--extractor {text!r} is not BACKBONE:RECIPE:WEIGHTS, say i3d:gdlt-i3d:published (or a weights file)"
         )
     name, recipe, weights = parts
-    backbone = load_backbone(name, recipe=recipe, weights=None if weights == "published" else weights, device="cpu")
+    backbone = load_backbone(
+        name, recipe=recipe, weights=None if weights == "published" else weights, device="cpu", engine="torch"
+    )
     if backbone.feature_dim != feature_dim:
         raise ValueError(
             f"--extractor {text!r}: {name} makes features of width {backbone.feature_dim}, these have {feature_dim}"

@@ -1,6 +1,7 @@
 """score-video: a routine's video in; its coarse grade, fine grade and final score out."""
 
 import re
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,8 @@ class Score:
     clip_times: list[tuple[float, float]]
     """Start and end of each clip in seconds; empty for a `.npy`."""
     warnings: list[str] = field(default_factory=list)
+    stage_seconds: dict[str, float] = field(default_factory=dict)
+    """How long the head and backbone took to load, and each stage of the extraction; empty for a `.npy`."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the score as the JSON object that `--json` prints; what a head does not know of a target is absent."""
@@ -105,6 +108,7 @@ def score_video(
     weights: str | None = None,
     device: str = "auto",
     precision: str = "auto",
+    engine: str = "auto",
     decoder: str = "auto",
     allow_partial: bool = False,
     stall_timeout: float = STALL_TIMEOUT_S,
@@ -124,6 +128,7 @@ def score_video(
         weights: where the head's backbone weights lie now, if they were a file that has moved.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: "auto", "fp32", "bf16" or "fp16".
+        engine: "torch", "openvino", or "auto": OpenVINO on a CPU where it is installed, else torch.
         decoder: "auto", "decord" or "pyav".
         allow_partial: of a damaged video, score the clips before it breaks off.
         stall_timeout: seconds without a frame after which the video is given up.
@@ -134,6 +139,7 @@ def score_video(
         VideoError: the video cannot be scored.
         ValueError: bad arguments, no head, or features of another kind than the head's.
     """
+    started = time.perf_counter()
     path = Path(video)
     reader = Reader(Limits(max_pixels, max_duration), stall_timeout_s=stall_timeout)
     if not path.exists():
@@ -146,15 +152,17 @@ def score_video(
     warnings += remark
 
     clip_times: list[tuple[float, float]] = []
+    stage_seconds: dict[str, float] = {}
     if path.suffix == ".npy":
-        if weights is not None or (precision, decoder) != ("auto", "auto"):
-            raise ValueError(f"{path} holds features already: leave --weights, --precision and --decoder out")
+        if weights is not None or (precision, engine, decoder) != ("auto", "auto", "auto"):
+            raise ValueError(f"{path} holds features already: leave --weights, --precision, --engine and --decoder out")
         features, remark = _cached_features(path, trained, head_path)
         warnings += remark
     else:
         if not err.is_terminal:
             say(f"scoring {path.name}")  # on a terminal a bar shows it
-        backbone = extractor_of(trained, head_path, weights=weights, device=device, precision=precision)
+        backbone = extractor_of(trained, head_path, weights=weights, device=device, precision=precision, engine=engine)
+        stage_seconds["load"] = round(time.perf_counter() - started, 3)
         with reader, progress("s of video") as bar:
             task = bar.add_task(f"scoring {printable(path.name)}", total=None)
 
@@ -167,6 +175,7 @@ def score_video(
         features = extraction.features
         clip_times = [(round(float(start), 3), round(float(end), 3)) for start, end in extraction.clip_times]
         warnings += extraction.record["warnings"]
+        stage_seconds |= extraction.record["stage_seconds"]
     return Score(
         video=str(path),
         head=str(head_path),
@@ -176,6 +185,7 @@ def score_video(
         clips=len(features),
         clip_times=clip_times,
         warnings=warnings,
+        stage_seconds=stage_seconds,
     )
 
 

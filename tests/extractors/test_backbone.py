@@ -24,7 +24,7 @@ def clip(shared: Path) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def exact(i3d_weights: Path) -> Backbone:
-    return load_backbone(device="cpu", precision="fp32")
+    return load_backbone(device="cpu", precision="fp32", engine="torch")
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
@@ -52,7 +52,7 @@ def test_features_and_classes(exact: Backbone, clip: torch.Tensor) -> None:
 @pytest.mark.shared
 def test_bf16_weights_and_autocast_agree_with_fp32(exact: Backbone, clip: torch.Tensor) -> None:
     expected = exact.features(clip)
-    half = load_backbone(device="cpu", precision="bf16")
+    half = load_backbone(device="cpu", precision="bf16", engine="torch")
     assert next(half.network.parameters()).dtype == torch.bfloat16
     autocast = replace(exact, precision="bf16")  # as on a GPU: float32 weights, bfloat16 arithmetic
     for backbone in (half, autocast):
@@ -73,13 +73,13 @@ def test_cuda_agrees_with_the_cpu(precision: str, exact: Backbone, clip: torch.T
 def test_untrained_weights_say_so_and_are_always_the_same() -> None:
     clip = torch.randint(0, 256, (1, 9, 64, 64, 3), dtype=torch.uint8)
     clip = clip.repeat_interleave(4, 2)[:, :, :224].repeat_interleave(4, 3)[:, :, :, :224]
-    first, again = (load_backbone(weights="random", device="cpu", precision="fp32") for _ in range(2))
+    first, again = (load_backbone(weights="random", device="cpu", precision="fp32", engine="torch") for _ in range(2))
     assert first.weights_sha256 == first.identity["weights_sha256"] == "random"
     assert np.array_equal(first.features(clip), again.features(clip))
 
 
 def test_a_users_file_is_known_by_its_own_hash(i3d_weights: Path) -> None:
-    backbone = load_backbone(weights=i3d_weights, device="cpu", recipe="kinetics-i3d")
+    backbone = load_backbone(weights=i3d_weights, device="cpu", recipe="kinetics-i3d", engine="torch")
     assert backbone.identity["weights_sha256"] == file_sha256(i3d_weights)
     assert backbone.recipe is RECIPES["kinetics-i3d"]
 
@@ -93,12 +93,12 @@ def tiny_video_swin(path: Path) -> Path:
 
 def test_video_swin_from_a_file(tmp_path: Path) -> None:
     path = tiny_video_swin(tmp_path / "swin_tiny.pth")
-    backbone = load_backbone("vst-t", weights=path, device="cpu", precision="fp32")
+    backbone = load_backbone("vst-t", weights=path, device="cpu", precision="fp32", engine="torch")
     assert backbone.identity == {"backbone": "vst-t", "recipe": "gdlt-vst", "weights_sha256": file_sha256(path)}
     assert (backbone.feature_dim, backbone.num_classes) == (768, 0)
     features, probabilities = backbone.features_and_classes(torch.zeros(2, 4, 32, 32, 3, dtype=torch.uint8))
     assert (features.shape, probabilities.shape) == ((2, 768), (2, 0))
-    half = load_backbone("vst-t", weights=path, device="cpu", precision="bf16")
+    half = load_backbone("vst-t", weights=path, device="cpu", precision="bf16", engine="torch")
     assert cosine(half.features(torch.zeros(2, 4, 32, 32, 3, dtype=torch.uint8)), features) >= 0.999
 
 
@@ -115,7 +115,7 @@ def test_published_weights_by_name_and_by_default(tmp_path: Path, monkeypatch: p
     weights = UrlWeights("Own_Weights.OWN_V1", path.as_uri(), sha256[:8])
     monkeypatch.setitem(CATALOGUE, "vst-t", replace(CATALOGUE["vst-t"], weights=(weights,)))
     for name in (None, "OWN_V1", "Own_Weights.OWN_V1"):
-        assert load_backbone("vst-t", weights=name, device="cpu").weights_sha256 == sha256
+        assert load_backbone("vst-t", weights=name, device="cpu", engine="torch").weights_sha256 == sha256
     assert weights.cached.exists()
     with pytest.raises(
         ValueError, match=r"OTHER_V1: No such file; vst-t's published ones are called Own_Weights\.OWN_V1"
@@ -143,6 +143,7 @@ def test_auto_is_video_swin_on_a_gpu() -> None:
         ({"device": "cuda:99"}, r'"cuda:99" is not there, torch sees \d+ CUDA devices'),
         ({"precision": "int8"}, 'no precision "int8"; known are auto, fp32, bf16, fp16'),
         ({"precision": "fp16", "device": "cpu"}, "fp16 needs a CUDA device"),
+        ({"engine": "onnx"}, 'no engine "onnx"; known are auto, torch, openvino'),
         ({"weights": "/none/i3d.ckpt"}, "/none/i3d.ckpt: No such file"),
     ],
 )
@@ -150,6 +151,15 @@ def test_what_cannot_be_built_is_said_in_one_sentence(options: dict, message: st
     with pytest.raises(ValueError, match=message) as raised:
         load_backbone(**options)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.gpu
+def test_openvino_is_not_for_a_gpu_and_fp32_is_exact_there() -> None:
+    with pytest.raises(ValueError, match="openvino runs on a CPU, not on cuda: use --device cpu or --engine torch"):
+        load_backbone(device="cuda", engine="openvino")
+    assert load_backbone(device="cuda", weights="random", precision="fp32").engine == "torch"
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

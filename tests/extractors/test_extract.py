@@ -54,6 +54,7 @@ def test_streaming_gives_the_features_of_the_whole_video(recipe: str, action: Pa
 @pytest.mark.shared
 def test_what_is_recorded(action: Path) -> None:
     seen: list[tuple[float, float]] = []
+    threads = torch.get_num_threads()
     extraction = extract(
         action / "juggling_soccer_ball.mp4", colours(), on_progress=lambda done, total: seen.append((done, total))
     )
@@ -67,6 +68,7 @@ def test_what_is_recorded(action: Path) -> None:
         "the video is slower than the recipe's 25 frames a second: 10 of 256 frames repeat the one before"
     ]
     assert extraction.probabilities is None
+    assert torch.get_num_threads() == threads
     assert seen == [(pytest.approx(1.28 * (clip + 1)), pytest.approx(10.2917, abs=1e-3)) for clip in range(8)]
 
 
@@ -282,7 +284,7 @@ def test_what_the_thread_raises_is_raised_here() -> None:
 )
 def test_the_top_class_of_real_videos_is_right(name: str, action: Path, i3d_weights: Path) -> None:
     (path,) = action.glob(f"{name}.*")
-    extraction = extract(path, load_backbone(recipe="kinetics-i3d", device="cpu"), classify=True)
+    extraction = extract(path, load_backbone(recipe="kinetics-i3d", device="cpu", engine="torch"), classify=True)
     assert extraction.probabilities is not None
     assert len(extraction.probabilities) == len(extraction.features) >= 3
     mean = extraction.probabilities.mean(0)

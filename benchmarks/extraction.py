@@ -1,0 +1,314 @@
+"""Extraction against the way of the public scripts, on a generated video of 92 seconds: one table.
+
+    python -m benchmarks.extraction                    # I3D and VST-B, some 20 minutes on 2 quiet cores
+    python -m benchmarks.extraction --backbone i3d     # some 4
+
+The public way: decode all frames of the video with decord and transform them with PIL into one float tensor, then run
+the backbone in fp32 on 4 clips at a time, on all cores; for Video Swin it is torchvision's network. Weights, frames and
+recipe are the same as ours. Each measurement has a process of its own and starts the clock when the backbone is loaded
+(by OpenVINO from its cache, where it was put before). Memory is the highest proportional set size (PSS) of that process
+and all below it from before the loading on, library files included. Weights of VST-B are random, so that none need be
+fetched; those of I3D are the published ones.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated, Any
+
+import av
+import numpy as np
+import torch
+import typer
+from PIL import Image
+from torch import Tensor, nn
+
+from benchmarks.memory import peak_pss
+from extractors.backbone import PRECISIONS, Backbone, load_backbone
+from extractors.catalogue import CATALOGUE
+from extractors.clips import select
+from extractors.extract import extract
+from extractors.reader import Reader
+from extractors.recipes import get_recipe
+from extractors.video import choose_decoder, probe
+from models.checkpoint import serialise_head
+from models.cofinal import CoFInAl, CoFInAlConfig
+from pipeline.console import ends_well, out, say
+
+FPS, HEIGHT, WIDTH, DURATION_S = 25, 720, 1280, 92
+BASELINE_BATCH = 4
+MATMUL = 4096
+"""Rows and columns of the matrices whose product is taken for what the machine can do."""
+
+WEIGHTS = {"i3d": None, "vst-b": "random"}
+MUST_REACH = {  # speed-up, wall over its bound, share of the matmul peak, wall over the video's duration
+    "i3d": (2.8, 1.15, 0.80, 0.4),
+    "vst-b": (3.5, 1.10, 0.70, 1.7),
+}
+
+
+def write_video(path: Path, duration_s: float) -> Path:
+    """Encode a camera that swings over a textured hall while three figures cross it."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    coarse = (np.sin(x / 37) + np.sin(y / 23) + np.sin((x + 2 * y) / 61)) * 30
+    hall = (128 + coarse[..., None] + rng.normal(0, 12, (HEIGHT, WIDTH, 3))).clip(0, 255).astype(np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=FPS, options={"preset": "veryfast", "crf": "23"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for index in range(round(duration_s * FPS)):
+            image = np.roll(hall, (int(40 * np.sin(index / 30)), 3 * index), axis=(0, 1))
+            for figure in range(3):
+                left, top = (5 + 2 * figure) * index % (WIDTH - 90), 100 + 150 * figure
+                image[top : top + 200, left : left + 90] //= np.uint8(figure + 2)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def load(name: str, **options: str) -> Backbone:
+    """The backbone on the CPU."""
+    return load_backbone(name, weights=WEIGHTS[name], device="cpu", **options)
+
+
+def prepare(name: str) -> tuple[str, str]:
+    """Have OpenVINO's model in the cache, where it is the engine; the engine and the precision."""
+    backbone = load(name)
+    return backbone.engine, backbone.precision
+
+
+@torch.inference_mode()
+def public_way(path: Path, name: str) -> dict[str, Any]:
+    """Run the baseline on a video."""
+    import decord
+    from torchvision.models.video import swin3d_b
+    from torchvision.transforms.v2 import CenterCrop, Compose, Normalize, PILToTensor, Resize, ToDtype
+
+    recipe = get_recipe(CATALOGUE[name].recipe)
+    with peak_pss() as peak:
+        network = load(name, precision="fp32", engine="torch").network
+        assert isinstance(network, nn.Module)
+        if name == "vst-b":
+            state, network = network.state_dict(), swin3d_b().eval()
+            network.load_state_dict(state, strict=False)  # its tables of indices are in no file of ours
+            network.head = nn.Identity()
+        network.to(memory_format=torch.contiguous_format)
+        assert isinstance(recipe.resize, int)
+        transform = Compose(
+            [
+                Resize(recipe.resize),
+                CenterCrop(list(recipe.crop)),
+                Resize(list(recipe.size)),
+                PILToTensor(),
+                ToDtype(torch.float32, scale=True),
+                Normalize(recipe.mean, recipe.std),
+            ]
+        )
+        started = time.perf_counter()
+        frames = torch.stack([transform(Image.fromarray(frame.asnumpy())) for frame in decord.VideoReader(str(path))])
+        chosen = select(probe(path).times, recipe.fps, recipe.clip_frames).frames
+        first, last = chosen[0, 0], chosen[-1, -1] + 1
+        assert chosen.size == last - first, "a video of the recipe's own rate"
+        clips = frames[first:last].unflatten(0, chosen.shape).transpose(1, 2)  # (T, 3, F, H, W)
+        decoded = time.perf_counter()
+        features = torch.cat([_features(network(batch)) for batch in clips.split(BASELINE_BATCH)])
+        ended = time.perf_counter()
+    batch = clips[:BASELINE_BATCH].contiguous()
+    bare_s = min(_seconds(lambda: network(batch)) for _ in range(2)) * len(clips) / BASELINE_BATCH
+    return {
+        "features": features.numpy(),
+        "wall_s": ended - started,
+        "backbone_ratio": (ended - decoded) / bare_s,
+        "peak_mib": peak.memory + peak.files,
+    }
+
+
+def _features(output: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+    return output if isinstance(output, Tensor) else output[0]
+
+
+def ours(path: Path, name: str) -> dict[str, Any]:
+    """Extract a video as the commands do."""
+    with peak_pss() as peak:
+        backbone = load(name)
+        started, cpu_s = time.perf_counter(), _cpu_seconds()
+        extraction = extract(path, backbone)
+        wall_s, cpu_s = time.perf_counter() - started, _cpu_seconds() - cpu_s
+    return {
+        "features": extraction.features,
+        "wall_s": wall_s,
+        "cpu_s": cpu_s,
+        "peak_mib": peak.memory + peak.files,
+    }
+
+
+def alone(path: Path, name: str, num_clips: int) -> dict[str, Any]:
+    """Run each stage by itself: the seconds that it takes for the whole video, and what the machine's matmul can do."""
+    backbone = load(name)
+    recipe = backbone.recipe
+    with Reader() as reader:
+        facts = reader.probe(path)
+        wanted = select(facts.times, recipe.fps, recipe.clip_frames).frames.ravel()
+        decoder, _ = choose_decoder(facts, "auto", recipe.colours)
+        decode_s = _seconds(lambda: sum(1 for _ in reader.read_frames(facts, decoder, wanted=wanted)))
+        (frame,) = (frame.copy() for frame in reader.read_frames(facts, decoder, wanted=wanted[:1]))
+    apply_s = _in_a_thread_of_one(lambda: [recipe.apply(frame) for _ in range(200)]) / 200 * len(wanted)
+    clip = torch.from_numpy(
+        np.random.default_rng(0).integers(0, 256, (1, recipe.clip_frames, *recipe.size, 3), np.uint8)
+    )
+    backbone.features(clip)
+    before = matmul_gflops(backbone.precision)
+    clip_s = min(_seconds(lambda: backbone.features(clip)) for _ in range(10))
+    peak_gflops = max(before, matmul_gflops(backbone.precision))
+    return {
+        "stages_s": {"decoding": decode_s, "preprocessing": apply_s, "backbone": clip_s * num_clips},
+        "gflops": CATALOGUE[name].gflop / clip_s,
+        "peak_gflops": peak_gflops,
+    }
+
+
+def matmul_gflops(precision: str) -> float:
+    """Floating-point operations a second of torch's product of two large matrices, in billions; the best of five."""
+    a = torch.randn(MATMUL, MATMUL).to(PRECISIONS[precision])
+    return 2 * MATMUL**3 / 1e9 / min(_seconds(lambda: a @ a) for _ in range(5))
+
+
+def _in_a_thread_of_one(work: Callable[[], Any]) -> float:
+    """Seconds that work takes in a thread that has one core of torch's, as the extraction's own has."""
+    times = []
+
+    def run() -> None:
+        torch.set_num_threads(1)
+        times.append(_seconds(work))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return times[0]
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def _cpu_seconds() -> float:
+    """Of this process and its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+
+def _alone_in_a_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
+        return fresh.submit(function, *arguments).result()
+
+
+def compare(name: str, video: Path, third: Path) -> list[tuple[str, str, str]]:
+    """Measure a backbone; rows of what, target and measured."""
+    engine, precision = _alone_in_a_process(prepare, name)
+    say(f"{name}: ours, with {engine} in {precision}")
+    own, own_third = (_alone_in_a_process(ours, path, name) for path in (video, third))
+    stages = _alone_in_a_process(alone, video, name, len(own["features"]))
+    say(f"{name}: the public way")
+    public = _alone_in_a_process(public_way, video, name)
+
+    speed_up, over_bound, share, over_duration = MUST_REACH[name]
+    a, b = own["features"], public["features"]
+    cosines = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    gflops, peak_gflops = stages["gflops"], stages["peak_gflops"]
+    longest = max(stages["stages_s"], key=stages["stages_s"].get)
+    longest_s, cpu_s = stages["stages_s"][longest], own["cpu_s"] / (os.cpu_count() or 1)
+    each = ", ".join(f"{stage} {value:.1f} s" for stage, value in stages["stages_s"].items())
+    return [
+        (
+            "wall time against the baseline",
+            f">= {speed_up} x faster",
+            f"{public['wall_s'] / own['wall_s']:.2f} x ({public['wall_s']:.1f} s, {own['wall_s']:.1f} s)",
+        ),
+        (
+            "peak memory against the baseline",
+            "<= 0.33",
+            f"{own['peak_mib'] / public['peak_mib']:.2f} ({public['peak_mib']:.0f} MiB, {own['peak_mib']:.0f} MiB)",
+        ),
+        ("the same against a third of the video", "flat", f"{own['peak_mib'] / own_third['peak_mib']:.2f}"),
+        (
+            "wall time against the longer of the longest stage alone and CPU seconds / cores",
+            f"<= {over_bound}",
+            f"{own['wall_s'] / max(longest_s, cpu_s):.2f} ({longest} {longest_s:.1f} s, CPU {cpu_s:.1f} s)",
+        ),
+        (
+            f"backbone alone against the {precision} matmul peak",
+            f">= {share:.0%}",
+            f"{gflops / peak_gflops:.0%} ({gflops:.0f} of {peak_gflops:.0f} GFLOP/s)",
+        ),
+        ("features' lowest cosine with the baseline's", ">= 0.999", f"{cosines.min():.5f}"),
+        ("wall time against the video's duration", f"<= {over_duration}", f"{own['wall_s'] / DURATION_S:.2f}"),
+        ("the baseline's backbone against bare torch", "within 5 %", f"{public['backbone_ratio']:.3f}"),
+        ("each stage alone", "", each),
+    ]
+
+
+def score(video: Path) -> str:
+    """Score the video with an I3D head by the command, whose files are in memory by now; what took how long."""
+    network = CoFInAl(CoFInAlConfig(CATALOGUE["i3d"].feature_dim, ("score",), ((0.0, 10.0),)))
+    metadata = {
+        "targets": ["score"],
+        "actions": [],
+        "identity": load("i3d", engine="torch").identity,
+        "weights": "published",
+        "generated": True,
+    }
+    head = video.with_name("head.safetensors")
+    head.write_bytes(serialise_head(network, metadata))
+    command = [sys.executable, "-c", "from pipeline.cli import score_video_command as command; command()"]
+
+    def run(*arguments: str | Path) -> tuple[float, str]:
+        started = time.perf_counter()
+        text = subprocess.run([*command, *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout
+        return time.perf_counter() - started, text
+
+    wall_s, text = run(video, "--head", head, "--device", "cpu", "--json")
+    stages = ", ".join(f"{stage} {value:.1f} s" for stage, value in json.loads(text)["stage_seconds"].items())
+    help_s = min(run("--help")[0] for _ in range(3))
+    return (
+        f"score-video of the {DURATION_S} s with I3D, the whole command: {wall_s:.1f} s, of which {stages} "
+        f"(reading and backbone side by side). score-video --help: {help_s:.2f} s."
+    )
+
+
+def _main(
+    backbone: Annotated[list[str] | None, typer.Option(help="i3d or vst-b, may be repeated; by default both.")] = None,
+) -> None:
+    """Measure and print tables in Markdown."""
+    backbones = backbone or list(MUST_REACH)
+    for name in backbones:
+        if name not in MUST_REACH:
+            raise ValueError(f"no backbone {name!r} here; known are {', '.join(MUST_REACH)}")
+    with tempfile.TemporaryDirectory(prefix="extraction-") as folder:
+        say("encoding the video")
+        video = write_video(Path(folder, "routine.mp4"), DURATION_S)
+        third = write_video(Path(folder, "third.mp4"), DURATION_S / 3)
+        for name in backbones:
+            rows = compare(name, video, third)
+            table = [
+                f"| {name} | must reach | measured |",
+                "|---|---|---|",
+                *(f"| {' | '.join(row)} |" for row in rows),
+            ]
+            out.print("\n".join(table), markup=False)
+        if "i3d" in backbones:
+            out.print(score(video), markup=False)
+
+
+if __name__ == "__main__":
+    typer.run(ends_well(_main))

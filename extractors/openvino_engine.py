@@ -1,0 +1,146 @@
+"""OpenVINO as the engine of a backbone on a CPU: the same network, compiled for the processor it runs on.
+
+torch exports the network with its normalisation, OpenVINO converts that to its own format. This takes up to a minute,
+so the result is kept where the weights are kept, and beside it what OpenVINO compiles from it, in its own cache.
+"""
+
+import hashlib
+import importlib.util
+import inspect
+import logging
+import sys
+import tempfile
+import time
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from extractors.recipes import Recipe
+from extractors.weights import cache_dir
+
+logger = logging.getLogger(__name__)
+
+PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
+"""What OpenVINO calls them."""
+
+
+def is_installed() -> bool:
+    """Whether this Python has OpenVINO."""
+    return importlib.util.find_spec("openvino") is not None
+
+
+class CompiledNetwork:
+    """A backbone's network as OpenVINO runs it.
+
+    Args:
+        name: The backbone's.
+        network: The torch network, float32 on the CPU: (B, 3, F, H, W) -> features and class logits.
+        num_classes: How many logits there are.
+        recipe: The clips' size, and how they are normalised.
+        weights_sha256: Of the network's weights.
+        precision: "fp32" or "bf16".
+
+    Raises:
+        ValueError: The processor has no bf16, or the cache cannot be written or read.
+    """
+
+    def __init__(
+        self, name: str, network: nn.Module, num_classes: int, recipe: Recipe, weights_sha256: str, precision: str
+    ):
+        openvino = _import_openvino()
+        core = openvino.Core()
+        if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise ValueError("OpenVINO has no bf16 on this processor: use --precision fp32 or --engine torch.")
+        self.num_classes = num_classes
+        shape = 1, recipe.clip_frames, *recipe.size, 3
+        folder = cache_dir() / "openvino" / f"{name}-{weights_sha256[:8]}-{recipe.name}"
+        file = folder / f"{_made_by(network, weights_sha256)}.xml"
+        if not file.exists():
+            logger.info("preparing the backbone for OpenVINO (once; it takes up to a minute or two)")
+            started = time.perf_counter()
+            try:
+                for stale in folder.glob("[!.]*"):  # what other versions made
+                    if stale.stem != file.stem:
+                        stale.unlink(missing_ok=True)
+                _convert(openvino, network, recipe, num_classes > 0, shape, file)
+            except OSError as error:
+                raise ValueError(
+                    f"OpenVINO's model cannot be kept in {folder} ({error.strerror}): set COFINAL_CACHE to another "
+                    "folder, or use --engine torch."
+                ) from error
+            logger.info("prepared in %.0f s", time.perf_counter() - started)
+        options = {
+            "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
+            "PERFORMANCE_HINT": "LATENCY",
+            "CACHE_DIR": str(folder),
+        }
+        try:
+            self._request = core.compile_model(str(file), "CPU", options).create_infer_request()
+        except RuntimeError as error:
+            raise ValueError(f"OpenVINO cannot read {file}: delete {folder} to have it made again.") from error
+
+    def __call__(self, clips: Tensor) -> tuple[Tensor, Tensor]:
+        """Features and class logits of clips, each computed alone, whatever else is in its batch.
+
+        Args:
+            clips: (B, F, H, W, 3) uint8, as the recipe makes them.
+
+        Returns:
+            Features (B, C) and logits (B, num_classes), float32.
+        """
+        outputs = [self._request.infer({0: clip.numpy()}).to_tuple() for clip in clips.split(1)]
+        features, *logits = (torch.from_numpy(np.concatenate(output)) for output in zip(*outputs, strict=True))
+        return features, logits[0] if logits else features.new_zeros(len(clips), 0)
+
+
+class _FromPixels(nn.Module):
+    """A network with its normalisation before it; without logits if there are no classes."""
+
+    def __init__(self, network: nn.Module, recipe: Recipe, has_classes: bool):
+        super().__init__()
+        self.network, self.recipe, self.has_classes = network, recipe, has_classes
+
+    def forward(self, clips: Tensor) -> tuple[Tensor, ...]:
+        features, logits = self.network(self.recipe.normalise(clips))
+        return (features, logits) if self.has_classes else (features,)
+
+
+def _import_openvino() -> Any:
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it would tell of each conversion
+    import openvino
+
+    return openvino
+
+
+def _made_by(network: nn.Module, weights_sha256: str) -> str:
+    """A hash of the weights, the code and the libraries that make a converted network."""
+    hashed = hashlib.sha256(weights_sha256.encode())
+    for code in (type(network), Recipe, CompiledNetwork):
+        hashed.update(Path(inspect.getfile(code)).read_bytes())
+    for library in ("torch", "torchvision", "pytorchvideo", "openvino"):
+        hashed.update(version(library).encode())
+    return hashed.hexdigest()[:16]
+
+
+@torch.no_grad()
+def _convert(
+    openvino: Any, network: nn.Module, recipe: Recipe, has_classes: bool, shape: tuple[int, ...], file: Path
+) -> None:
+    """Write the network in OpenVINO's format, an `.xml` and a `.bin` file."""
+    whole, clips = _FromPixels(network, recipe, has_classes).eval(), torch.zeros(shape, dtype=torch.uint8)
+    whole(clips)  # what the network computes once and keeps must not be traced
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it keeps something
+        model = openvino.convert_model(torch.export.export(whole, (clips,)))
+    model.reshape(list(shape))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".converting-", dir=file.parent) as name:
+        made = Path(name) / file.name
+        openvino.save_model(model, str(made), compress_to_fp16=False)
+        made.with_suffix(".bin").replace(file.with_suffix(".bin"))
+        made.replace(file)  # last: where it is, the other one is
