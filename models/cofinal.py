@@ -3,7 +3,7 @@
 Based on "CoFInAl: Enhancing Action Quality Assessment with Coarse-to-Fine Instruction Alignment" (IJCAI 2024,
 arXiv 2404.13999). The score is coupled from the coarse and fine outputs; nothing beside them predicts it.
 
-Shape legend: B batch, T clips, D model width, M targets, G grades, K sub-grades.
+Shape legend: B batch, J judges, D model width, M targets, G grades, K sub-grades.
 """
 
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class CoFInAlConfig(GradingConfig):
 
 
 class CoFInAl(GradingNetwork):
-    """The head: standardise, fuse (TFM), parse grades (GPM), score within them (FGS), couple.
+    """The head: fuse (TFM), parse grades (GPM), score within them (FGS), couple.
 
     The ETF is a buffer, too.
     """
@@ -46,11 +46,11 @@ class CoFInAl(GradingNetwork):
             config.width, config.num_subgrades, temperature=config.temperature, dropout=config.dropout
         )
 
-    def conclude(self, embeddings: Tensor, responses: Tensor, attention: Tensor) -> Output:
+    def conclude(self, embeddings: Tensor, responses: Tensor) -> Output:
         """Score within each grade (FGS) and couple; see `GradingNetwork.conclude`."""
-        subgrade_logits = self.scoring(embeddings)  # (B, M, G, K)
+        subgrade_logits = self.scoring(embeddings)  # (B, J, M, G, K)
         score = couple(responses.softmax(-1), subgrade_logits.softmax(-1), self.edges)
-        return Output(score, responses, subgrade_logits, embeddings, attention)
+        return Output(score, responses, subgrade_logits, embeddings)
 
     def cut_grades(self, target: int, scores: np.ndarray) -> None:
         """Cut where the quantiles of the training scores lie: each grade holds about as many."""

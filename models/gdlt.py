@@ -4,7 +4,7 @@ Based on "Likert Scoring with Grade Decoupling for Long-term Action Assessment" 
 Figure 5. Its G grades stand for values spread evenly over the score range, and the score is their mean, weighed by the
 responses. TFM and GPM are those of `models.cofinal`, so that the two differ in what they do with the grades alone.
 
-Shape legend: B batch, T clips, D model width, M targets, G grades.
+Shape legend: B batch, J judges, D model width, M targets, G grades.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class GDLTConfig(GradingConfig):
 
 
 class GDLT(GradingNetwork):
-    """The head: standardise, fuse, parse grades, weigh their values by their responses.
+    """The head: fuse, parse grades, weigh their values by their responses.
 
     A grade spans the scores that are nearer to its value than to another's. The loss asks only for the mean, not for
     the grade that a score lies in: trained on Fis-V, the lowest or the highest grade weighs most nearly everywhere.
@@ -44,11 +44,11 @@ class GDLT(GradingNetwork):
         self.register_buffer("values", low[:, None] + (high - low)[:, None] * share)  # (M, G)
         self.edges[:, 1:-1] = (self.values[:, 1:] + self.values[:, :-1]) / 2
 
-    def conclude(self, embeddings: Tensor, responses: Tensor, attention: Tensor) -> Output:
+    def conclude(self, embeddings: Tensor, responses: Tensor) -> Output:
         """Weigh each grade by the sigmoid of its response, divided by their sum; see `GradingNetwork.conclude`."""
-        logits = logsigmoid(responses)  # (B, M, G): their softmax is that share
+        logits = logsigmoid(responses)  # (B, J, M, G): their softmax is that share
         score = (logits.softmax(-1) * self.values).sum(-1)
-        return Output(score, logits, None, embeddings, attention)
+        return Output(score, logits, None, embeddings)
 
     def cut_grades(self, target: int, scores: np.ndarray) -> None:
         """Leave the edges as they are: the values are fixed."""

@@ -1,9 +1,10 @@
 """Grade Parsing Module (CoFInAl, section 3.3): which coarse grade is this routine?
 
-Each target has G learnable prototypes, one a grade, which query the fused clips by cross-attention. Each gathers from
-the whole routine what speaks for its grade; its response against the others' is the grade's probability.
+Each target has G learnable prototypes, one a grade. Each takes from the fused routine what speaks for its grade; its
+response against the others' is the grade's probability. As in a hall, several judges look at the same routine: each has
+prototypes and responses of its own, and half of them have each reading of it.
 
-Shape legend: B batch, T clips, D model width, M targets, G grades.
+Shape legend: B batch, H fused width, J judges, M targets, G grades, D model width.
 """
 
 import torch
@@ -11,53 +12,27 @@ from torch import Tensor, nn
 
 
 class GradeParsing(nn.Module):
-    """Grade prototypes that read the clips: one embedding and one response a grade."""
+    """Grade prototypes that read the fused routine: one embedding and one response a judge, target and grade."""
 
-    def __init__(
-        self, width: int, num_targets: int, num_grades: int, *, num_layers: int, num_heads: int, dropout: float
-    ) -> None:
+    def __init__(self, fused_width: int, width: int, *, num_judges: int, num_targets: int, num_grades: int) -> None:
         super().__init__()
-        self.prototypes = nn.Parameter(torch.randn(num_targets, num_grades, width) * width**-0.5)
-        self.layers = nn.ModuleList(ParsingLayer(width, num_heads, dropout) for _ in range(num_layers))
+        shape = (num_judges, num_targets, num_grades, width)
+        self.prototypes = nn.Parameter(torch.randn(shape) * width**-0.5)
+        self.read = nn.ModuleList(nn.Linear(fused_width, self.prototypes.numel() // 2) for _ in range(2))
         self.normalise = nn.LayerNorm(width)
-        self.response = nn.Parameter(torch.zeros(num_targets, num_grades, width))
-        self.response_bias = nn.Parameter(torch.zeros(num_targets, num_grades))
+        self.response = nn.Parameter(torch.zeros(shape))
+        self.response_bias = nn.Parameter(torch.zeros(shape[:-1]))
 
-    def forward(self, clips: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, fused: Tensor) -> tuple[Tensor, Tensor]:
         """Parse routines into grades.
 
         Args:
-            clips: fused clips (B, T, D).
-            mask: (B, T) bool, True where a clip is real.
+            fused: both readings (B, 2, H) of the Temporal Fusion Module.
 
         Returns:
-            Grade embeddings (B, M, G, D), grade logits (B, M, G), and each grade's attention over the clips
-            (B, M, G, T) in the last layer, which sums to 1 over the real clips.
+            Grade embeddings (B, J, M, G, D) and grade logits (B, J, M, G).
         """
-        shape = self.prototypes.shape[:2]
-        grades = self.prototypes.flatten(0, 1).expand(len(clips), -1, -1)  # (B, M*G, D)
-        for layer in self.layers:
-            grades, attention = layer(grades, clips, mask)
-        embeddings = self.normalise(grades).unflatten(1, shape)  # (B, M, G, D)
-        logits = (embeddings * self.response).sum(-1) + self.response_bias  # (B, M, G)
-        return embeddings, logits, attention.unflatten(1, shape)
-
-
-class ParsingLayer(nn.Module):
-    """A pre-norm transformer decoder layer without self-attention: grades read the clips, then a feed-forward step."""
-
-    def __init__(self, width: int, num_heads: int, dropout: float) -> None:
-        super().__init__()
-        self.normalise_clips = nn.LayerNorm(width)
-        self.normalise_grades = nn.LayerNorm(width)
-        self.read = nn.MultiheadAttention(width, num_heads, batch_first=True)
-        self.think = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
-        )
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, grades: Tensor, clips: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        clips = self.normalise_clips(clips)
-        read, attention = self.read(self.normalise_grades(grades), clips, clips, key_padding_mask=~mask)
-        grades = grades + self.dropout(read)  # (B, M*G, D)
-        return grades + self.dropout(self.think(grades)), attention  # (B, M*G, D), (B, M*G, T)
+        halves = [read(reading) for read, reading in zip(self.read, fused.unbind(1), strict=True)]
+        read = torch.cat(halves, dim=1).unflatten(1, self.prototypes.shape)  # (B, J, M, G, D)
+        embeddings = self.normalise(self.prototypes + read)
+        return embeddings, (embeddings * self.response).sum(-1) + self.response_bias

@@ -1,10 +1,12 @@
 """What the heads share: clip features of a routine -> an embedding and a response of each grade of each target.
 
-Standardise, fuse (TFM), parse grades (GPM). `models.cofinal` and `models.gdlt` make scores of it, each in its own way.
-One network serves all targets (say TES and PCS) and all actions (say the four apparatus) of a dataset: each target has
-grade prototypes and responses of its own, everything else is shared.
+Fuse (TFM), parse grades (GPM). `models.cofinal` and `models.gdlt` make scores of it, each in its own way.
+One network serves all targets (say TES and PCS) and all actions (say the four apparatus) of a dataset. A panel of
+judges grades each routine: every judge and target has grade prototypes and responses of its own, everything else is
+shared, and the panel's grades are the mean of its judges' probabilities.
 
-Shape legend: B batch, T clips, C feature, P standardised feature, D model width, M targets, G grades, K sub-grades.
+Shape legend: B batch, T clips, C feature, P principal component, S statistics, A actions, J judges, M targets,
+G grades, K sub-grades, D model width.
 """
 
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from models.grade_parsing import GradeParsing
 from models.temporal_fusion import TemporalFusion
@@ -31,21 +34,19 @@ class GradingConfig:
     num_actions: int = 0
     """Number of actions (apparatus) the network is told apart by; 0: the dataset has no such notion."""
     num_components: int = 256
-    """Principal components P of the clip features the network sees; at most `feature_dim` are kept."""
+    """Principal components P of the clip features in the second reading of a routine; at most `feature_dim`."""
+    fused_width: int = 256
+    """Width H of each reading of a routine."""
     width: int = 64
-    """Model width D, even and divisible by `num_heads`."""
-    num_heads: int = 4
-    """Attention heads."""
-    num_fusion_layers: int = 1
-    """Layers of the Temporal Fusion Module."""
-    num_parsing_layers: int = 1
-    """Layers of each Grade Parsing Module."""
+    """Model width D of grade prototypes and embeddings."""
+    num_judges: int = 8
+    """Judges J in the panel, half of them for each reading."""
     num_grades: int = 4
     """Coarse grades G of each target."""
     dropout: float = 0.3
-    """Inside attention and feed-forward layers."""
-    feature_dropout: float = 0.3
-    """On the clip features."""
+    """On fused routines and fine features."""
+    feature_dropout: float = 0.5
+    """On the statistics of a routine."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", tuple(self.targets))
@@ -57,12 +58,15 @@ class GradingConfig:
                 raise ValueError(f"the score range of {target!r} must grow, not run from {low} to {high}")
         if self.num_grades < 1:
             raise ValueError("a head needs at least 1 grade")
-        if self.width % 2 or self.width % self.num_heads:
-            raise ValueError(f"width {self.width} must be even and divisible by {self.num_heads} heads")
+        if self.num_judges < 2 or self.num_judges % 2:
+            raise ValueError(f"a panel needs an even number of judges, not {self.num_judges}")
 
 
 class Output(NamedTuple):
-    """What a network says of a batch of routines; targets in the order of the configuration."""
+    """What a network says of a batch of routines; targets in the order of the configuration.
+
+    Of the whole panel; `GradingNetwork.judge` has the judges one by one, in a second axis (B, J, M, ...).
+    """
 
     score: Tensor
     """Scores (B, M) in points."""
@@ -71,49 +75,40 @@ class Output(NamedTuple):
     subgrade_logits: Tensor | None
     """(B, M, G, K), lowest sub-grade of each grade first; None where a head has no fine grades."""
     embeddings: Tensor
-    """Grade embeddings (B, M, G, D)."""
-    attention: Tensor
-    """Each grade's attention over the clips (B, M, G, T)."""
+    """Grade embeddings (B, J, M, G, D)."""
 
 
 class GradingNetwork(nn.Module):
-    """Standardise, fuse (TFM) and parse grades (GPM); what becomes of the grades is a subclass's `conclude`.
+    """Fuse (TFM) and parse grades (GPM); what becomes of the grades is a subclass's `conclude`.
 
     Buffers hold all that is fitted but not learnt, so the state dict is the whole head: the standardisation of the
-    features, and the grade edges (M, G+1) and score scales (M,) in points.
+    features and their statistics, and the grade edges (M, G+1) and score scales (M,) in points.
     """
 
-    feature_mean: Tensor
-    feature_basis: Tensor
     edges: Tensor
     scale: Tensor
 
     def __init__(self, config: GradingConfig) -> None:
         super().__init__()
         self.config = config
-        components = min(config.num_components, config.feature_dim)
-        self.register_buffer("feature_mean", torch.zeros(config.feature_dim))
-        self.register_buffer("feature_basis", torch.eye(config.feature_dim, components))  # (C, P)
         low, high = torch.tensor(config.ranges).unbind(1)
         share = torch.linspace(0, 1, config.num_grades + 1)
         self.register_buffer("edges", low[:, None] + (high - low)[:, None] * share)
         self.register_buffer("scale", (high - low) / 4)
         self.fusion = TemporalFusion(
-            components,
-            config.width,
-            num_layers=config.num_fusion_layers,
-            num_heads=config.num_heads,
+            config.feature_dim,
+            min(config.num_components, config.feature_dim),
+            config.fused_width,
+            num_actions=config.num_actions,
             dropout=config.dropout,
             feature_dropout=config.feature_dropout,
         )
-        self.action = nn.Embedding(config.num_actions, config.width) if config.num_actions else None
         self.parsing = GradeParsing(
+            config.fused_width,
             config.width,
-            len(config.targets),
-            config.num_grades,
-            num_layers=config.num_parsing_layers,
-            num_heads=config.num_heads,
-            dropout=config.dropout,
+            num_judges=config.num_judges,
+            num_targets=len(config.targets),
+            num_grades=config.num_grades,
         )
 
     def forward(self, features: Tensor, mask: Tensor, actions: Tensor | None = None) -> Output:
@@ -127,25 +122,42 @@ class GradingNetwork(nn.Module):
         Returns:
             `Output`; a routine's share of it depends on nothing else in the batch.
         """
-        return self.forward_standardised(self.standardise(features), mask, actions)
-
-    def standardise(self, features: Tensor) -> Tensor:
-        """Principal components (..., P) of clip features (..., C), as fitted on the training part."""
-        return (features.float() - self.feature_mean) @ self.feature_basis
-
-    def forward_standardised(self, features: Tensor, mask: Tensor, actions: Tensor | None = None) -> Output:
-        """As `forward`, from features that `standardise` has already prepared (training does so once)."""
-        clips = self.fusion(features, mask)  # (B, T, D)
-        if self.action is not None:
+        summaries = torch.stack(
+            [self.fusion.summarise(clips[real]) for clips, real in zip(features, mask, strict=True)]
+        )
+        if self.config.num_actions:
             if actions is None:
                 raise ValueError("this head was trained on several actions: say which one each routine shows")
-            clips = clips + self.action(actions)[:, None]
-        return self.conclude(*self.parsing(clips, mask))
+            actions = one_hot(actions, self.config.num_actions).float()
+        return _panel(self.judge(summaries, actions))
 
-    def conclude(self, embeddings: Tensor, responses: Tensor, attention: Tensor) -> Output:
-        """Make scores of grade embeddings (B, M, G, D), grade responses (B, M, G) and attention (B, M, G, T)."""
+    def judge(self, summaries: Tensor, actions: Tensor | None = None) -> Output:
+        """What each judge says of routines (training prepares their summaries once).
+
+        Args:
+            summaries: (B, S, C+P) of `TemporalFusion.summarise`.
+            actions: share of each action in each routine (B, A), where the network knows actions.
+
+        Returns:
+            `Output` with an axis for the judges after the first.
+        """
+        return self.conclude(*self.parsing(self.fusion(summaries, actions)))
+
+    def conclude(self, embeddings: Tensor, responses: Tensor) -> Output:
+        """Make scores of grade embeddings (B, J, M, G, D) and grade responses (B, J, M, G)."""
         raise NotImplementedError
 
     def cut_grades(self, target: int, scores: np.ndarray) -> None:
         """Fit the edges of a target's grades to its known training scores (N,) in points."""
         raise NotImplementedError
+
+
+def _panel(judged: Output) -> Output:
+    """The mean over the judges of the probabilities of grades and of sub-grades with them, and so of the scores."""
+    grades = judged.grade_logits.log_softmax(-1)  # (B, J, M, G)
+    grade_logits = grades.logsumexp(1)  # (B, M, G)
+    subgrade_logits = judged.subgrade_logits
+    if subgrade_logits is not None:
+        joint = grades[..., None] + subgrade_logits.log_softmax(-1)  # (B, J, M, G, K)
+        subgrade_logits = joint.logsumexp(1) - grade_logits[..., None]
+    return Output(judged.score.mean(1), grade_logits, subgrade_logits, judged.embeddings)

@@ -1,6 +1,6 @@
 """The four losses of CoFInAl (section 3.5): coarse, fine, final score and prototypes. GDLT has the last two.
 
-Shape legend: B batch, M targets, G grades, K sub-grades, D model width.
+Shape legend: B batch, J judges, M targets, G grades, K sub-grades, D model width.
 """
 
 import torch
@@ -14,10 +14,10 @@ from models.grading import Output
 def losses(
     output: Output, truth: Tensor, edges: Tensor, scale: Tensor, *, softness: float, margin: float
 ) -> dict[str, Tensor]:
-    """All losses that the network's head has, each a mean over the known scores of a batch.
+    """All losses that the network's head has, each a mean over the judges and the known scores of a batch.
 
     Args:
-        output: of the network.
+        output: of `GradingNetwork.judge`: every judge learns by itself.
         truth: true scores (B, M) in points, NaN where unknown: there only the prototypes learn.
         edges: grade edges (M, G+1) in points.
         scale: spread of each target's training scores (M,) in points.
@@ -31,12 +31,12 @@ def losses(
     truth = torch.where(known, truth, edges[:, 0])
     each = {}
     if output.subgrade_logits is not None:
-        coarse, fine = decouple(truth, edges, output.subgrade_logits.shape[-1], softness=softness * scale)
+        coarse, fine = decouple(truth[:, None], edges, output.subgrade_logits.shape[-1], softness=softness * scale)
         each["coarse"] = coarse_loss(output.grade_logits, coarse)
         each["fine"] = fine_loss(output.subgrade_logits, fine, coarse)
-    each["final"] = final_loss(output.score, truth, scale)
-    means = {name: (loss * known).sum() / known.sum().clamp(min=1) for name, loss in each.items()}
-    return means | {"prototypes": prototype_loss(output.embeddings.flatten(1, 2), margin=margin)}
+    each["final"] = final_loss(output.score, truth[:, None], scale)
+    means = {name: (loss.mean(1) * known).sum() / known.sum().clamp(min=1) for name, loss in each.items()}
+    return means | {"prototypes": prototype_loss(output.embeddings.flatten(2, 3), margin=margin)}
 
 
 def coarse_loss(grade_logits: Tensor, coarse: Tensor) -> Tensor:
@@ -61,17 +61,17 @@ def prototype_loss(embeddings: Tensor, *, margin: float) -> Tensor:
     """Batch-hard triplet loss on cosine distance: embeddings of one grade lie closer than those of another.
 
     Args:
-        embeddings: (B, G, D), grade g of every routine in the same column.
+        embeddings: (B, J, G, D), grade g of every routine in the same column; judges do not meet.
         margin: least difference between the nearest foreign and the farthest own embedding.
 
     Returns:
         Scalar.
     """
-    batch, grades, _ = embeddings.shape
-    x = F.normalize(embeddings, dim=-1).flatten(0, 1)  # (B*G, D)
-    distance = 1 - x @ x.T
+    batch, _, grades, _ = embeddings.shape
+    x = F.normalize(embeddings, dim=-1).transpose(0, 1).flatten(1, 2)  # (J, B*G, D)
+    distance = 1 - x @ x.mT
     label = torch.arange(grades, device=x.device).repeat(batch)
     same = label[:, None] == label
-    farthest_own = distance.masked_fill(~same, -1).amax(1)
-    nearest_foreign = distance.masked_fill(same, 3).amin(1)
+    farthest_own = distance.masked_fill(~same, -1).amax(-1)
+    nearest_foreign = distance.masked_fill(same, 3).amin(-1)
     return F.relu(farthest_own - nearest_foreign + margin).mean()

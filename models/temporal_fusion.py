@@ -1,98 +1,90 @@
-"""Temporal Fusion Module (CoFInAl, section 3.2): clips attend to each other.
+"""Temporal Fusion Module (CoFInAl, section 3.2): the clips of a routine -> what it shows as a whole, and when.
 
-A clip feature says little alone; fused with the other clips and its place in the routine it says what happened when.
-Three things differ from the public code: every clip knows its position, padding is masked, and all normalisation
-is per clip (LayerNorm), so neither padding nor the other routines of a batch can change a result.
+The paper lets clips attend to each other. A few hundred judged routines do not teach attention what matters
+(docs/accuracy.md has the comparison), so the clips are fused by statistics over time, and the network learns to read
+these: level, spread, extremes and change over the routine, and the level of each quarter, which tells what came when.
+Each routine is summed up by itself: no padding, no other routine of a batch can change a result.
 
-Shape legend: B batch, T clips, C feature, D model width.
+Shape legend: B batch, T clips, C feature, P principal component, S statistics, H fused width.
 """
-
-import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+NUM_QUARTERS = 4
+NUM_STATISTICS = 5 + NUM_QUARTERS
+
+
+def summarise(clips: Tensor) -> Tensor:
+    """Sum up a routine.
+
+    Args:
+        clips: (T, C), any number of clips from 1.
+
+    Returns:
+        (S, C): mean, standard deviation, 10th and 90th percentile, mean absolute difference from clip to clip, and the
+        mean of each quarter (of the nearest clips, where there are fewer than quarters).
+    """
+    deciles = torch.quantile(clips, torch.tensor([0.1, 0.9]).to(clips), dim=0)  # (2, C)
+    change = clips.diff(dim=0).abs().sum(0) / max(len(clips) - 1, 1)
+    bounds = [(q * len(clips) // NUM_QUARTERS, -(-(q + 1) * len(clips) // NUM_QUARTERS)) for q in range(NUM_QUARTERS)]
+    quarters = [clips[start:end].mean(0) for start, end in bounds]
+    return torch.stack([clips.mean(0), clips.std(0, correction=0), *deciles, change, *quarters])
+
 
 class TemporalFusion(nn.Module):
-    """Project clip features to the model width, tell each its position, and let them attend to each other."""
+    """Read the statistics of a routine all at once, in two ways.
+
+    One reading is of the features as they are, where the strong directions speak; the other of their principal
+    components, partly whitened, where the weak ones are heard, too. Each has judges of its own.
+    """
+
+    feature_mean: Tensor
+    feature_basis: Tensor
+    mean: Tensor
+    spread: Tensor
 
     def __init__(
         self,
         feature_dim: int,
+        num_components: int,
         width: int,
         *,
-        num_layers: int,
-        num_heads: int,
+        num_actions: int,
         dropout: float,
         feature_dropout: float,
     ) -> None:
         super().__init__()
-        self.feature_dropout = ChannelDropout(feature_dropout)
-        self.project = nn.Linear(feature_dim, width)
-        self.normalise = nn.LayerNorm(width)
-        self.position_scale = nn.Parameter(torch.full((width,), 0.1))
-        self.layers = nn.ModuleList(FusionLayer(width, num_heads, dropout) for _ in range(num_layers))
+        self.widths = (feature_dim, num_components)
+        self.feature_dropout = feature_dropout
+        self.register_buffer("feature_mean", torch.zeros(feature_dim))
+        self.register_buffer("feature_basis", torch.eye(feature_dim, num_components))  # (C, P)
+        self.register_buffer("mean", torch.zeros(NUM_STATISTICS, sum(self.widths)))
+        self.register_buffer("spread", torch.ones(NUM_STATISTICS, sum(self.widths)))
+        self.read = nn.ModuleList(nn.Linear(NUM_STATISTICS * channels, width) for channels in self.widths)
+        self.normalise = nn.ModuleList(nn.LayerNorm(width) for _ in self.widths)
+        self.action = nn.Linear(num_actions, width, bias=False) if num_actions else None
+        self.dropout = nn.Dropout(dropout)
 
-    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
-        """Fuse the clips of each routine.
+    def summarise(self, clips: Tensor) -> Tensor:
+        """Statistics (S, C+P) of a routine's clip features (T, C) and of their principal components."""
+        clips = clips.float()
+        return summarise(torch.cat([clips, (clips - self.feature_mean) @ self.feature_basis], dim=1))
+
+    def forward(self, summaries: Tensor, actions: Tensor | None) -> Tensor:
+        """Fuse routines.
 
         Args:
-            features: standardised clip features (B, T, C).
-            mask: (B, T) bool, True where a clip is real, False where it is padding.
+            summaries: (B, S, C+P) of `summarise`.
+            actions: share of each action in each routine (B, A), where the network knows actions.
 
         Returns:
-            Fused clips (B, T, D). Rows of padding hold arbitrary finite values.
+            Both readings (B, 2, H).
         """
-        x = self.normalise(self.project(self.feature_dropout(features)))  # (B, T, D)
-        x = x + self.position_scale * relative_positions(mask, x.shape[-1])
-        for layer in self.layers:
-            x = layer(x, mask)
-        return x
-
-
-class FusionLayer(nn.Module):
-    """A pre-norm transformer encoder layer: clips attend to the real clips, then a feed-forward step each."""
-
-    def __init__(self, width: int, num_heads: int, dropout: float) -> None:
-        super().__init__()
-        self.normalise = nn.LayerNorm(width)
-        self.attend = nn.MultiheadAttention(width, num_heads, batch_first=True)
-        self.think = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
-        )
-        self.dropout = ChannelDropout(dropout)
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        y = self.normalise(x)
-        x = x + self.dropout(self.attend(y, y, y, key_padding_mask=~mask, need_weights=False)[0])  # (B, T, D)
-        return x + self.dropout(self.think(x))
-
-
-class ChannelDropout(nn.Module):
-    """Dropout of whole channels: a routine loses the same ones in all its clips, so none can stand in for another."""
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return x
-        return x * F.dropout(x.new_ones(len(x), 1, x.shape[-1]), self.rate)  # (B, T, D) * (B, 1, D)
-
-
-def relative_positions(mask: Tensor, width: int) -> Tensor:
-    """Sinusoids of each clip's place in its own routine: 0 at the start, 1 at the end, whatever the length.
-
-    Args:
-        mask: (B, T) bool, True where a clip is real.
-        width: number of channels D, even.
-
-    Returns:
-        (B, T, D), with periods from two routines down to 1/16 of one.
-    """
-    place = (mask.cumsum(1) - 0.5) / mask.sum(1, keepdim=True)  # (B, T)
-    frequencies = math.pi * torch.logspace(0, 5, width // 2, base=2, device=mask.device)  # (D/2,)
-    angles = place.unsqueeze(-1) * frequencies  # (B, T, D/2)
-    return torch.cat((angles.sin(), angles.cos()), dim=-1)
+        x = F.dropout((summaries - self.mean) / self.spread, self.feature_dropout, self.training)
+        readings = [read(part.flatten(1)) for read, part in zip(self.read, x.split(self.widths, 2), strict=True)]
+        if self.action is not None:
+            readings = [reading + self.action(actions) for reading in readings]
+        readings = [normalise(reading) for normalise, reading in zip(self.normalise, readings, strict=True)]
+        return self.dropout(F.gelu(torch.stack(readings, dim=1)))

@@ -60,15 +60,23 @@ def kernel_ridge(train: NDArray, scores: NDArray, test: NDArray) -> NDArray:
 
     Each kernel's bandwidth is the median squared distance among the training routines.
     """
-    within, across = [], []
-    for statistic in range(train.shape[1]):
-        fitted, asked = train[:, statistic], test[:, statistic]
-        bandwidth = np.median(euclidean_distances(fitted, squared=True)) or 1.0
-        within.append(rbf_kernel(fitted, gamma=1 / bandwidth))
-        across.append(rbf_kernel(asked, fitted, gamma=1 / bandwidth))
     model = KernelRidge(alpha=KERNEL_PENALTY, kernel="precomputed")
-    model.fit(np.mean(within, axis=0), scores - scores.mean())
-    return scores.mean() + model.predict(np.mean(across, axis=0))
+    model.fit(_kernel(train, train), scores - scores.mean())
+    return scores.mean() + model.predict(_kernel(test, train))
+
+
+def leave_one_out(train: NDArray, scores: NDArray) -> NDArray:
+    """What kernel ridge regression says of each training routine when fitted on all others, in closed form.
+
+    Args:
+        train: statistics of the training routines (N, S, C).
+        scores: their true scores (N, M) in points.
+
+    Returns:
+        Predicted scores (N, M) in points.
+    """
+    inverse = np.linalg.inv(_kernel(train, train) + KERNEL_PENALTY * np.eye(len(train)))
+    return scores - inverse @ (scores - scores.mean(0)) / np.diag(inverse)[:, None]
 
 
 BASELINES: dict[str, Callable[[NDArray, NDArray, NDArray], NDArray]] = {
@@ -77,6 +85,15 @@ BASELINES: dict[str, Callable[[NDArray, NDArray, NDArray], NDArray]] = {
     "kernel_ridge": kernel_ridge,
 }
 """The baselines by the names of the results contract."""
+
+
+def _kernel(asked: NDArray, fitted: NDArray) -> NDArray:
+    """(M, N) of statistics (M, S, C) and (N, S, C)."""
+    kernels = []
+    for statistic in range(fitted.shape[1]):
+        bandwidth = np.median(euclidean_distances(fitted[:, statistic], squared=True)) or 1.0
+        kernels.append(rbf_kernel(asked[:, statistic], fitted[:, statistic], gamma=1 / bandwidth))
+    return np.mean(kernels, axis=0)
 
 
 def _statistics(clips: NDArray) -> NDArray:

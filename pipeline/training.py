@@ -1,10 +1,10 @@
 """Train and apply a head on features in memory: no file formats, no worker processes.
 
-Everything that depends on data (the standardisation of the features, the grades' edges, the scores' scale) is fitted
+Everything that depends on data (the standardisation of the statistics, the grades' edges, the scores' scale) is fitted
 on the training part alone and kept in the network's buffers. The number of epochs is decided beforehand: no score of
 a held-out routine chooses anything. The weights returned are the running average of those the optimiser visits.
 
-Shape legend: N routines, T clips, C feature, P standardised feature, G grades.
+Shape legend: N routines, T clips, C feature, P principal component, S statistics, A actions, M targets, G grades.
 """
 
 import math
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
@@ -24,13 +25,15 @@ from models.grading import GradingConfig, GradingNetwork
 from models.head_types import build
 from models.losses import losses as head_losses
 from models.reference import FULL_SCORE, ReferenceCoFInAl
+from models.temporal_fusion import TemporalFusion
+from pipeline.curds_and_whey import borrow
 
 
 @dataclass(frozen=True)
 class TrainingRecipe:
     """Every choice of the training, fixed before it starts; the defaults were tried by cross-validation on Fis-V."""
 
-    epochs: int = 40
+    epochs: int = 30
     """Passes over the training routines."""
     batch_size: int = 16
     """Routines a batch."""
@@ -38,8 +41,9 @@ class TrainingRecipe:
     """Peak rate: linear warm-up over a tenth of the updates, then a half cosine to 0."""
     weight_decay: float = 0.05
     """AdamW's, on weight matrices."""
-    clip_dropout: float = 0.5
-    """Each routine of a batch loses up to this share of its clips, drawn anew every time."""
+    mixup: float = 0.3
+    """Each routine of a batch is mixed with another, statistics and scores alike, in a share drawn from Beta(mixup,
+    mixup) (Zhang et al. 2018); 0: none."""
     averaging: float = 0.99
     """Decay of the running average of the weights; 0: none."""
     whitening: float = 0.5
@@ -52,8 +56,8 @@ class TrainingRecipe:
     """Weight of the fine loss."""
     final_weight: float = 1.0
     """Weight of the final-score loss."""
-    prototype_weight: float = 0.1
-    """Weight of the prototype loss."""
+    prototype_weight: float = 0.0
+    """Weight of the prototype loss, which does not help (docs/accuracy.md)."""
     margin: float = 0.5
     """Of the prototype loss, in cosine distance."""
     softness: float = 0.5
@@ -132,22 +136,28 @@ def fit(
         torch.manual_seed(seed)
         affordable = sum(map(len, features)) // recipe.clips_per_component
         network = build(replace(config, num_components=max(1, min(config.num_components, affordable))))
-        _fit_buffers(network, features, scores, recipe.whitening)
+        _fit_components(network.fusion, features, recipe.whitening)
         network.to(device)
-        clips = [network.standardise(torch.from_numpy(x).to(device)) for x in features]  # N of (T, P)
-        truth = torch.from_numpy(scores).float().to(device)
-        action = None if actions is None else torch.from_numpy(np.asarray(actions)).long().to(device)
+        summaries = torch.stack([network.fusion.summarise(torch.from_numpy(x).to(device)) for x in features])
+        _fit_buffers(network, summaries, scores)
+        whole = summaries[..., : config.feature_dim].cpu().numpy()  # (N, S, C)
+        truth = torch.from_numpy(borrow(whole, scores, config.ranges)).float().to(device)  # (N, M)
+        action = None  # (N, A)
+        if actions is not None:
+            action = F.one_hot(torch.as_tensor(actions, device=device), config.num_actions).float()
 
-        batches = math.ceil(len(clips) / recipe.batch_size)
+        batches = math.ceil(len(features) / recipe.batch_size)
         optimizer = _optimizer(network, recipe)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warmup_cosine(recipe.epochs * batches))
         average = AveragedModel(network, multi_avg_fn=_running_average(recipe.averaging))
         network.train()
         for epoch in range(1, recipe.epochs + 1):
             sums: dict[str, float] = {}
-            for rows in np.array_split(rng.permutation(len(clips)), batches):
-                batch, mask = _pad([_drop_clips(clips[i], recipe.clip_dropout, rng) for i in rows])
-                losses = _losses(network, recipe, batch, mask, truth[rows], None if action is None else action[rows])
+            for rows in np.array_split(rng.permutation(len(features)), batches):
+                share, others = _partners(rows, recipe.mixup, rng)
+                batch, scored = (_mix(x[rows], x[others], share) for x in (summaries, truth))
+                acted = None if action is None else _mix(action[rows], action[others], share)
+                losses = _losses(network, recipe, batch, scored, acted)
                 optimizer.zero_grad()
                 losses["total"].backward()
                 torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -155,7 +165,7 @@ def fit(
                 schedule.step()
                 average.update_parameters(network)
                 for name, loss in losses.items():
-                    sums[name] = sums.get(name, 0.0) + float(loss.detach()) * len(rows) / len(clips)
+                    sums[name] = sums.get(name, 0.0) + float(loss.detach()) * len(rows) / len(features)
             if on_progress is not None:
                 on_progress(EpochProgress(epoch, recipe.epochs, sums, time.monotonic() - start))
     averaged = average.module
@@ -247,24 +257,31 @@ def _check(
             )
 
 
-def _fit_buffers(network: GradingNetwork, features: Sequence[np.ndarray], scores: np.ndarray, whitening: float) -> None:
-    """Fit the feature standardisation, grade edges and score scales on the training part."""
-    config = network.config
+def _fit_components(fusion: TemporalFusion, features: Sequence[np.ndarray], whitening: float) -> None:
+    """Fit the principal components of the clip features on the training part."""
     clips = torch.from_numpy(np.concatenate(features)).float()
     mean = clips.mean(0)
     centred = clips - mean
     variance, directions = torch.linalg.eigh(centred.T @ centred / len(clips))  # ascending
     variance, directions = variance.flip(0).clamp(min=0), directions.flip(1)
     variance = variance + 1e-3 * variance.mean() + 1e-12  # directions the training part hardly shows stay small
-    components = network.feature_basis.shape[1]
-    basis = directions[:, :components] * variance[:components] ** (-whitening / 2)
-    spread = variance[:components] ** (1 - whitening)
-    network.feature_mean.copy_(mean)
-    network.feature_basis.copy_(basis / spread.mean().sqrt())
+    components = fusion.feature_basis.shape[1]
+    fusion.feature_mean.copy_(mean)
+    fusion.feature_basis.copy_(directions[:, :components] * variance[:components] ** (-whitening / 2))
+
+
+def _fit_buffers(network: GradingNetwork, summaries: Tensor, scores: np.ndarray) -> None:
+    """Fit the standardisation of the statistics (N, S, C+P), grade edges and score scales on the training part."""
+    fusion = network.fusion
+    mean = summaries.mean(0)
+    fusion.mean.copy_(mean)
+    for part, spread in zip(*((x.split(fusion.widths, -1)) for x in (summaries - mean, fusion.spread)), strict=True):
+        found = part.square().mean((0, 2)).sqrt()[:, None]
+        spread.copy_(torch.where(found > 0, found, 1))  # of routines of one clip, some do not vary
     for i, column in enumerate(scores.T):
         known = column[~np.isnan(column)]
         network.cut_grades(i, known)
-        low, high = config.ranges[i]
+        low, high = network.config.ranges[i]
         network.scale[i] = max(known.std(), 0.01 * (high - low))
 
 
@@ -295,24 +312,24 @@ def _running_average(decay: float) -> Any:
     return update
 
 
-def _drop_clips(clips: Tensor, share: float, rng: np.random.Generator) -> Tensor:
-    """Keep a random choice of the clips (T, P), in order: at least 1 - share of them, any of them."""
-    keep = max(1, round(len(clips) * (1 - share * rng.random())))
-    return clips[np.sort(rng.permutation(len(clips))[:keep])]
+def _partners(rows: np.ndarray, mixup: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """The routine (B,) that each of a batch is mixed with, and the share (B,) that stays its own."""
+    if not mixup:
+        return np.ones(len(rows)), rows
+    return rng.beta(mixup, mixup, len(rows)), rng.permutation(rows)
 
 
-def _pad(clips: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Batch (B, T, P), padded to the longest of its routines, and its mask (B, T)."""
-    batch = torch.nn.utils.rnn.pad_sequence(list(clips), batch_first=True)
-    lengths = torch.tensor([len(x) for x in clips], device=batch.device)
-    return batch, torch.arange(batch.shape[1], device=batch.device) < lengths[:, None]
+def _mix(own: Tensor, other: Tensor, share: np.ndarray) -> Tensor:
+    """Mix (B, ...) with (B, ...); what is NaN, that is unknown, in either is unknown."""
+    weight = torch.from_numpy(share).to(own).view(-1, *[1] * (own.ndim - 1))
+    return weight * own + (1 - weight) * other
 
 
 def _losses(
-    network: GradingNetwork, recipe: TrainingRecipe, batch: Tensor, mask: Tensor, truth: Tensor, actions: Tensor | None
+    network: GradingNetwork, recipe: TrainingRecipe, summaries: Tensor, truth: Tensor, actions: Tensor | None
 ) -> dict[str, Tensor]:
     """The head's losses and their weighted total."""
-    output = network.forward_standardised(batch, mask, actions)
+    output = network.judge(summaries, actions)
     losses = head_losses(output, truth, network.edges, network.scale, softness=recipe.softness, margin=recipe.margin)
     weights = {
         "coarse": recipe.coarse_weight,

@@ -126,15 +126,15 @@ def test_weights_of_another_shape_are_refused(saved: Path) -> None:
         {"width": 10**9 * 4},
         {"width": 4_000_000},
         {"feature_dim": 10**12},
-        {"num_components": 10**9, "feature_dim": 10**9},
+        {"fused_width": 10**9, "feature_dim": 10**9},
         {"num_subgrades": 10**6},
         {"num_subgrades": 10**12},
         {"num_grades": 10**12},
         {"num_actions": 10**12},
-        {"num_fusion_layers": 10**9},
-        {"num_parsing_layers": 10**15},
-        {"num_heads": 0},
+        {"num_judges": 10**9},
         {"num_components": -1},
+        {"num_judges": 0},
+        {"fused_width": -1},
         {"width": 10**30},
         {"width": "8"},
         {"width": 8.0},
@@ -163,8 +163,8 @@ def test_a_configuration_that_claims_too_much_or_nonsense_is_refused_before_anyt
 
 def test_tensors_without_elements_claim_no_sizes_either(saved: Path) -> None:
     """A tensor of shape (10**12, 0) takes no byte in a file."""
-    tensors = safetensors.torch.load_file(saved) | {"feature_basis": torch.zeros(10**12, 0)}
-    record = {"format": 1, "config": asdict(CONFIG) | {"feature_dim": 10**12, "num_components": 0}, "metadata": {}}
+    tensors = safetensors.torch.load_file(saved) | {"fusion.read.weight": torch.zeros(10**12, 0)}
+    record = {"format": 1, "config": asdict(CONFIG) | {"feature_dim": 10**12, "fused_width": 0}, "metadata": {}}
     record["sha256"] = _sha256(tensors)
     safetensors.torch.save_file(tensors, saved, {"cofinal": json.dumps(record)})
     with pytest.raises(ValueError, match="do not fit its configuration"):

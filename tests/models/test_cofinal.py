@@ -5,11 +5,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up import as_if_trained, batch, routine
+from torch.nn.functional import one_hot
 
 from models.cofinal import CoFInAl, CoFInAlConfig, Output
 
 CONFIG = CoFInAlConfig(
-    feature_dim=12, targets=("TES", "PCS"), ranges=((0, 45), (0, 40)), num_actions=3, width=16, num_components=12
+    feature_dim=12,
+    targets=("TES", "PCS"),
+    ranges=((0, 45), (0, 40)),
+    num_actions=3,
+    width=16,
+    num_components=12,
+    fused_width=24,
 )
 
 
@@ -32,11 +39,9 @@ def test_shapes_and_ranges(network: CoFInAl) -> None:
     assert output.score.shape == (2, 2)
     assert output.grade_logits.shape == (2, 2, 4)
     assert output.subgrade_logits.shape == (2, 2, 4, CONFIG.num_subgrades)
-    assert output.embeddings.shape == (2, 2, 4, 16)
+    assert output.embeddings.shape == (2, CONFIG.num_judges, 2, 4, 16)
     low, high = torch.tensor(CONFIG.ranges).T
     assert ((low <= output.score) & (output.score <= high)).all()
-    torch.testing.assert_close(output.attention.sum(-1), torch.ones(2, 2, 4))
-    assert (output.attention[0, :, :, 5:] == 0).all()
 
 
 @settings(deadline=None, max_examples=20)
@@ -82,10 +87,34 @@ def test_score_comes_from_coarse_and_fine_alone(network: CoFInAl) -> None:
     torch.testing.assert_close(output.score, (output.grade_logits.softmax(-1) * (low + spans * position)).sum(-1))
 
 
+def test_the_panel_is_the_mean_of_its_judges(network: CoFInAl) -> None:
+    features, mask = batch(routine(20, 5), routine(7, 6))
+    actions = torch.tensor([1, 2])
+    panel = network(features, mask, actions)
+    summaries = torch.stack([network.fusion.summarise(features[0]), network.fusion.summarise(features[1, :7])])
+    judges = network.judge(summaries, one_hot(actions, 3).float())
+    assert judges.score.shape == (2, CONFIG.num_judges, 2)
+    assert judges.score.std(1).min() > 1e-3
+    torch.testing.assert_close(panel.score, judges.score.mean(1))
+    coarse = judges.grade_logits.softmax(-1)
+    torch.testing.assert_close(panel.grade_logits.softmax(-1), coarse.mean(1))
+    joint = coarse[..., None] * judges.subgrade_logits.softmax(-1)
+    said = panel.grade_logits.softmax(-1)[..., None] * panel.subgrade_logits.softmax(-1)
+    torch.testing.assert_close(said, joint.mean(1))
+
+
 def test_all_that_is_not_learnt_is_in_the_state_dict(network: CoFInAl) -> None:
     other = CoFInAl(CONFIG)
     other.load_state_dict(network.state_dict())
-    fitted = {"edges", "scale", "feature_mean", "feature_basis", "scoring.etf"}
+    fitted = {
+        "edges",
+        "scale",
+        "fusion.mean",
+        "fusion.feature_mean",
+        "fusion.feature_basis",
+        "fusion.spread",
+        "scoring.etf",
+    }
     assert fitted <= set(other.state_dict())
     own = *batch(routine(7, 0)), torch.tensor([0])
     assert torch.equal(other.eval()(*own).score, network(*own).score)
@@ -99,7 +128,7 @@ def test_all_that_is_not_learnt_is_in_the_state_dict(network: CoFInAl) -> None:
         ({"ranges": ((0, 45),)}, "distinct targets"),
         ({"ranges": ((0, 45), (40, 40))}, "'PCS' must grow"),
         ({"num_subgrades": 1}, "2 sub-grades"),
-        ({"width": 18, "num_heads": 4}, "divisible by 4"),
+        ({"num_judges": 3}, "even number of judges"),
     ],
 )
 def test_impossible_configurations_are_refused(change: dict, message: str) -> None:

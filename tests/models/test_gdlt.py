@@ -3,11 +3,18 @@
 import pytest
 import torch
 from made_up import as_if_trained, batch, routine
+from torch.nn.functional import one_hot
 
 from models.gdlt import GDLT, GDLTConfig
 
 CONFIG = GDLTConfig(
-    feature_dim=12, targets=("TES", "PCS"), ranges=((0, 45), (10, 40)), num_actions=3, width=16, num_components=12
+    feature_dim=12,
+    targets=("TES", "PCS"),
+    ranges=((0, 45), (10, 40)),
+    num_actions=3,
+    width=16,
+    num_components=12,
+    fused_width=24,
 )
 
 
@@ -23,9 +30,9 @@ def test_the_score_is_the_mean_of_the_grades_values_weighed_by_normalised_sigmoi
     features, mask = batch(routine(5, 0), routine(9, 1))
     actions = torch.tensor([0, 2])
     output = network(features, mask, actions)
-    clips = network.fusion(network.standardise(features), mask) + network.action(actions)[:, None]
-    _, responses, _ = network.parsing(clips, mask)
-    weights = responses.sigmoid() / responses.sigmoid().sum(-1, keepdim=True)
+    summaries = torch.stack([network.fusion.summarise(features[0, :5]), network.fusion.summarise(features[1])])
+    _, responses = network.parsing(network.fusion(summaries, one_hot(actions, 3).float()))
+    weights = (responses.sigmoid() / responses.sigmoid().sum(-1, keepdim=True)).mean(1)  # over the judges
     torch.testing.assert_close(output.grade_logits.softmax(-1), weights)
     values = torch.tensor([[0.0, 15, 30, 45], [10, 20, 30, 40]])
     torch.testing.assert_close(output.score, (weights * values).sum(-1))

@@ -36,31 +36,30 @@ def test_final_loss_counts_in_units_of_the_scale() -> None:
 
 def test_prototype_loss_vanishes_when_grades_cluster_and_not_when_they_mix() -> None:
     directions = torch.eye(3)
-    clustered = directions.expand(4, 3, 3)
+    clustered = directions.expand(4, 2, 3, 3)
     assert prototype_loss(clustered, margin=0.5) == 0
-    mixed = torch.stack((directions, directions.roll(1, 0)))
+    mixed = torch.stack((directions, directions.roll(1, 0)))[:, None]
     torch.testing.assert_close(prototype_loss(mixed, margin=0.5), torch.tensor(1.5))  # 1 - 0 + margin
 
 
 def test_unknown_scores_teach_only_the_prototypes() -> None:
     generator = torch.Generator().manual_seed(0)
     grade_logits, subgrade_logits = (
-        torch.randn(4, 2, 3, generator=generator),
-        torch.randn(4, 2, 3, 5, generator=generator),
+        torch.randn(4, 1, 2, 3, generator=generator),
+        torch.randn(4, 1, 2, 3, 5, generator=generator),
     )
     edges, scale = torch.stack((EDGES, EDGES * 2)), torch.tensor([8.0, 16.0])
     output = Output(
         score=couple(grade_logits.softmax(-1), subgrade_logits.softmax(-1), edges),
         grade_logits=grade_logits,
         subgrade_logits=subgrade_logits,
-        embeddings=torch.randn(4, 2, 3, 8, generator=generator),
-        attention=torch.empty(0),
+        embeddings=torch.randn(4, 1, 2, 3, 8, generator=generator),
     )
     truth = torch.tensor([[5.0, torch.nan], [torch.nan, torch.nan], [torch.nan, 39.0], [25.0, 80.0]])
     all_rows = losses(output, truth, edges, scale, softness=0.5, margin=0.5)
     alone = [
         losses(
-            Output(*(part[row : row + 1, m : m + 1] for part in output[:4]), attention=torch.empty(0)),
+            Output(*(part[row : row + 1, :, m : m + 1] for part in output)),
             truth[row : row + 1, m : m + 1],
             edges[m : m + 1],
             scale[m : m + 1],

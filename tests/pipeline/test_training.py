@@ -153,7 +153,7 @@ def test_arrays_that_do_not_fit_are_refused(change: dict, message: str) -> None:
 def test_components_rest_on_enough_clips(num: int, components: int) -> None:
     features = [np.random.default_rng(i).normal(size=(3, 8)).astype(np.float32) for i in range(num)]
     network = fit(features, np.ones((num, 2)), np.zeros(num, int), config=CONFIG, recipe=replace(SHORT, epochs=1))
-    assert network.feature_basis.shape == (8, components)
+    assert network.fusion.feature_basis.shape == (8, components)
     assert predict(network, features[:2], np.zeros(2, int))["A"].score.shape == (2,)
 
 

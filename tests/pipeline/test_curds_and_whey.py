@@ -1,0 +1,61 @@
+"""Scores borrow where it pays, and stay what they are where it does not."""
+
+import numpy as np
+
+from pipeline.baselines import kernel_ridge, leave_one_out
+from pipeline.curds_and_whey import borrow
+from pipeline.evaluation import srcc
+
+RANGES = ((-50.0, 50.0), (-50.0, 50.0))
+
+
+def routines(noise: tuple[float, float], seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Statistics (300, 2, 12), two scores (300, 2) of one quality, and that quality (300,)."""
+    rng = np.random.default_rng(seed)
+    summaries = rng.normal(size=(300, 2, 12))
+    quality = summaries[:, 0] @ rng.normal(size=12)
+    return summaries, quality[:, None] + rng.normal(size=(300, 2)) * noise, quality
+
+
+def test_a_noisy_score_comes_nearer_to_what_both_judge() -> None:
+    summaries, scores, quality = routines(noise=(6.0, 1.0))
+    taught = borrow(summaries, scores, RANGES)
+    assert srcc(quality, taught[:, 0]) > srcc(quality, scores[:, 0]) + 0.2
+    assert srcc(quality, taught[:, 1]) > srcc(quality, scores[:, 1]) - 0.02
+
+
+def test_scores_of_different_things_stay_what_they_are() -> None:
+    rng = np.random.default_rng(1)
+    summaries = rng.normal(size=(300, 2, 12))
+    scores = summaries[:, 0] @ rng.normal(size=(12, 2))
+    for i in range(2):
+        assert srcc(scores[:, i], borrow(summaries, scores, RANGES)[:, i]) > 0.99
+
+
+def test_what_cannot_be_mapped_is_left_alone() -> None:
+    summaries, scores, _ = routines(noise=(6.0, 1.0))
+    assert (borrow(summaries, scores[:, :1], RANGES[:1]) == scores[:, :1]).all()
+    constant = np.stack([scores[:, 0], np.full(300, 7.0)], axis=1)
+    assert (borrow(summaries, constant, RANGES) == constant).all()
+    scores[::2, 1] = np.nan
+    taught = borrow(summaries, scores, RANGES)
+    np.testing.assert_array_equal(taught[::2], scores[::2])
+    assert not np.allclose(taught[1::2, 0], scores[1::2, 0])
+
+
+def test_taught_scores_stay_in_their_ranges() -> None:
+    summaries, scores, _ = routines(noise=(6.0, 1.0))
+    ranges = [(column.min(), column.max()) for column in scores.T]
+    taught = borrow(summaries, scores, ranges)
+    for column, (low, high) in zip(taught.T, ranges, strict=True):
+        assert low <= column.min() <= column.max() <= high
+
+
+def test_leaving_one_out_in_closed_form_is_leaving_one_out() -> None:
+    summaries, scores, _ = routines(noise=(2.0, 1.0))
+    summaries, scores = summaries[:40], scores[:40]
+    said = leave_one_out(summaries, scores)
+    for i in (0, 17, 39):
+        others = np.delete(np.arange(40), i)
+        exact = kernel_ridge(summaries[others], scores[others, 0], summaries[i : i + 1])[0]
+        assert abs(said[i, 0] - exact) < 0.05 * scores[:, 0].std()  # the mean and bandwidth of 39 are not those of 40
