@@ -31,35 +31,31 @@ def _main(
     if not about.is_file():
         raise ValueError(f"{about} does not exist; name the folder of Fis-V's labels, features and skaters.csv")
     (store,) = (path for path in fisv.iterdir() if path.is_dir())
-    accuracy, coverage = [], []
     with tempfile.TemporaryDirectory() as folder:
-        for kind, column in KINDS.items():
 
-            def judged(column: str | None = column, **how: Any) -> dict[str, Any]:
-                result = train_head(
-                    store,
-                    "fisv",
-                    protocol="cv",
-                    groups=f"{about}:{column}" if column else None,
-                    events=f"{about}:event",
-                    out=Path(folder) / "head.safetensors",
-                    **how,
-                )
-                return result.results
+        def judged(kind: str, **how: Any) -> dict[str, Any]:
+            say(f"{kind} folds")
+            groups = f"{about}:{KINDS[kind]}" if KINDS[kind] else None
+            head = Path(folder) / "head.safetensors"
+            return train_head(
+                store, "fisv", protocol="cv", groups=groups, events=f"{about}:event", out=head, **how
+            ).results
 
-            say(f"{kind} folds, {seeds} seeds")
-            results = judged(seeds=seeds)
+        rows = []
+        for kind in KINDS:
+            results = judged(kind, seeds=seeds)
             for target, found in results["targets"].items():
                 ridge = results["baselines"]["kernel_ridge"][target]
                 values = [_figure(found, name) for name in ("srcc", "r_l2", "pearson", "mae", "srcc_within_events")]
-                beside = [f"{ridge['srcc']:.3f}", f"{ridge['r_l2']:.2f}"]
-                accuracy.append([kind, target, *values, *beside])
-            say(f"{kind} folds, intervals")
-            for target, found in judged(intervals=True)["targets"].items():
-                coverage.append([kind, target, f"{found['coverage']:.3f}", f"{found['width']:.1f}"])
-    columns = ["5 folds", "target", "SRCC", "R-l2", "Pearson", "MAE", "SRCC within events"]
-    _table([*columns, "kernel ridge SRCC", "R-l2"], accuracy)
-    _table(["5 folds", "target", "coverage of 90% intervals", "width in points"], coverage)
+                rows.append([kind, target, *values, f"{ridge['srcc']:.3f}", f"{ridge['r_l2']:.2f}"])
+        columns = ["5 folds", "target", "SRCC", "R-l2", "Pearson", "MAE", "SRCC within events"]
+        _table([*columns, "kernel ridge SRCC", "R-l2"], rows)
+
+        rows = []
+        for kind in KINDS:
+            for target, found in judged(kind, intervals=True)["targets"].items():
+                rows.append([kind, target, f"{found['coverage']:.3f}", f"{found['width']:.1f}"])
+        _table(["5 folds", "target", "coverage of 90% intervals", "width in points"], rows)
 
 
 def _figure(found: dict[str, Any], name: str) -> str:

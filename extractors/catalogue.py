@@ -98,15 +98,15 @@ CATALOGUE = {
     "vst-b": _video_swin(
         video_swin.BASE,
         88_048_984,
-        562.7,
+        543.8,
         _torchvision("Swin3D_B_Weights.KINETICS400_IMAGENET22K_V1", "swin3d_b_22k-7c6ae6fa.pth"),
         _torchvision("Swin3D_B_Weights.KINETICS400_V1", "swin3d_b_1k-24f7c7c6.pth"),
     ),
     "vst-s": _video_swin(
-        video_swin.SMALL, 49_816_678, 331.4, _torchvision("Swin3D_S_Weights.KINETICS400_V1", "swin3d_s-da41c237.pth")
+        video_swin.SMALL, 49_816_678, 317.2, _torchvision("Swin3D_S_Weights.KINETICS400_V1", "swin3d_s-da41c237.pth")
     ),
     "vst-t": _video_swin(
-        video_swin.TINY, 28_158_070, 175.5, _torchvision("Swin3D_T_Weights.KINETICS400_V1", "swin3d_t-7615ae03.pth")
+        video_swin.TINY, 28_158_070, 167.9, _torchvision("Swin3D_T_Weights.KINETICS400_V1", "swin3d_t-7615ae03.pth")
     ),
     "i3d": Entry(
         feature_dim=i3d.FEATURE_DIM,

@@ -196,7 +196,7 @@ def _train_head(
         list[str] | None, typer.Option(metavar="NAME", help="Train this action only (may be repeated).")
     ] = None,
     head_type: Annotated[str, typer.Option(help="cofinal, or gdlt, the baseline without fine grades.")] = "cofinal",
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training videos, 40 by default.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training videos, 30 by default.")] = None,
     seed: Annotated[int, typer.Option(help="Of folds and training; same seed, same numbers on the same machine.")] = 0,
     protocol: Annotated[
         str, typer.Option(help="auto, official (train on train, test once) or cv (cross-validation).")

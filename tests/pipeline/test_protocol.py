@@ -103,8 +103,8 @@ def test_intervals_of_a_fold_do_not_depend_on_its_own_scores() -> None:
 
 
 def test_intervals_hold_about_nine_of_ten_scores() -> None:
-    scores = np.linspace(2, 18, 100) + np.random.default_rng(0).normal(size=100)
-    found = outcome(scores, folds=4, epochs=8, intervals=True)
+    scores = np.linspace(2, 18, 200) + np.random.default_rng(0).normal(size=200)
+    found = outcome(scores, folds=4, epochs=12, intervals=True)
     figures = summarise(found.predictions)["targets"]["score"]
     assert 0.85 <= figures["coverage"] <= 0.97
     assert figures["width"] < 12
