@@ -88,6 +88,8 @@ def with_column(
     for video, value in read_column(Path(file), column).items():
         name = PurePosixPath(video)
         name = name.with_suffix("") if name.suffix.lower() in suffixes else name
+        if str(name) in values:
+            raise ValueError(f"{file} has two lines for {str(name)!r}; keep one of the two")
         values[str(name)] = value
         by_stem[name.name].append(str(name))
     names = [_find(row, values.keys(), by_stem, suffixes) for row in labels.rows]

@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
@@ -125,13 +125,14 @@ def _extract(
     on_progress: Callable[[float, float], None] | None,
 ) -> Extraction:
     recipe = backbone.recipe
+    torch.get_num_threads()  # which makes this thread's number its own; see `_one_thread`
     seconds = {"read": 0.0, "backbone": 0.0}
     num_clips, num_done = len(selection.frames), 0
     probabilities = []
     clips = _timed(_read_clips(facts, decoder, selection, recipe, reader), seconds, "read")
     with (
         closing(in_background(clips, ahead=max(CLIPS_AHEAD, batch_clips))) as ready,
-        tempfile.TemporaryFile(buffering=0) as file,  # a mapped array from the start would crash the run on a full disk
+        tempfile.TemporaryFile() as file,  # a mapped array from the start would crash the run on a full disk
     ):
         try:
             while batch := list(islice(ready, batch_clips)):
@@ -160,7 +161,7 @@ def _extract(
             "duration_s": round(facts.duration_s, 3),
             "partial": facts.is_partial,
             "stage_seconds": {stage: round(value, 3) for stage, value in seconds.items()},
-            "concealed_frames": reader.concealed[0],
+            "concealed_frames": None if decoder == "decord" else reader.concealed[0],
             "warnings": _warnings(facts, selection, recipe, *reader.concealed),
         },
     )
@@ -169,6 +170,7 @@ def _extract(
 def _keep(features: np.ndarray, file: IO[bytes], path: Path) -> None:
     try:
         file.write(features.tobytes())
+        file.flush()
     except OSError as error:
         raise ValueError(
             f"{tempfile.gettempdir()} cannot hold the features of {path} ({error.strerror}): make room there, or name "
@@ -180,18 +182,32 @@ def _read_clips(
     facts: VideoFacts, decoder: str, selection: Selection, recipe: Recipe, reader: Reader
 ) -> Iterator[Tensor]:
     """The clips of a video one after the other, (F, H, W, 3) uint8."""
-    torch.set_num_threads(1)  # of this thread, which runs beside the backbone's: they would wait for each other
     num_filled = 0
     frames = reader.read_frames(facts, decoder, wanted=np.unique(selection.frames), colours=recipe.colours)
-    for frame, (_, times_shown) in zip(frames, groupby(selection.frames.flat), strict=True):
-        image = recipe.apply(frame)
-        for _ in times_shown:
-            if num_filled == 0:  # a whole clip at once: frames kept singly would leave the heap full of holes
-                clip = torch.empty((recipe.clip_frames, *image.shape), dtype=torch.uint8)
-            clip[num_filled] = image
-            num_filled = (num_filled + 1) % recipe.clip_frames
-            if num_filled == 0:
-                yield clip
+    with _one_thread():
+        for frame, (_, times_shown) in zip(frames, groupby(selection.frames.flat), strict=True):
+            image = recipe.apply(frame)
+            for _ in times_shown:
+                if num_filled == 0:  # a whole clip at once: frames kept singly would leave the heap full of holes
+                    clip = torch.empty((recipe.clip_frames, *image.shape), dtype=torch.uint8)
+                clip[num_filled] = image
+                num_filled = (num_filled + 1) % recipe.clip_frames
+                if num_filled == 0:
+                    yield clip
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch use one thread in this one, which runs beside the backbone's: they would wait for each other.
+
+    Threads that first use torch meanwhile get one, too; `_extract` has asked before, so that its own is not among them.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _warnings(

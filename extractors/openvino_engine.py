@@ -68,9 +68,9 @@ class CompiledNetwork:
                     if stale.stem != file.stem:
                         stale.unlink(missing_ok=True)
                 _convert(openvino, network, recipe, num_classes > 0, shape, file)
-            except OSError as error:
+            except (OSError, RuntimeError) as error:  # the latter of OpenVINO's own writing
                 raise ValueError(
-                    f"OpenVINO's model cannot be kept in {folder} ({error.strerror}): set COFINAL_CACHE to another "
+                    f"OpenVINO's model cannot be kept in {folder} ({error}): set COFINAL_CACHE to another "
                     "folder, or use --engine torch."
                 ) from error
             logger.info("prepared in %.0f s", time.perf_counter() - started)

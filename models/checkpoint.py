@@ -22,7 +22,7 @@ from models.grading import GradingConfig, GradingNetwork
 from models.head_types import CONFIGS, build, head_type
 from models.reference import ReferenceCoFInAl, sizes
 
-FORMAT = 1
+FORMAT = 2
 """Version of the head file that this code writes and reads."""
 MAX_BYTES = 1 << 30
 """A larger file is no head: ours have about a million parameters."""
@@ -154,8 +154,8 @@ def _is_plain(value: Any) -> bool:
 
 
 def _config(values: Any, path: Path) -> GradingConfig:
-    values = {"head_type": "cofinal"} | (values if isinstance(values, dict) else {})  # once there was only one
-    type_name = values.pop("head_type")
+    values = dict(values) if isinstance(values, dict) else {}
+    type_name = values.pop("head_type", None)
     if not isinstance(type_name, str) or type_name not in CONFIGS:
         raise ValueError(f"{path} holds a head of unknown type {type_name!r}; this program knows {', '.join(CONFIGS)}")
     known = {field.name: field.type for field in fields(CONFIGS[type_name])}

@@ -1,5 +1,7 @@
 """The four losses of CoFInAl (section 3.5): coarse, fine, final score and prototypes. GDLT has the last two.
 
+The last one is off by default (`pipeline.training.TrainingRecipe`): it does not help.
+
 Shape legend: B batch, J judges, M targets, G grades, K sub-grades, D model width.
 """
 

@@ -3,7 +3,7 @@
 Each takes training and test routines, pooled by `pool`, and returns scores for the test routines; every scaler and
 bandwidth is fitted on the training routines, the penalties are fixed.
 
-Shape legend: N training routines, M test routines, T clips, C feature, S = 5 statistics.
+Shape legend: N training routines, M test routines, T clips, C feature, S statistics (`pool` makes 5).
 """
 
 from collections.abc import Callable, Sequence
@@ -67,6 +67,8 @@ def kernel_ridge(train: NDArray, scores: NDArray, test: NDArray) -> NDArray:
 
 def leave_one_out(train: NDArray, scores: NDArray) -> NDArray:
     """What kernel ridge regression says of each training routine when fitted on all others, in closed form.
+
+    Only the mean score and the bandwidths are those of all routines.
 
     Args:
         train: statistics of the training routines (N, S, C).

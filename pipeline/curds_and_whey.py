@@ -1,9 +1,12 @@
 """Let judges' scores of one target borrow from those of the others: curds and whey (Breiman and Friedman 1997).
 
 Two scores of one routine (say TES and PCS) share most of what a video can show, and each carries noise of its own. How
-much of each is best believed is what held-out predictions tell: a linear map from the predictions of all targets to
-the true scores of each. A linear method whose scores are mapped so is as good as one whose predictions are; the head
-is taught the mapped scores. On Fis-V TES comes to be about half PCS, and PCS stays what it is.
+much of each is best believed is what held-out predictions tell: how the true scores of a target are best mixed from
+the predictions of all. A linear method whose scores are mixed so is as good as one whose predictions are; the head
+is taught the mixed scores. On Fis-V TES comes to be about half PCS, and PCS stays what it is.
+
+The shares are not negative and sum to 1: a few routines, of which held-out predictions tell nothing, can thus not turn
+a score into its opposite, nor shrink it away.
 
 Shape legend: N routines, S statistics, C feature, M targets.
 """
@@ -11,12 +14,13 @@ Shape legend: N routines, S statistics, C feature, M targets.
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.optimize import nnls
 
 from pipeline.baselines import leave_one_out
 
-PULL = 0.05
-"""How strongly the map is drawn to the identity, as a share of the routines: it keeps targets that are sums of others,
-or judged on few routines, near what they are."""
+PULL = 0.05, 10.0
+"""How strongly each target is drawn to its own score, as a share of the routines and in routines: it keeps targets that
+are sums of others, or judged on few routines, near what they are."""
 
 
 def borrow(summaries: np.ndarray, scores: np.ndarray, ranges: Sequence[tuple[float, float]]) -> np.ndarray:
@@ -37,9 +41,11 @@ def borrow(summaries: np.ndarray, scores: np.ndarray, ranges: Sequence[tuple[flo
     centre = scores[known].mean(0)
     true = (scores[known] - centre) / spread
     said = (leave_one_out(summaries[known], scores[known]) - centre) / spread
-    pull = PULL * len(true)
-    identity = np.eye(len(spread))
-    mix = np.linalg.solve(said.T @ said + pull * identity, said.T @ true + pull * identity)  # (M, M)
+    if ((said * true).sum(0) <= 0).any():  # they tell nothing, as those of a few routines may
+        return scores
+    pull = np.eye(len(spread)) * (PULL[0] * len(true) + PULL[1]) ** 0.5
+    shares = [nnls(np.vstack([said, pull]), np.append(true[:, m], pull[m]))[0] for m in range(len(spread))]
+    mix = np.stack([share / share.sum() for share in shares], axis=1)  # (M, M)
     low, high = np.transpose(ranges)
     taught = scores.copy()
     taught[known] = np.clip(centre + spread * (true @ mix), low, high)

@@ -88,7 +88,8 @@ def train_head(
         seed: of folds, weights and batches: same seed, same numbers on the same machine.
         protocol: "official" trains on the train split and tests once; "cv" cross-validates the training videos and
             then trains the head on all of them; "auto" is official where test features are there.
-        folds: of the cross-validation, 5 by default; rows of one group stay in one fold.
+        folds: of the cross-validation, 5 by default, or of the train split for the intervals of the official protocol;
+            rows of one group stay in one fold.
         groups: `FILE:COLUMN`, a CSV file with the columns `video` and this one, whose values are the rows' groups (say
             the skater) instead of those of the label file.
         events: `FILE:COLUMN`, the competition of each video, for the rank correlation within events.
@@ -154,7 +155,7 @@ def train_head(
     for number in range(seed, seed + seeds):
         protocol, plans[number] = parts_of(examples, protocol, folds=folds or 5, seed=number, intervals=intervals)
     for option, given in (("--folds", folds), ("--groups", groups)):
-        if given is not None and protocol != "cv":
+        if given is not None and protocol != "cv" and not intervals:
             raise ValueError(f"{option} is for cross-validation, and there is a test split: add --protocol cv")
     recipe = TrainingRecipe() if epochs is None else TrainingRecipe(epochs=epochs)
     outcome = run(plans, examples, label_set, head_type=head_type, recipe=recipe, device=torch_device)

@@ -146,6 +146,7 @@ def fit(
         if actions is not None:
             action = F.one_hot(torch.as_tensor(actions, device=device), config.num_actions).float()
 
+        judged = ~np.isnan(scores)
         batches = math.ceil(len(features) / recipe.batch_size)
         optimizer = _optimizer(network, recipe)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warmup_cosine(recipe.epochs * batches))
@@ -154,7 +155,7 @@ def fit(
         for epoch in range(1, recipe.epochs + 1):
             sums: dict[str, float] = {}
             for rows in np.array_split(rng.permutation(len(features)), batches):
-                share, others = _partners(rows, recipe.mixup, rng)
+                share, others = _partners(rows, judged, recipe.mixup, rng)
                 batch, scored = (_mix(x[rows], x[others], share) for x in (summaries, truth))
                 acted = None if action is None else _mix(action[rows], action[others], share)
                 losses = _losses(network, recipe, batch, scored, acted)
@@ -286,8 +287,9 @@ def _fit_buffers(network: GradingNetwork, summaries: Tensor, scores: np.ndarray)
 
 
 def _optimizer(network: GradingNetwork, recipe: TrainingRecipe) -> torch.optim.Optimizer:
-    matrices = [p for p in network.parameters() if p.ndim > 1]
-    vectors = [p for p in network.parameters() if p.ndim <= 1]
+    named = [(name, p, name.endswith("bias") or p.ndim <= 1) for name, p in network.named_parameters()]
+    matrices = [p for _, p, is_vector in named if not is_vector]
+    vectors = [p for _, p, is_vector in named if is_vector]
     groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
 
@@ -312,15 +314,22 @@ def _running_average(decay: float) -> Any:
     return update
 
 
-def _partners(rows: np.ndarray, mixup: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """The routine (B,) that each of a batch is mixed with, and the share (B,) that stays its own."""
+def _partners(
+    rows: np.ndarray, judged: np.ndarray, mixup: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """The share (B,) that each routine of a batch keeps, and the routine (B,) it is mixed with.
+
+    That is itself if the other one was not judged on the same targets, as `judged` (N, M) says.
+    """
     if not mixup:
         return np.ones(len(rows)), rows
-    return rng.beta(mixup, mixup, len(rows)), rng.permutation(rows)
+    others = rng.permutation(rows)
+    alike = (judged[rows] == judged[others]).all(1)
+    return rng.beta(mixup, mixup, len(rows)), np.where(alike, others, rows)
 
 
 def _mix(own: Tensor, other: Tensor, share: np.ndarray) -> Tensor:
-    """Mix (B, ...) with (B, ...); what is NaN, that is unknown, in either is unknown."""
+    """Mix (B, ...) with (B, ...)."""
     weight = torch.from_numpy(share).to(own).view(-1, *[1] * (own.ndim - 1))
     return weight * own + (1 - weight) * other
 
@@ -337,7 +346,8 @@ def _losses(
         "final": recipe.final_weight,
         "prototypes": recipe.prototype_weight,
     }
-    return losses | {"total": reduce(operator.add, (weights[name] * loss for name, loss in losses.items()))}
+    weighed = (weights[name] * loss for name, loss in losses.items() if weights[name])
+    return losses | {"total": reduce(operator.add, weighed)}
 
 
 def _target_prediction(

@@ -90,7 +90,7 @@ def run(num_files: int, shared: Path, folder: Path) -> Counter[str]:
             assert len(extraction.features) == len(expected.frames)
             ends["succeeded"] += 1
             ends["of these in part"] += extraction.record["partial"]
-            ends["of these with frames made up in part"] += extraction.record["concealed_frames"] > 0
+            ends["of these with frames made up in part"] += bool(extraction.record["concealed_frames"])
         opinions.shutdown()
     assert ends["tried"] == num_files == ends["failed with a reason"] + ends["succeeded"]
     assert ends["decode a frame"] >= num_files / 2

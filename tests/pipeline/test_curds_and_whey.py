@@ -1,6 +1,7 @@
 """Scores borrow where it pays, and stay what they are where it does not."""
 
 import numpy as np
+import pytest
 
 from pipeline.baselines import kernel_ridge, leave_one_out
 from pipeline.curds_and_whey import borrow
@@ -30,6 +31,18 @@ def test_scores_of_different_things_stay_what_they_are() -> None:
     scores = summaries[:, 0] @ rng.normal(size=(12, 2))
     for i in range(2):
         assert srcc(scores[:, i], borrow(summaries, scores, RANGES)[:, i]) > 0.99
+
+
+@pytest.mark.parametrize("num", [3, 4, 6, 10, 20, 40])
+def test_a_few_routines_never_turn_a_score_into_its_opposite(num: int) -> None:
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        summaries = rng.normal(size=(num, 2, 12))
+        scores = rng.normal(size=(num, 1)) + rng.normal(size=(num, 2))
+        taught = borrow(summaries, scores, RANGES)
+        for i in range(2):
+            assert np.corrcoef(taught[:, i], scores[:, i])[0, 1] > 0.3, (seed, i)
+            assert 0.4 < taught[:, i].std() / scores[:, i].std() < 1.01
 
 
 def test_what_cannot_be_mapped_is_left_alone() -> None:
