@@ -276,7 +276,7 @@ def _fit_buffers(network: GradingNetwork, summaries: Tensor, scores: np.ndarray)
     fusion = network.fusion
     mean = summaries.mean(0)
     fusion.mean.copy_(mean)
-    for part, spread in zip(*((x.split(fusion.widths, -1)) for x in (summaries - mean, fusion.spread)), strict=True):
+    for part, spread in zip(*(x.split(fusion.widths, -1) for x in (summaries - mean, fusion.spread)), strict=True):
         found = part.square().mean((0, 2)).sqrt()[:, None]
         spread.copy_(torch.where(found > 0, found, 1))  # of routines of one clip, some do not vary
     for i, column in enumerate(scores.T):
@@ -287,10 +287,11 @@ def _fit_buffers(network: GradingNetwork, summaries: Tensor, scores: np.ndarray)
 
 
 def _optimizer(network: GradingNetwork, recipe: TrainingRecipe) -> torch.optim.Optimizer:
-    named = [(name, p, name.endswith("bias") or p.ndim <= 1) for name, p in network.named_parameters()]
-    matrices = [p for _, p, is_vector in named if not is_vector]
-    vectors = [p for _, p, is_vector in named if is_vector]
-    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    matrices: list[Tensor] = []
+    others: list[Tensor] = []
+    for name, parameter in network.named_parameters():
+        (others if name.endswith("bias") or parameter.ndim <= 1 else matrices).append(parameter)
+    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
 
 
