@@ -111,7 +111,7 @@ def load_backbone(
     chosen_recipe = get_recipe(recipe or entry.recipe)
     torch_device = resolve_device(device)
     precision = _precision(precision, torch_device)
-    engine = _engine(engine, torch_device)
+    engine = _engine(engine, torch_device, precision)
     by_name = {called: known for known in entry.weights for called in known.names}
     if weights == "random":
         network, sha256 = entry.untrained(RANDOM_SEED), "random"
@@ -199,9 +199,10 @@ def _precision(name: str, device: torch.device) -> str:
     return name
 
 
-def _engine(name: str, device: torch.device) -> str:
+def _engine(name: str, device: torch.device, precision: str) -> str:
     if name == "auto":
-        return "openvino" if device.type == "cpu" and openvino_engine.is_installed() else "torch"
+        can_compute = precision != "bf16" or torch.cpu._is_avx512_bf16_supported()  # torch can always
+        return "openvino" if device.type == "cpu" and can_compute and openvino_engine.is_installed() else "torch"
     if name not in ENGINES:
         raise ValueError(f'There is no engine "{name}"; known are auto, {", ".join(ENGINES)}.')
     if name == "openvino" and device.type != "cpu":

@@ -1,17 +1,21 @@
 """OpenVINO as the engine of a backbone on a CPU: the same network, compiled for the processor it runs on.
 
 torch exports the network with its normalisation, OpenVINO converts that to its own format. This takes up to a minute,
-so the result is kept where the weights are kept, and beside it what OpenVINO compiles from it, in its own cache.
+so the result is kept where the weights are kept, and beside it what OpenVINO compiles from it, in its own cache. Each
+version of the program and its libraries has a folder of its own; those long unused go when another is made.
 """
 
 import hashlib
 import importlib.util
 import inspect
 import logging
+import os
+import shutil
 import sys
 import tempfile
 import time
 import warnings
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
 """What OpenVINO calls them."""
+UNUSED_S = 30 * 24 * 3600
+"""After which what another version made, or was making when it was killed, is deleted."""
 
 
 def is_installed() -> bool:
@@ -58,15 +64,16 @@ class CompiledNetwork:
             raise ValueError("OpenVINO has no bf16 on this processor: use --precision fp32 or --engine torch.")
         self.num_classes = num_classes
         shape = 1, recipe.clip_frames, *recipe.size, 3
-        folder = cache_dir() / "openvino" / f"{name}-{weights_sha256[:8]}-{recipe.name}"
-        file = folder / f"{_made_by(network, weights_sha256)}.xml"
+        of_all_versions = cache_dir() / "openvino" / f"{name}-{weights_sha256[:8]}-{recipe.name}"
+        folder = of_all_versions / _made_by(network, weights_sha256)
+        file = folder / "network.xml"
         if not file.exists():
             logger.info("preparing the backbone for OpenVINO (once; it takes up to a minute or two)")
             started = time.perf_counter()
             try:
-                for stale in folder.glob("[!.]*"):  # what other versions made
-                    if stale.stem != file.stem:
-                        stale.unlink(missing_ok=True)
+                for other in of_all_versions.glob("*"):
+                    if other.stat().st_mtime < time.time() - UNUSED_S:
+                        shutil.rmtree(other, ignore_errors=True)
                 _convert(openvino, network, recipe, num_classes > 0, shape, file)
             except (OSError, RuntimeError) as error:  # the latter of OpenVINO's own writing
                 raise ValueError(
@@ -79,6 +86,8 @@ class CompiledNetwork:
             "PERFORMANCE_HINT": "LATENCY",
             "CACHE_DIR": str(folder),
         }
+        with suppress(OSError):
+            os.utime(folder)
         try:
             self._request = core.compile_model(str(file), "CPU", options).create_infer_request()
         except RuntimeError as error:
@@ -139,7 +148,7 @@ def _convert(
         model = openvino.convert_model(torch.export.export(whole, (clips,)))
     model.reshape(list(shape))
     file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".converting-", dir=file.parent) as name:
+    with tempfile.TemporaryDirectory(prefix="converting-", dir=file.parent.parent) as name:
         made = Path(name) / file.name
         openvino.save_model(model, str(made), compress_to_fp16=False)
         made.with_suffix(".bin").replace(file.with_suffix(".bin"))

@@ -1,6 +1,7 @@
 """OpenVINO as an engine: the features of torch, for each clip whatever else is in its batch, converted only once."""
 
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,9 +54,11 @@ def test_a_network_is_converted_once_and_told_of_and_a_damaged_one_says_what_to_
     cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    stale = cache / "openvino" / "tiny-random-gdlt-vst" / "of another version.xml"
-    stale.parent.mkdir(parents=True)
-    stale.touch()
+    stale, recent = (cache / "openvino" / "tiny-random-gdlt-vst" / name for name in ("converting-abc", "of another"))
+    for folder in (stale, recent):
+        folder.mkdir(parents=True)
+        (folder / "network.xml").touch()
+    os.utime(stale, (0, 0))
     network = video_swin.untrained(video_swin.Sizes(32, (2, 1), (2, 4), num_classes=5), 0)
     clips = torch.randint(0, 256, (2, 20, 72, 64, 3), dtype=torch.uint8)
     compiled = CompiledNetwork("tiny", network, 5, SMALL, "random", "fp32")
@@ -65,14 +68,15 @@ def test_a_network_is_converted_once_and_told_of_and_a_damaged_one_says_what_to_
         np.testing.assert_allclose(found.numpy(), wanted.numpy(), atol=1e-4)
     assert [record.message[:8] for record in caplog.records] == ["preparin", "prepared"]
     assert not stale.exists()
+    assert recent.exists()
 
     caplog.clear()
     CompiledNetwork("tiny", network, 5, SMALL, "random", "fp32")
     assert caplog.records == []
 
-    (file,) = cache.rglob("*.xml")
+    (file,) = (file for file in cache.rglob("*.xml") if file.parent != recent)
     file.write_text("<net")
-    with pytest.raises(ValueError, match=r"cannot read .*\.xml: delete .*tiny-random-gdlt-vst to have it made again"):
+    with pytest.raises(ValueError, match=r"cannot read .*\.xml: delete .*tiny-random-gdlt-vst.* to have it made again"):
         CompiledNetwork("tiny", network, 5, SMALL, "random", "fp32")
 
 
@@ -96,3 +100,9 @@ def test_without_openvino_auto_is_torch_and_asking_for_it_says_how(monkeypatch: 
     assert load_backbone(weights="random", device="cpu").engine == "torch"
     with pytest.raises(ValueError, match=r"not installed: pip install 'cofinal\[openvino\]'.*or use --engine torch"):
         load_backbone(weights="random", device="cpu", engine="openvino")
+
+
+def test_without_bf16_instructions_auto_leaves_bf16_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: False)
+    loaded = load_backbone(weights="random", device="cpu", precision="bf16")
+    assert (loaded.engine, loaded.precision) == ("torch", "bf16")
