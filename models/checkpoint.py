@@ -1,9 +1,9 @@
 """A head as a file: one safetensors file with its weights, configuration and a record of its making.
 
-The file's header carries one JSON string under the key "cofinal": format version, configuration, sha256 of the
-tensors, and whatever the caller records (store identity, protocol, results, ...). The `.pkl` heads of the public code
-are read here, too. Loading never runs code, and no tensor of a stranger's file costs more memory than it has
-bytes, whatever sizes it claims.
+The file's header carries one JSON string under the key "cofinal": format version, configuration, how many networks of
+it the file holds, sha256 of the tensors, and whatever the caller records (store identity, protocol, results, ...). The
+`.pkl` heads of the public code are read here, too. Loading never runs code, and no tensor of a stranger's file costs
+more memory than it has bytes, whatever sizes it claims.
 """
 
 import hashlib
@@ -18,31 +18,34 @@ import safetensors.torch
 import torch
 
 from models.cofinal import CoFInAlConfig
+from models.ensemble import Ensemble
 from models.grading import GradingConfig, GradingNetwork
-from models.head_types import CONFIGS, build, head_type
+from models.head_types import CONFIGS, head_type
 from models.reference import ReferenceCoFInAl, sizes
 
-FORMAT = 2
+FORMAT = 3
 """Version of the head file that this code writes and reads."""
 MAX_BYTES = 1 << 30
 """A larger file is no head: ours have about a million parameters."""
+MAX_MEMBERS = 64
+"""Networks in a head."""
 
 
 @dataclass(frozen=True)
 class Head:
     """A head as loaded from its file."""
 
-    network: GradingNetwork | ReferenceCoFInAl
+    network: GradingNetwork | Ensemble | ReferenceCoFInAl
     """The trained network, in eval mode, on the CPU."""
     metadata: dict[str, Any]
     """What the caller of `serialise_head` recorded."""
 
 
-def serialise_head(network: GradingNetwork, metadata: dict[str, Any]) -> bytes:
+def serialise_head(network: GradingNetwork | Ensemble, metadata: dict[str, Any]) -> bytes:
     """Return the content of a head file.
 
     Args:
-        network: the trained network.
+        network: the trained network, or several.
         metadata: JSON-able record of the head's making, given back by `load_head`.
 
     Raises:
@@ -52,6 +55,7 @@ def serialise_head(network: GradingNetwork, metadata: dict[str, Any]) -> bytes:
     record = {
         "format": FORMAT,
         "config": {"head_type": head_type(network.config), **asdict(network.config)},
+        "members": len(network.members) if isinstance(network, Ensemble) else 1,
         "sha256": _sha256(tensors),
         "metadata": metadata,
     }
@@ -88,14 +92,14 @@ def load_head(path: str | Path) -> Head:
         raise ValueError(f"the header of {path} is damaged: train or download the head again") from None
     if version != FORMAT:
         raise ValueError(f"{path} has format {version}, this program reads format {FORMAT}: update it or train again")
-    if record.keys() != (known := {"format", "config", "sha256", "metadata"}):
+    if record.keys() != (known := {"format", "config", "members", "sha256", "metadata"}):
         raise ValueError(
             f"the header of {path} holds unknown entries {sorted(record.keys() - known)} and lacks "
             f"{sorted(known - record.keys())}: was it written by a newer program?"
         )
     if {tensor.dtype for tensor in tensors.values()} != {torch.float32} or record["sha256"] != _sha256(tensors):
         raise ValueError(f"the weights in {path} are damaged (wrong sha256): train or download the head again")
-    return Head(_network(_config(record["config"], path), tensors, path).eval(), record["metadata"])
+    return Head(_networks(record, tensors, path).eval(), record["metadata"])
 
 
 def load_reference(path: str | Path, *, weight_type: int) -> ReferenceCoFInAl:
@@ -173,6 +177,19 @@ def _config(values: Any, path: Path) -> GradingConfig:
         raise ValueError(f"the configuration in {path} is none of a head ({error}): download the head again") from None
 
 
+def _networks(record: dict[str, Any], tensors: dict[str, torch.Tensor], path: Path) -> GradingNetwork | Ensemble:
+    config, members = _config(record["config"], path), record["members"]
+    if type(members) is not int or not 1 <= members <= MAX_MEMBERS:
+        raise ValueError(f"{path} claims to hold {members!r} networks, and a head has 1 to {MAX_MEMBERS}")
+    if members == 1:
+        return _network(config, tensors, path)
+    prefixes = [f"members.{member}." for member in range(members)]
+    each = [{name.removeprefix(x): t for name, t in tensors.items() if name.startswith(x)} for x in prefixes]
+    if sum(map(len, each)) != len(tensors):
+        raise ValueError(f"{path} holds more than its {members} networks: train or download the head again")
+    return Ensemble([_network(config, part, path) for part in each])
+
+
 def _network(config: GradingConfig, tensors: dict[str, torch.Tensor], path: Path) -> GradingNetwork:
     """Build the network around the file's tensors.
 
@@ -185,7 +202,7 @@ def _network(config: GradingConfig, tensors: dict[str, torch.Tensor], path: Path
             if (found := tuple(tensors["scoring.etf"].shape)) != frame:
                 raise ValueError(f"size mismatch for scoring.etf: {found}, not {frame}")
         with torch.device("meta"):
-            network = build(config)
+            network = config.build()
         network.load_state_dict(tensors, assign=True)
     except (RuntimeError, ValueError, TypeError, ArithmeticError, KeyError) as error:
         raise ValueError(

@@ -31,6 +31,10 @@ class CoFInAlConfig(GradingConfig):
         if self.num_subgrades < 2:
             raise ValueError("a CoFInAl head needs at least 2 sub-grades")
 
+    def build(self) -> "CoFInAl":
+        """Build the untrained network."""
+        return CoFInAl(self)
+
 
 class CoFInAl(GradingNetwork):
     """The head: fuse (TFM), parse grades (GPM), score within them (FGS), couple.

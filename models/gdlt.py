@@ -26,6 +26,10 @@ class GDLTConfig(GradingConfig):
         if self.num_grades < 2:
             raise ValueError("a GDLT head needs at least 2 grades")
 
+    def build(self) -> "GDLT":
+        """Build the untrained network."""
+        return GDLT(self)
+
 
 class GDLT(GradingNetwork):
     """The head: fuse, parse grades, weigh their values by their responses.

@@ -18,7 +18,7 @@ class GradeParsing(nn.Module):
         super().__init__()
         shape = (num_judges, num_targets, num_grades, width)
         self.prototypes = nn.Parameter(torch.randn(shape) * width**-0.5)
-        self.read = nn.ModuleList(nn.Linear(fused_width, self.prototypes.numel() // 2) for _ in range(2))
+        self.read = nn.ModuleList(nn.Linear(fused_width, self.prototypes.numel() // 2, bias=False) for _ in range(2))
         self.normalise = nn.LayerNorm(width)
         self.response = nn.Parameter(torch.zeros(shape))
         self.response_bias = nn.Parameter(torch.zeros(shape[:-1]))

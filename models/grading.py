@@ -61,6 +61,10 @@ class GradingConfig:
         if self.num_judges < 2 or self.num_judges % 2:
             raise ValueError(f"a panel needs an even number of judges, not {self.num_judges}")
 
+    def build(self) -> "GradingNetwork":
+        """Build the untrained network."""
+        raise NotImplementedError
+
 
 class Output(NamedTuple):
     """What a network says of a batch of routines; targets in the order of the configuration.
@@ -122,6 +126,10 @@ class GradingNetwork(nn.Module):
         Returns:
             `Output`; a routine's share of it depends on nothing else in the batch.
         """
+        return panel(self.judge_clips(features, mask, actions))
+
+    def judge_clips(self, features: Tensor, mask: Tensor, actions: Tensor | None = None) -> Output:
+        """What each judge says of routines; arguments as `forward`, returns as `judge`."""
         summaries = torch.stack(
             [self.fusion.summarise(clips[real]) for clips, real in zip(features, mask, strict=True)]
         )
@@ -129,7 +137,7 @@ class GradingNetwork(nn.Module):
             if actions is None:
                 raise ValueError("this head was trained on several actions: say which one each routine shows")
             actions = one_hot(actions, self.config.num_actions).float()
-        return _panel(self.judge(summaries, actions))
+        return self.judge(summaries, actions)
 
     def judge(self, summaries: Tensor, actions: Tensor | None = None) -> Output:
         """What each judge says of routines (training prepares their summaries once).
@@ -152,7 +160,7 @@ class GradingNetwork(nn.Module):
         raise NotImplementedError
 
 
-def _panel(judged: Output) -> Output:
+def panel(judged: Output) -> Output:
     """The mean over the judges of the probabilities of grades and of sub-grades with them, and so of the scores."""
     grades = judged.grade_logits.log_softmax(-1)  # (B, J, M, G)
     grade_logits = grades.logsumexp(1)  # (B, M, G)

@@ -1,6 +1,6 @@
 """The four losses of CoFInAl (section 3.5): coarse, fine, final score and prototypes. GDLT has the last two.
 
-The last one is off by default (`pipeline.training.TrainingRecipe`): it does not help.
+The last one, which needs no score, is off by default (`pipeline.training.TrainingRecipe`): it does not help.
 
 Shape legend: B batch, J judges, M targets, G grades, K sub-grades, D model width.
 """
@@ -13,21 +13,18 @@ from models.coupling import decouple
 from models.grading import Output
 
 
-def losses(
-    output: Output, truth: Tensor, edges: Tensor, scale: Tensor, *, softness: float, margin: float
-) -> dict[str, Tensor]:
-    """All losses that the network's head has, each a mean over the judges and the known scores of a batch.
+def losses(output: Output, truth: Tensor, edges: Tensor, scale: Tensor, *, softness: float) -> dict[str, Tensor]:
+    """The losses that know the true scores, each a mean over the judges and the known scores of a batch.
 
     Args:
         output: of `GradingNetwork.judge`: every judge learns by itself.
-        truth: true scores (B, M) in points, NaN where unknown: there only the prototypes learn.
+        truth: true scores (B, M) in points, NaN where unknown.
         edges: grade edges (M, G+1) in points.
         scale: spread of each target's training scores (M,) in points.
         softness: a judge's error in units of `scale`: how far coarse targets reach into neighbouring grades.
-        margin: of the prototype loss.
 
     Returns:
-        Scalars by name: coarse and fine where the head has fine grades, final, prototypes.
+        Scalars by name: coarse and fine where the head has fine grades, final.
     """
     known = ~truth.isnan()  # (B, M)
     truth = torch.where(known, truth, edges[:, 0])
@@ -37,8 +34,7 @@ def losses(
         each["coarse"] = coarse_loss(output.grade_logits, coarse)
         each["fine"] = fine_loss(output.subgrade_logits, fine, coarse)
     each["final"] = final_loss(output.score, truth[:, None], scale)
-    means = {name: (loss.mean(1) * known).sum() / known.sum().clamp(min=1) for name, loss in each.items()}
-    return means | {"prototypes": prototype_loss(output.embeddings.flatten(2, 3), margin=margin)}
+    return {name: (loss.mean(1) * known).sum() / known.sum().clamp(min=1) for name, loss in each.items()}
 
 
 def coarse_loss(grade_logits: Tensor, coarse: Tensor) -> Tensor:

@@ -196,6 +196,9 @@ def _train_head(
         list[str] | None, typer.Option(metavar="NAME", help="Train this action only (may be repeated).")
     ] = None,
     head_type: Annotated[str, typer.Option(help="cofinal, or gdlt, the baseline without fine grades.")] = "cofinal",
+    ensemble: Annotated[
+        int, typer.Option(help="Networks to train for the head, which score together; their figures are shown apart.")
+    ] = 1,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training videos, 30 by default.")] = None,
     seed: Annotated[int, typer.Option(help="Of folds and training; same seed, same numbers on the same machine.")] = 0,
     protocol: Annotated[
@@ -259,6 +262,7 @@ def _train_head(
         targets=target,
         actions=action,
         head_type=head_type,
+        ensemble=ensemble,
         epochs=epochs,
         seed=seed,
         protocol=protocol,

@@ -88,14 +88,38 @@ def bootstrap(
     Returns:
         `[low, high]` of "srcc", "r_l2" and "mae". R-l2 keeps the range of all routines: it is a constant of the data.
     """
-    rows = np.random.default_rng(seed).integers(0, len(truth), (resamples, len(truth)))
-    errors = predicted - truth
-    drawn = {
-        "srcc": _rank_correlation(truth[rows], predicted[:, rows]).mean(0),
-        "r_l2": 100 * np.square(errors).mean(0)[rows].mean(1) / _squared_range(truth),
-        "mae": np.abs(errors).mean(0)[rows].mean(1),
-    }
-    return {name: np.quantile(x, [(1 - level) / 2, (1 + level) / 2]).tolist() for name, x in drawn.items()}
+    drawn = _resampled(truth, predicted, resamples, seed)
+    return {name: _bounds(x, level) for name, x in drawn.items()}
+
+
+def difference(
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    other: np.ndarray,
+    *,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, tuple[float, list[float]]]:
+    """How much the figures of one model exceed another's, with paired bootstrap intervals over routines.
+
+    Args:
+        truth: true scores (N,) in points.
+        predicted: predicted scores (S, N) of S trainings of the one.
+        other: those of the other.
+        level: as for `bootstrap`; each resample takes the same routines of both.
+        resamples: likewise.
+        seed: likewise.
+
+    Returns:
+        Mean difference and `[low, high]` of "srcc", "r_l2" and "mae".
+    """
+    one, two = (_resampled(truth, x, resamples, seed) for x in (predicted, other))
+    found, beside = ({"srcc": srcc, "r_l2": r_l2, "mae": mae}, {})
+    for name, figure in found.items():
+        mean = np.mean([figure(truth, a) - figure(truth, b) for a, b in zip(predicted, other, strict=True)])
+        beside[name] = float(mean), _bounds(one[name] - two[name], level)
+    return beside
 
 
 def evaluate(
@@ -159,6 +183,21 @@ def average(targets: Sequence[dict[str, Any]]) -> dict[str, float]:
         "srcc": fisher_average([target["srcc"] for target in targets]),
         "r_l2": float(np.mean([target["r_l2"] for target in targets])),
     }
+
+
+def _resampled(truth: np.ndarray, predicted: np.ndarray, resamples: int, seed: int) -> dict[str, np.ndarray]:
+    """Figures (resamples,) of drawn routines, each the mean over the trainings' predictions (S, N)."""
+    rows = np.random.default_rng(seed).integers(0, len(truth), (resamples, len(truth)))
+    errors = predicted - truth
+    return {
+        "srcc": _rank_correlation(truth[rows], predicted[:, rows]).mean(0),
+        "r_l2": 100 * np.square(errors).mean(0)[rows].mean(1) / _squared_range(truth),
+        "mae": np.abs(errors).mean(0)[rows].mean(1),
+    }
+
+
+def _bounds(drawn: np.ndarray, level: float) -> list[float]:
+    return np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]).tolist()
 
 
 def _mean_square(truth: np.ndarray, predicted: np.ndarray) -> float:

@@ -23,7 +23,7 @@ from data.files import write_atomic
 from data.labels import GENERATED_RECORDS, LabelSet, read_labels
 from extractors.backbone import resolve_device
 from extractors.video import VIDEO_SUFFIXES, VideoError
-from models.checkpoint import serialise_head
+from models.checkpoint import MAX_MEMBERS, serialise_head
 from models.head_types import CONFIGS
 from pipeline import conformal
 from pipeline.baselines import BASELINES, pool
@@ -62,6 +62,7 @@ def train_head(
     targets: Sequence[str] | None = None,
     actions: Sequence[str] | None = None,
     head_type: str = "cofinal",
+    ensemble: int = 1,
     epochs: int | None = None,
     seed: int = 0,
     protocol: str = "auto",
@@ -84,6 +85,8 @@ def train_head(
         targets: train these targets only.
         actions: train these actions only.
         head_type: "cofinal", or "gdlt", the baseline without fine grades.
+        ensemble: train this many networks, from seeds of their own, which score together; the figures of the first
+            one alone stay the headline, and the ensemble's are beside them.
         epochs: passes over the training videos; None for the recipe's number.
         seed: of folds, weights and batches: same seed, same numbers on the same machine.
         protocol: "official" trains on the train split and tests once; "cv" cross-validates the training videos and
@@ -115,6 +118,8 @@ def train_head(
         raise ValueError(f"unknown head type {head_type!r}; known are {', '.join(CONFIGS)}")
     if epochs is not None and epochs < 1:
         raise ValueError(f"epochs must be at least 1, not {epochs}")
+    if not 1 <= ensemble <= MAX_MEMBERS:
+        raise ValueError(f"an ensemble has 1 to {MAX_MEMBERS} networks, not {ensemble}")
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1, not {seeds}")
     torch_device = str(resolve_device(device))
@@ -158,7 +163,7 @@ def train_head(
         if given is not None and protocol != "cv" and not intervals:
             raise ValueError(f"{option} is for cross-validation, and there is a test split: add --protocol cv")
     recipe = TrainingRecipe() if epochs is None else TrainingRecipe(epochs=epochs)
-    outcome = run(plans, examples, label_set, head_type=head_type, recipe=recipe, device=torch_device)
+    outcome = run(plans, examples, label_set, head_type=head_type, members=ensemble, recipe=recipe, device=torch_device)
     network, predictions = outcome.network, outcome.predictions
     kept = plans[seed][-1]
     metadata = {
@@ -186,6 +191,7 @@ def train_head(
             **({"events": events} if events else {}),
             **({"interval_level": conformal.LEVEL} if intervals else {}),
             "head_type": head_type,
+            **({"ensemble": ensemble} if ensemble > 1 else {}),
             "epochs": recipe.epochs,
             "seed": seed,
             "seeds": seeds,
@@ -319,19 +325,20 @@ def print_results(result: TrainingResult) -> None:
 
 
 def results_tables(results: dict[str, Any]) -> tuple[Table, Table]:
-    """Return results as two tables: the head's figures and, below, the baselines'."""
+    """Return results as two tables: the head's figures, with an ensemble's below, and the baselines'."""
     about = results["training"]
     how = f"{about['folds']} folds" if results["protocol"] == "cv" else "test split"
     if about["seeds"] > 1:
         how += f" x {about['seeds']} seeds (mean ± deviation)"
     beside = {"srcc_within_events": "in events", "coverage": "covered", "width": "width"}
-    beside = {name: what for name, what in beside.items() if any(name in x for x in results["targets"].values())}
+    rows = results["targets"] | {f"{key}, ensemble": found for key, found in results.get("ensemble", {}).items()}
+    beside = {name: what for name, what in beside.items() if any(name in found for found in rows.values())}
     head = _table(
         f"{results['dataset']}, {about['head_type']}: {how}, {about['judged']} videos judged",
         ["n", "SRCC", "95%", "R-l2", "MAE", "RMSE", *beside.values()],
     )
     baselines = _table("baselines: SRCC (R-l2)", [name.replace("_", " ") for name in BASELINES])
-    for key, found in results["targets"].items():
+    for key, found in rows.items():
         head.add_row(
             key,
             str(found["n"]),
@@ -342,6 +349,7 @@ def results_tables(results: dict[str, Any]) -> tuple[Table, Table]:
             f"{found['rmse']:.2f}",
             *(f"{found[name]:.2f}" if name in found else "" for name in beside),
         )
+    for key in results["targets"]:
         simple = (results["baselines"][name][key] for name in BASELINES)
         baselines.add_row(key, *(f"{_figure(x, 'srcc', 3)} ({x['r_l2']:.2f})" for x in simple))
     return head, baselines

@@ -18,6 +18,7 @@ import numpy as np
 from sklearn.model_selection import GroupKFold, KFold
 
 from data.labels import LabelRow, LabelSet
+from models.ensemble import Ensemble
 from models.grading import GradingConfig, GradingNetwork
 from models.head_types import CONFIGS
 from pipeline import conformal
@@ -25,6 +26,9 @@ from pipeline.baselines import BASELINES
 from pipeline.console import progress
 from pipeline.evaluation import average, evaluate, over_seeds, r_l2, srcc
 from pipeline.training import EpochProgress, TargetPrediction, TrainingRecipe, fit, predict
+
+MEMBER_STRIDE = 1000
+"""From the seed of one network of an ensemble to the next one's."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class Part:
 class Outcome:
     """What the trainings of a protocol came to."""
 
-    network: GradingNetwork
+    network: GradingNetwork | Ensemble
     """The head to keep: of the first seed's last part."""
     radii: dict[str, float]
     """Points to either side of its scores that make an interval at `conformal.LEVEL`, by target, where known."""
@@ -176,6 +180,7 @@ def run(
     labels: LabelSet,
     *,
     head_type: str = "cofinal",
+    members: int = 1,
     recipe: TrainingRecipe,
     device: str,
 ) -> Outcome:
@@ -186,6 +191,8 @@ def run(
         examples: the rows that the parts mean.
         labels: their targets, ranges and actions.
         head_type: what to train.
+        members: networks to train for each part, from seeds of their own; of several, predictions have an `ensemble`,
+            which intervals are of, beside the first one's.
         recipe: how to train.
         device: torch device.
 
@@ -196,9 +203,11 @@ def run(
     plans = {seed: [x for x in parts if len(x.judged) or seed == first] for seed, parts in plans.items()}
     names = [{x.name for part in parts for x in (part, *part.calibration)} for parts in plans.values()]
     with progress("epochs") as bar:
-        task = bar.add_task("training", total=recipe.epochs * sum(map(len, names)))
+        task = bar.add_task("training", total=recipe.epochs * members * sum(map(len, names)))
         outcomes = [
-            _run_seed(seed, parts, examples, labels, head_type, recipe, device, lambda: bar.update(task, advance=1))
+            _run_seed(
+                seed, parts, examples, labels, head_type, members, recipe, device, lambda: bar.update(task, advance=1)
+            )
             for seed, parts in plans.items()
         ]
     predictions = [
@@ -215,32 +224,40 @@ def _run_seed(
     examples: Examples,
     labels: LabelSet,
     head_type: str,
+    members: int,
     recipe: TrainingRecipe,
     device: str,
     on_epoch: Callable[[], None],
 ) -> Outcome:
-    heads: dict[str, GradingNetwork] = {}
+    heads: dict[str, list[GradingNetwork]] = {}
     curves: list[dict[str, Any]] = []
     predictions: list[dict[str, Any]] = []
 
-    def head_of(part: Part) -> GradingNetwork:
+    def train(part: Part, member: int) -> GradingNetwork:
         def note(done: EpochProgress) -> None:
-            curves.append({"seed": seed, "part": part.name, "epoch": done.epoch, **done.losses})
+            curves.append({"seed": seed, "part": part.name, "member": member, "epoch": done.epoch, **done.losses})
             on_epoch()
 
+        training = examples.at(part.training)
+        return fit(
+            training.features,
+            training.scores,
+            training.actions,
+            config=_head_config(head_type, training, labels),
+            recipe=recipe,
+            seed=seed + MEMBER_STRIDE * (member - 1),
+            device=device,
+            on_progress=note,
+        )
+
+    def networks_of(part: Part) -> list[GradingNetwork]:
         if part.name not in heads:
-            training = examples.at(part.training)
-            heads[part.name] = fit(
-                training.features,
-                training.scores,
-                training.actions,
-                config=_head_config(head_type, training, labels),
-                recipe=recipe,
-                seed=seed,
-                device=device,
-                on_progress=note,
-            )
+            heads[part.name] = [train(part, member) for member in range(1, members + 1)]
         return heads[part.name]
+
+    def head_of(part: Part) -> GradingNetwork | Ensemble:
+        networks = networks_of(part)
+        return networks[0] if members == 1 else Ensemble(networks)
 
     def errors(part: Part) -> np.ndarray:  # (judged, targets)
         judged = examples.at(part.judged)
@@ -254,11 +271,13 @@ def _run_seed(
         radii = {target: points for target, points in radii.items() if np.isfinite(points)}
         if len(part.judged):
             judged = examples.at(part.judged)
-            said = predict(network, judged.features, judged.actions)
-            predictions += _predictions(said, radii, examples.at(part.training), judged, labels)
+            said = predict(networks_of(part)[0], judged.features, judged.actions)
+            together = predict(network, judged.features, judged.actions) if members > 1 else None
+            predictions += _predictions(said, together, radii, examples.at(part.training), judged, labels)
     place = {row.where: i for i, row in enumerate(labels.rows)}
-    predictions.sort(key=lambda entry: (place[entry.pop("where")], labels.targets.index(entry["target"])))
-    return Outcome(network, radii, predictions, curves)
+    predictions.sort(key=lambda entry: (place[entry["where"]], labels.targets.index(entry["target"])))
+    without_place = [{name: value for name, value in entry.items() if name != "where"} for entry in predictions]
+    return Outcome(network, radii, without_place, curves)
 
 
 def _head_config(head_type: str, training: Examples, labels: LabelSet) -> GradingConfig:
@@ -281,6 +300,7 @@ def _head_config(head_type: str, training: Examples, labels: LabelSet) -> Gradin
 
 def _predictions(
     said: Mapping[str, TargetPrediction],
+    together: Mapping[str, TargetPrediction] | None,
     radii: Mapping[str, float],
     training: Examples,
     judged: Examples,
@@ -294,9 +314,11 @@ def _predictions(
             for name, baseline in BASELINES.items()
         }
         verdict = said[target]
+        beside = {} if together is None else {"ensemble": together[target].score}
         if target in radii:
-            low, high = conformal.interval(verdict.score, radii[target], labels.ranges.get(target))
-            simple = {"low": low, "high": high, **simple}
+            kept = beside.get("ensemble", verdict.score)
+            low, high = conformal.interval(kept, radii[target], labels.ranges.get(target))
+            beside |= {"low": low, "high": high}
         for i, row in enumerate(judged.rows):
             if target not in row.scores:
                 continue
@@ -311,7 +333,7 @@ def _predictions(
                     "predicted": float(verdict.score[i]),
                     "grade": int(verdict.grade[i]),
                     **({} if verdict.subgrade is None else {"subgrade": int(verdict.subgrade[i])}),
-                    **{name: float(values[i]) for name, values in simple.items()},
+                    **{name: float(values[i]) for name, values in (beside | simple).items()},
                 }
             )
     return entries
@@ -325,7 +347,8 @@ def summarise(predictions: Sequence[dict[str, Any]], *, by_action: bool = True) 
         by_action: one result for each action and target (`Ball/Total`), not one a target over all actions.
 
     Returns:
-        `targets`, `average` and `baselines`; of several seeds means over them, with `std`.
+        `targets`, `average`, `baselines` and, of several networks a head, `ensemble`; of several seeds means over
+        them, with `std`.
     """
     by_key: dict[str, list[dict[str, Any]]] = {}
     for entry in predictions:
@@ -344,12 +367,18 @@ def summarise(predictions: Sequence[dict[str, Any]], *, by_action: bool = True) 
         pairs = [(column(key, "true")[seed], column(key, "predicted")[seed]) for key in by_key]
         return average([{"srcc": srcc(*pair), "r_l2": r_l2(*pair)} for pair in pairs])
 
-    targets = {}
-    for key, entries in by_key.items():
-        bounds = (column(key, "low"), column(key, "high")) if "low" in entries[0] else None
-        targets[key] = evaluated(key, "predicted", bounds=bounds)
+    kept = "ensemble" if "ensemble" in predictions[0] else "predicted"
+
+    def figures(name: str) -> dict[str, Any]:
+        found = {}
+        for key, entries in by_key.items():
+            bounds = (column(key, "low"), column(key, "high")) if name == kept and "low" in entries[0] else None
+            found[key] = evaluated(key, name, bounds=bounds)
+        return found
+
     return {
-        "targets": targets,
+        "targets": figures("predicted"),
+        **({"ensemble": figures("ensemble")} if kept == "ensemble" else {}),
         "average": over_seeds([averaged(seed) for seed in range(seeds)]),
         "baselines": {name: {key: evaluated(key, name) for key in by_key} for name in BASELINES},
     }

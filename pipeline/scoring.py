@@ -13,7 +13,6 @@ from extractors.extract import extract
 from extractors.reader import STALL_TIMEOUT_S, Reader
 from extractors.video import Limits
 from models.checkpoint import Head
-from models.grading import GradingNetwork
 from models.reference import ReferenceCoFInAl
 from pipeline import conformal
 from pipeline.console import err, printable, progress, say, tell
@@ -263,7 +262,7 @@ def _interval(head: Head, target: str, score: np.ndarray) -> Interval | None:
     known = head.metadata.get("intervals")  # public heads, and older ones, do not know any
     if known is None or target not in known["radii"]:
         return None
-    assert isinstance(head.network, GradingNetwork), "public heads know no intervals"
+    assert not isinstance(head.network, ReferenceCoFInAl), "public heads know no intervals"
     config = head.network.config
     ruled = head.metadata.get("dataset") != "csv"  # scores without rules may lie beyond all that were seen in training
     span = dict(zip(config.targets, config.ranges, strict=True))[target] if ruled else None

@@ -2,7 +2,7 @@
 
 Everything that depends on data (the standardisation of the statistics, the grades' edges, the scores' scale) is fitted
 on the training part alone and kept in the network's buffers. The number of epochs is decided beforehand: no score of
-a held-out routine chooses anything. The weights returned are the running average of those the optimiser visits.
+a held-out routine chooses anything.
 
 Shape legend: N routines, T clips, C feature, P principal component, S statistics, A actions, M targets, G grades.
 """
@@ -13,17 +13,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
+from models.ensemble import Ensemble
 from models.grading import GradingConfig, GradingNetwork
-from models.head_types import build
 from models.losses import losses as head_losses
+from models.losses import prototype_loss
 from models.reference import FULL_SCORE, ReferenceCoFInAl
 from models.temporal_fusion import TemporalFusion
 from pipeline.curds_and_whey import borrow
@@ -44,8 +43,6 @@ class TrainingRecipe:
     mixup: float = 0.3
     """Each routine of a batch is mixed with another, statistics and scores alike, in a share drawn from Beta(mixup,
     mixup) (Zhang et al. 2018); 0: none."""
-    averaging: float = 0.99
-    """Decay of the running average of the weights; 0: none."""
     whitening: float = 0.5
     """0 leaves the principal components their variances, 1 makes all equal."""
     clips_per_component: int = 8
@@ -73,7 +70,7 @@ class EpochProgress:
     epochs: int
     """Epochs in all."""
     losses: dict[str, float]
-    """Mean over the epoch: total, and each of the head's: coarse, fine, final, prototypes."""
+    """Mean over the epoch: total, and each that the head has: coarse, fine, final, prototypes."""
     duration_s: float
     """Seconds since the training began."""
 
@@ -135,7 +132,7 @@ def fit(
     with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
         torch.manual_seed(seed)
         affordable = sum(map(len, features)) // recipe.clips_per_component
-        network = build(replace(config, num_components=max(1, min(config.num_components, affordable))))
+        network = replace(config, num_components=max(1, min(config.num_components, affordable))).build()
         _fit_components(network.fusion, features, recipe.whitening)
         network.to(device)
         summaries = torch.stack([network.fusion.summarise(torch.from_numpy(x).to(device)) for x in features])
@@ -150,7 +147,6 @@ def fit(
         batches = math.ceil(len(features) / recipe.batch_size)
         optimizer = _optimizer(network, recipe)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warmup_cosine(recipe.epochs * batches))
-        average = AveragedModel(network, multi_avg_fn=_running_average(recipe.averaging))
         network.train()
         for epoch in range(1, recipe.epochs + 1):
             sums: dict[str, float] = {}
@@ -164,24 +160,21 @@ def fit(
                 torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
                 optimizer.step()
                 schedule.step()
-                average.update_parameters(network)
                 for name, loss in losses.items():
                     sums[name] = sums.get(name, 0.0) + float(loss.detach()) * len(rows) / len(features)
             if on_progress is not None:
                 on_progress(EpochProgress(epoch, recipe.epochs, sums, time.monotonic() - start))
-    averaged = average.module
-    assert isinstance(averaged, GradingNetwork)
-    return averaged.eval()
+    return network.eval()
 
 
 @torch.inference_mode()
 def predict(
-    network: GradingNetwork, features: Sequence[np.ndarray], actions: np.ndarray | None = None
+    network: GradingNetwork | Ensemble, features: Sequence[np.ndarray], actions: np.ndarray | None = None
 ) -> dict[str, TargetPrediction]:
     """Grade and score routines, one at a time: no padding, so no routine can touch another's result.
 
     Args:
-        network: a trained head.
+        network: a trained head, of one network or several.
         features: clip features of each routine, N arrays (T, C).
         actions: index of each routine's action (N,), exactly when the head knows actions.
 
@@ -304,17 +297,6 @@ def _warmup_cosine(steps: int) -> Callable[[int], float]:
     return rate
 
 
-def _running_average(decay: float) -> Any:
-    """Exponential average of the weights that forgets the first ones quickly, as most steps are still to come."""
-
-    @torch.no_grad()
-    def update(averaged: list[Tensor], current: list[Tensor], num_averaged: Tensor) -> None:
-        steps = float(num_averaged)
-        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + steps) / (10 + steps)))
-
-    return update
-
-
 def _partners(
     rows: np.ndarray, judged: np.ndarray, mixup: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -340,15 +322,16 @@ def _losses(
 ) -> dict[str, Tensor]:
     """The head's losses and their weighted total."""
     output = network.judge(summaries, actions)
-    losses = head_losses(output, truth, network.edges, network.scale, softness=recipe.softness, margin=recipe.margin)
+    losses = head_losses(output, truth, network.edges, network.scale, softness=recipe.softness)
+    if recipe.prototype_weight:
+        losses["prototypes"] = prototype_loss(output.embeddings.flatten(2, 3), margin=recipe.margin)
     weights = {
         "coarse": recipe.coarse_weight,
         "fine": recipe.fine_weight,
         "final": recipe.final_weight,
         "prototypes": recipe.prototype_weight,
     }
-    weighed = (weights[name] * loss for name, loss in losses.items() if weights[name])
-    return losses | {"total": reduce(operator.add, weighed)}
+    return losses | {"total": reduce(operator.add, (weights[name] * loss for name, loss in losses.items()))}
 
 
 def _target_prediction(

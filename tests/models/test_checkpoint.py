@@ -13,6 +13,7 @@ import torch
 
 from models.checkpoint import _sha256, load_head, serialise_head
 from models.cofinal import CoFInAl, CoFInAlConfig
+from models.ensemble import Ensemble
 from models.gdlt import GDLT, GDLTConfig
 
 CONFIG = CoFInAlConfig(feature_dim=6, targets=("Total",), ranges=((0, 25),), num_actions=2, width=8, num_components=6)
@@ -114,6 +115,23 @@ def test_other_versions_and_unknown_entries_are_refused(saved: Path) -> None:
         load_head(saved)
 
 
+def test_a_number_of_networks_that_the_file_does_not_hold_is_refused(saved: Path) -> None:
+    for members, what in (
+        (0, "claims to hold 0"),
+        (True, "claims"),
+        ("1", "claims"),
+        (65, "has 1 to 64"),
+        (2, "more than its 2"),
+    ):
+        rewrite(saved, members=members)
+        with pytest.raises(ValueError, match=what):
+            load_head(saved)
+    saved.write_bytes(serialise_head(Ensemble([CoFInAl(CONFIG), CoFInAl(CONFIG)]), METADATA))
+    rewrite(saved, members=3)
+    with pytest.raises(ValueError, match="do not fit its configuration"):
+        load_head(saved)
+
+
 def test_weights_of_another_shape_are_refused(saved: Path) -> None:
     config = {"head_type": "cofinal"} | asdict(CONFIG) | {"num_grades": 3}
     rewrite(saved, config=config)
@@ -166,7 +184,8 @@ def test_tensors_without_elements_claim_no_sizes_either(saved: Path) -> None:
     """A tensor of shape (10**12, 0) takes no byte in a file."""
     tensors = safetensors.torch.load_file(saved) | {"fusion.read.weight": torch.zeros(10**12, 0)}
     record = {
-        "format": 2,
+        "format": 3,
+        "members": 1,
         "config": {"head_type": "cofinal"} | asdict(CONFIG) | {"feature_dim": 10**12, "fused_width": 0},
         "metadata": {},
     }
@@ -202,7 +221,7 @@ def test_a_file_of_a_terabyte_is_not_read(tmp_path: Path) -> None:
         load_head(path)
 
 
-@pytest.mark.parametrize("header", ["[" * 100_000, "{}", "[]", "null", '{"format": 2}', "not json", "9" * 5000])
+@pytest.mark.parametrize("header", ["[" * 100_000, "{}", "[]", "null", '{"format": 3}', "not json", "9" * 5000])
 def test_headers_that_are_no_record_are_refused(saved: Path, header: str) -> None:
     safetensors.torch.save_file(safetensors.torch.load_file(saved), saved, {"cofinal": header})
     with pytest.raises(ValueError, match=r"header of .*a head\.safetensors"):

@@ -42,7 +42,7 @@ def test_prototype_loss_vanishes_when_grades_cluster_and_not_when_they_mix() -> 
     torch.testing.assert_close(prototype_loss(mixed, margin=0.5), torch.tensor(1.5))  # 1 - 0 + margin
 
 
-def test_unknown_scores_teach_only_the_prototypes() -> None:
+def test_unknown_scores_teach_nothing() -> None:
     generator = torch.Generator().manual_seed(0)
     grade_logits, subgrade_logits = (
         torch.randn(4, 1, 2, 3, generator=generator),
@@ -56,7 +56,7 @@ def test_unknown_scores_teach_only_the_prototypes() -> None:
         embeddings=torch.randn(4, 1, 2, 3, 8, generator=generator),
     )
     truth = torch.tensor([[5.0, torch.nan], [torch.nan, torch.nan], [torch.nan, 39.0], [25.0, 80.0]])
-    all_rows = losses(output, truth, edges, scale, softness=0.5, margin=0.5)
+    all_rows = losses(output, truth, edges, scale, softness=0.5)
     alone = [
         losses(
             Output(*(part[row : row + 1, :, m : m + 1] for part in output)),
@@ -64,12 +64,10 @@ def test_unknown_scores_teach_only_the_prototypes() -> None:
             edges[m : m + 1],
             scale[m : m + 1],
             softness=0.5,
-            margin=0.5,
         )
         for row, m in ((0, 0), (2, 1), (3, 0), (3, 1))
     ]
     for name in ("coarse", "fine", "final"):
         torch.testing.assert_close(all_rows[name], torch.stack([part[name] for part in alone]).mean())
-    none_known = losses(output, torch.full((4, 2), torch.nan), edges, scale, softness=0.5, margin=0.5)
+    none_known = losses(output, torch.full((4, 2), torch.nan), edges, scale, softness=0.5)
     assert none_known["final"] == none_known["coarse"] == none_known["fine"] == 0
-    assert none_known["prototypes"] == all_rows["prototypes"]

@@ -288,9 +288,9 @@ def test_training_writes_results_predictions_plot_and_head_beside_each_other(tra
     for picture in (".predicted.png", ".curves.png"):
         assert trained.with_suffix(picture).read_bytes().startswith(b"\x89PNG")
     curves = trained.with_suffix(".curves.csv").read_text().splitlines()
-    assert curves[0] == "seed,part,epoch,coarse,fine,final,prototypes,total"
-    assert [line.split(",")[:3] for line in curves[1:]] == [
-        ["0", part, epoch] for part in ("without 1", "without 2", "all") for epoch in "12"
+    assert curves[0] == "seed,part,member,epoch,coarse,fine,final,total"
+    assert [line.split(",")[:4] for line in curves[1:]] == [
+        ["0", part, "1", epoch] for part in ("without 1", "without 2", "all") for epoch in "12"
     ]
     with safe_open(trained, "pt") as file:
         metadata = json.loads(file.metadata()["cofinal"])["metadata"]
@@ -323,6 +323,37 @@ def club(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = "".join(f"r{i}.mp4,s{i // 3},e{i % 4}\n" for i in range(36))
     (folder / "skaters.csv").write_text("video,skater,event\n" + rows)
     return folder
+
+
+def test_an_ensemble_is_judged_beside_the_first_network_and_scores_as_judged(
+    command, club: Path, tmp_path: Path
+) -> None:
+    labels = club / "labels.csv"
+    split = tmp_path / "labels.csv"
+    rows = list(csv.DictReader(labels.open()))
+    split.write_text(
+        "video,score,split\n"
+        + "".join(f"{row['video']},{row['score']},{'test' if i > 29 else ''}\n" for i, row in enumerate(rows))
+    )
+    run = ["train-head", club / "features", "--dataset", "csv", "--labels", split, "--epochs", 4]
+    single, several = tmp_path / "single.safetensors", tmp_path / "several.safetensors"
+    assert command(*run, "--out", single).code == 0
+    ended = command(*run, "--ensemble", 2, "--out", several)
+    assert ended.code == 0
+    assert "score, ensemble" in ended.out
+    alone, together = (json.loads(head.with_suffix(".results.json").read_text()) for head in (single, several))
+    assert together["targets"] == alone["targets"]
+    assert together["training"]["ensemble"] == 2
+    assert together["ensemble"]["score"]["srcc"] != together["targets"]["score"]["srcc"]
+
+    judged = list(csv.DictReader(several.with_suffix(".predictions.csv").open()))
+    for head, column in ((single, "predicted"), (several, "ensemble")):
+        scored = command("score-video", club / "features" / f"{judged[0]['video']}.npy", "--head", head, "--json")
+        said = json.loads(scored.out)["targets"]["score"]["score"]
+        assert said == pytest.approx(float(judged[0][column]), abs=1e-3)
+    curves = list(csv.DictReader(several.with_suffix(".curves.csv").open()))
+    assert [row["member"] for row in curves] == ["1"] * 4 + ["2"] * 4
+    assert "an ensemble has 1 to 64 networks" in command(*run, "--ensemble", 0).err
 
 
 def test_groups_events_seeds_and_intervals_from_the_command_to_the_score(command, club: Path, tmp_path: Path) -> None:

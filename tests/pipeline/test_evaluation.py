@@ -10,6 +10,7 @@ from scipy.stats import spearmanr
 from pipeline.evaluation import (
     average,
     bootstrap,
+    difference,
     evaluate,
     fisher_average,
     mae,
@@ -87,6 +88,24 @@ def test_bootstrap_covers_the_estimate_narrows_with_n_and_repeats_by_seed() -> N
         assert wide[name][1] - wide[name][0] > 2 * (high - low)
     assert bootstrap(truth, predicted) == narrow
     assert bootstrap(truth, predicted, seed=1) != narrow
+
+
+def test_a_difference_is_paired_and_tells_the_better_one() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=300)
+    shared = truth + rng.normal(size=(3, 300))
+    better = truth + 0.95 * (shared - truth)
+    found = difference(truth, better, shared)
+    for name, sign in (("srcc", 1), ("r_l2", -1), ("mae", -1)):
+        mean, (low, high) = found[name]
+        assert low < mean < high
+        assert sign * low > 0, name
+        assert sign * high > 0, name
+    each = [srcc(truth, a) - srcc(truth, b) for a, b in zip(better, shared, strict=True)]
+    assert found["srcc"][0] == pytest.approx(np.mean(each))
+    wide = bootstrap(truth, shared)["srcc"]
+    assert found["srcc"][1][1] - found["srcc"][1][0] < 0.1 * (wide[1] - wide[0])
+    assert difference(truth, shared, shared)["mae"] == (0.0, [0.0, 0.0])
 
 
 def test_bootstrap_draws_the_same_routines_of_every_seed() -> None:

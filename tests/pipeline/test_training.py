@@ -44,7 +44,7 @@ def test_it_learns_and_grades_agree_with_scores() -> None:
     network = fit(features, scores, actions, config=CONFIG, recipe=replace(SHORT, epochs=40), on_progress=seen.append)
     assert not network.training
     assert [progress.epoch for progress in seen] == list(range(1, seen[0].epochs + 1))
-    assert set(seen[0].losses) == {"coarse", "fine", "final", "prototypes", "total"}
+    assert set(seen[0].losses) == {"coarse", "fine", "final", "total"}
     for name in ("coarse", "fine", "final", "total"):
         assert seen[-1].losses[name] < seen[0].losses[name], name
 
@@ -66,7 +66,7 @@ def test_the_baseline_learns_without_fine_grades() -> None:
     seen: list[EpochProgress] = []
     config = GDLTConfig(**{name: value for name, value in asdict(CONFIG).items() if name in GDLT_FIELDS})
     network = fit(features, scores, actions, config=config, recipe=replace(SHORT, epochs=40), on_progress=seen.append)
-    assert set(seen[0].losses) == {"final", "prototypes", "total"}
+    assert set(seen[0].losses) == {"final", "total"}
     assert seen[-1].losses["final"] < seen[0].losses["final"]
     new_features, truth, new_actions = routines(60, seed=1)
     predicted = predict(network, new_features, new_actions)

@@ -1,0 +1,197 @@
+"""What each part of the head is worth: the default head with one thing changed at a time, on Fis-V.
+
+    python -m benchmarks.ablation [FISV] [--out ablation.csv]
+
+Random and skater-disjoint folds, fold seeds 0 to 4; figures are means over the seeds of pooled out-of-fold predictions.
+Differences are default minus variant, paired by routine, with 95% bootstrap intervals: the part helps if SRCC's is
+above 0 and that of the mean absolute error (MAE, points) below.
+"""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from torch import Tensor
+
+from benchmarks.cross_validation import FISV, Variant, held_out_predictions, load
+from models.cofinal import CoFInAl, CoFInAlConfig
+from models.coupling import couple, decouple
+from models.gdlt import GDLTConfig
+from models.grading import Output
+from models.temporal_fusion import NUM_QUARTERS, NUM_STATISTICS
+from pipeline.console import ends_well, out
+from pipeline.evaluation import difference, mae, r_l2, srcc
+from pipeline.training import TrainingRecipe
+
+ABLATED_ON = ("random", "skater-disjoint")
+DEFAULT = Variant()
+
+
+@dataclass(frozen=True)
+class FewerStatisticsConfig(CoFInAlConfig):
+    """Of the statistics over time, only the first few."""
+
+    kept: int = NUM_STATISTICS
+
+    def build(self) -> "FewerStatistics":
+        """Build the untrained network."""
+        return FewerStatistics(self)
+
+
+class FewerStatistics(CoFInAl):
+    """Sees the other statistics as they are on average."""
+
+    config: FewerStatisticsConfig
+
+    def judge(self, summaries: Tensor, actions: Tensor | None = None) -> Output:
+        """As `GradingNetwork.judge`."""
+        rest = self.fusion.mean[self.config.kept :].expand(len(summaries), -1, -1)
+        return super().judge(torch.cat([summaries[:, : self.config.kept], rest], dim=1), actions)
+
+
+@dataclass(frozen=True)
+class CoarseOnlyConfig(CoFInAlConfig):
+    """No fine grade."""
+
+    def build(self) -> "CoarseOnly":
+        """Build the untrained network."""
+        return CoarseOnly(self)
+
+
+class CoarseOnly(CoFInAl):
+    """Takes every routine for the mean of its grade's training scores: the best that a grade alone can say.
+
+    Of the network's 4 million parameters only the 8 thousand that read fine features have nothing to do.
+    """
+
+    positions: Tensor
+
+    def __init__(self, config: CoarseOnlyConfig) -> None:
+        super().__init__(config)
+        shape = len(config.targets), config.num_grades, config.num_subgrades
+        self.register_buffer("positions", torch.full(shape, 1 / config.num_subgrades))
+
+    def conclude(self, embeddings: Tensor, responses: Tensor) -> Output:
+        """Couple the coarse grades with the same fine ones for all routines."""
+        fine = self.positions.expand(*responses.shape, -1)
+        score = couple(responses.softmax(-1), fine, self.edges)
+        return Output(score, responses, fine.clamp(min=1e-9).log(), embeddings)
+
+    def cut_grades(self, target: int, scores: np.ndarray) -> None:
+        """Cut as ever, and place each grade's mean within it."""
+        super().cut_grades(target, scores)
+        edges = self.edges[target]
+        grade = np.searchsorted(edges[1:-1].numpy(), scores, side="right")
+        means = [
+            scores[grade == g].mean() if (grade == g).any() else edges[g : g + 2].mean() for g in range(len(edges) - 1)
+        ]
+        of_each = decouple(torch.tensor(means, dtype=torch.float32), edges, self.config.num_subgrades)[1]  # (G, G, K)
+        self.positions[target] = of_each.diagonal().T
+
+
+@dataclass(frozen=True)
+class OrderedConfig(CoFInAlConfig):
+    """Sub-grade prototypes in an order."""
+
+    def build(self) -> "Ordered":
+        """Build the untrained network."""
+        return Ordered(self)
+
+
+class Ordered(CoFInAl):
+    """Its sub-grade prototypes stand evenly on half a circle, so that neighbours are close, instead of equally far."""
+
+    def __init__(self, config: OrderedConfig) -> None:
+        super().__init__(config)
+        basis = torch.linalg.qr(self.scoring.etf).Q[:, :2]  # (E, 2), the same in every network
+        angle = torch.linspace(0, torch.pi, config.num_subgrades)
+        self.scoring.etf.copy_(basis @ torch.stack([angle.cos(), angle.sin()]))
+
+
+VARIANTS = (
+    DEFAULT,
+    Variant("TFM: the mean over time alone", FewerStatisticsConfig, {"kept": 1}),
+    Variant("positions: no quarters", FewerStatisticsConfig, {"kept": NUM_STATISTICS - NUM_QUARTERS}),
+    Variant("GPM: one grade of 32 sub-grades", settings={"num_grades": 1, "num_subgrades": 32}),
+    Variant("GPM: 2 judges, one a reading", settings={"num_judges": 2}),
+    Variant("FGS: coarse grades only", CoarseOnlyConfig),
+    Variant("FGS: ordered prototypes, no ETF", OrderedConfig),
+    Variant("with the prototype loss", recipe=replace(TrainingRecipe(), prototype_weight=0.1)),
+    Variant("no mixup", recipe=replace(TrainingRecipe(), mixup=0.0)),
+    Variant("a network for each target", jointly=False),
+    Variant("GDLT head", GDLTConfig),
+)
+
+
+def _main(
+    fisv: Annotated[Path, typer.Argument(help="Folder with train.txt, skaters.csv and one folder of features.")] = FISV,
+    seeds: Annotated[int, typer.Option(help="Fold seeds, from 0 on.")] = 5,
+    to: Annotated[Path | None, typer.Option("--out", help="Write the figures to this CSV file, too.")] = None,
+) -> None:
+    """Cross-validate every variant and print tables in Markdown."""
+    labels, examples = load(fisv, "random")
+    said = held_out_predictions(VARIANTS, fisv, ABLATED_ON, range(seeds))
+    rows = [
+        _figures(kind, target, variant.name, examples.scores[:, column], said, column)
+        for kind in ABLATED_ON
+        for column, target in enumerate(labels.targets)
+        for variant in VARIANTS
+    ]
+    for kind in ABLATED_ON:
+        lines = [
+            [
+                "",
+                *(
+                    f"{target} {what}"
+                    for target in labels.targets
+                    for what in ("SRCC", "default −", "MAE", "default −")
+                ),
+            ]
+        ]
+        for variant in VARIANTS:
+            of = [row for row in rows if (row["folds"], row["head"]) == (kind, variant.name)]
+            lines.append([variant.name, *(cell for row in of for cell in _cells(row))])
+        out.print(f"{kind} folds\n", markup=False)
+        out.print("\n".join(_markdown(lines)) + "\n", markup=False)
+    if to is not None:
+        with to.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def _figures(
+    kind: str, target: str, name: str, truth: np.ndarray, said: dict[tuple[str, str], np.ndarray], column: int
+) -> dict[str, Any]:
+    default, variant = (said[head, kind][..., column] for head in (DEFAULT.name, name))
+    figures = {"srcc": srcc, "r_l2": r_l2, "mae": mae}
+    each = {of: [figure(truth, one) for one in variant] for of, figure in figures.items()}
+    row: dict[str, Any] = {"folds": kind, "target": target, "head": name}
+    for of, (mean, (low, high)) in difference(truth, default, variant).items():
+        row |= {of: round(float(np.mean(each[of])), 4), f"{of}_std": round(float(np.std(each[of], ddof=1)), 4)}
+        row |= {f"{of}_difference": round(mean, 4), f"{of}_low": round(low, 4), f"{of}_high": round(high, 4)}
+    return row
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    cells = []
+    for of, places in (("srcc", 3), ("mae", 2)):
+        cells.append(f"{row[of]:.{places}f}")
+        same = row["head"] == DEFAULT.name
+        low, high = (f"{row[f'{of}_{end}']:+.{places}f}" for end in ("low", "high"))
+        cells.append("" if same else f"{row[f'{of}_difference']:+.{places}f} ({low} to {high})")
+    return cells
+
+
+def _markdown(lines: Sequence[Sequence[str]]) -> list[str]:
+    table = ["| " + " | ".join(line) + " |" for line in lines]
+    return [table[0], "|---" * len(lines[0]) + "|", *table[1:]]
+
+
+if __name__ == "__main__":
+    typer.run(ends_well(_main))

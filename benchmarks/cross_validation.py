@@ -1,0 +1,127 @@
+"""Held-out predictions of variants of the head on the Fis-V programmes, several trainings at a time."""
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from data.datasets import join, with_column
+from data.feature_store import FeatureStore
+from data.labels import LabelSet, read_labels
+from extractors.video import VIDEO_SUFFIXES
+from models.cofinal import CoFInAlConfig
+from models.grading import GradingConfig
+from pipeline.console import progress
+from pipeline.head_training import label_places, load_examples
+from pipeline.protocol import Examples, fold_rows
+from pipeline.training import TrainingRecipe, fit, predict
+
+FISV = Path(os.environ.get("COFINAL_SHARED", "../shared")) / "data/fisv"
+FOLDS = 5
+KINDS = {"random": None, "skater-disjoint": "skater", "event-disjoint": "event"}
+"""Kinds of folds, and the column of skaters.csv whose values stay together in each."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A head and its training; the default one without arguments."""
+
+    name: str = "default"
+    config: type[GradingConfig] = CoFInAlConfig
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Of the configuration."""
+    recipe: TrainingRecipe = field(default_factory=TrainingRecipe)
+    jointly: bool = True
+    """Whether one network serves both targets."""
+
+
+def feature_folder(fisv: Path) -> Path:
+    """The one folder of features beside skaters.csv.
+
+    Raises:
+        ValueError: something is missing.
+    """
+    about = fisv / "skaters.csv"
+    if not about.is_file():
+        raise ValueError(f"{about} does not exist; name the folder of Fis-V's labels, features and skaters.csv")
+    folders = [path for path in fisv.iterdir() if path.is_dir()]
+    if len(folders) != 1:
+        raise ValueError(f"{fisv} has {len(folders)} folders; one of features is expected")
+    return folders[0]
+
+
+def alone() -> None:
+    """Let this process have one core: there is one process for each."""
+    torch.set_num_threads(1)
+
+
+@cache
+def load(fisv: Path, kind: str) -> tuple[LabelSet, Examples]:
+    """The programmes, grouped for a kind of folds."""
+    folder = feature_folder(fisv)
+    store = FeatureStore(folder)
+    labels = read_labels("fisv", label_places(store, folder))
+    if KINDS[kind]:
+        labels = with_column(labels, "group", f"{fisv / 'skaters.csv'}:{KINDS[kind]}", VIDEO_SUFFIXES)
+    return load_examples(store, labels, join(labels, store.names(), VIDEO_SUFFIXES))
+
+
+def config_of(variant: Variant, labels: LabelSet, examples: Examples, targets: Iterable[str]) -> GradingConfig:
+    """The configuration of a variant's network for some of the targets."""
+    chosen = tuple(targets)
+    ranges = tuple(labels.ranges[target] for target in chosen)
+    return variant.config(examples.features[0].shape[1], chosen, ranges, **variant.settings)
+
+
+def cross_validate(variant: Variant, fisv: Path, kind: str, seed: int) -> np.ndarray:
+    """Held-out predictions (N, M) in points, a training for each of `FOLDS` folds."""
+    labels, examples = load(fisv, kind)
+    everything = np.arange(len(examples.rows))
+    held_out = np.full(examples.scores.shape, np.nan)
+    together = [labels.targets] if variant.jointly else [(target,) for target in labels.targets]
+    for rows in fold_rows(len(everything), FOLDS, seed=seed, groups=examples.groups(everything)):
+        training, judged = examples.at(np.setdiff1d(everything, rows)), examples.at(rows)
+        for targets in together:
+            columns = [labels.targets.index(target) for target in targets]
+            network = fit(
+                training.features,
+                training.scores[:, columns],
+                config=config_of(variant, labels, examples, targets),
+                recipe=variant.recipe,
+                seed=seed,
+            )
+            said = predict(network, judged.features)
+            held_out[rows[:, None], columns] = np.stack([said[target].score for target in targets], axis=1)
+    return held_out
+
+
+def held_out_predictions(
+    variants: Iterable[Variant], fisv: Path, kinds: Iterable[str], seeds: range
+) -> dict[tuple[str, str], np.ndarray]:
+    """Cross-validate variants on several kinds and seeds of folds.
+
+    Returns:
+        Predictions (S, N, M) of S seeds by name of the variant and kind of folds.
+    """
+    feature_folder(fisv)
+    keys = [(variant, kind, seed) for variant in variants for kind in kinds for seed in seeds]
+    found: dict[tuple[str, str, int], np.ndarray] = {}
+    context = get_context("spawn")
+    with progress("cross-validations") as bar, ProcessPoolExecutor(os.cpu_count(), context, alone) as workers:
+        task = bar.add_task("training", total=len(keys))
+        running = {
+            workers.submit(cross_validate, variant, fisv, kind, seed): (variant.name, kind, seed)
+            for variant, kind, seed in keys
+        }
+        for done in as_completed(running):
+            found[running[done]] = done.result()
+            bar.update(task, advance=1)
+    names = dict.fromkeys((variant.name, kind) for variant, kind, _ in keys)
+    return {(name, kind): np.stack([found[name, kind, seed] for seed in seeds]) for name, kind in names}
