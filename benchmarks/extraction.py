@@ -17,7 +17,6 @@ import resource
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -37,7 +36,7 @@ from benchmarks.memory import peak_pss
 from extractors.backbone import PRECISIONS, Backbone, load_backbone
 from extractors.catalogue import CATALOGUE
 from extractors.clips import select
-from extractors.extract import extract
+from extractors.extract import extract, one_thread
 from extractors.reader import Reader
 from extractors.recipes import get_recipe
 from extractors.video import choose_decoder, probe
@@ -168,7 +167,8 @@ def alone(path: Path, name: str, num_clips: int) -> dict[str, Any]:
         decode_s = _seconds(lambda: sum(1 for _ in reader.read_frames(facts, decoder, wanted=wanted)))
         (frame,) = (frame.copy() for frame in reader.read_frames(facts, decoder, wanted=wanted[:1]))
     recipe.apply(frame)  # the first time imports
-    apply_s = _in_a_thread_of_one(lambda: [recipe.apply(frame) for _ in range(200)]) / 200 * len(wanted)
+    with one_thread():
+        apply_s = _seconds(lambda: [recipe.apply(frame) for _ in range(200)]) / 200 * len(wanted)
     clip = torch.from_numpy(
         np.random.default_rng(0).integers(0, 256, (1, recipe.clip_frames, *recipe.size, 3), np.uint8)
     )
@@ -187,20 +187,6 @@ def matmul_gflops(precision: str) -> float:
     """Floating-point operations a second of torch's product of two large matrices, in billions; the best of five."""
     a = torch.randn(MATMUL, MATMUL).to(PRECISIONS[precision])
     return 2 * MATMUL**3 / 1e9 / min(_seconds(lambda: a @ a) for _ in range(5))
-
-
-def _in_a_thread_of_one(work: Callable[[], Any]) -> float:
-    """Seconds that work takes in a thread that has one core of torch's, as the extraction's own has."""
-    times = []
-
-    def run() -> None:
-        torch.set_num_threads(1)
-        times.append(_seconds(work))
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    return times[0]
 
 
 def _seconds(work: Callable[[], Any]) -> float:

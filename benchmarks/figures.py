@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
 
 from benchmarks.cross_validation import FISV, FOLDS, Variant, config_of, held_out_predictions, load
+from models.cofinal import CoFInAlConfig
 from models.gdlt import GDLTConfig
 from models.grading import GradingNetwork
 from pipeline.console import ends_well, say
@@ -29,7 +30,7 @@ from pipeline.protocol import fold_rows
 from pipeline.training import fit
 
 COFINAL, GDLT = Variant("CoFInAl"), Variant("GDLT", GDLTConfig)
-GRADES, SUBGRADES = (1, 2, 3, 4, 6, 8), (2, 4, 8, 16, 32)
+GRADES, SUBGRADES = (1, 2, 3, 4, 6), (2, 4, 8, 16)
 PERPLEXITY = 20
 SHOWN = 3
 """Routines whose clips are left out one by one."""
@@ -39,33 +40,30 @@ COLOURS = "cividis"
 def grades(fisv: Path, out: Path, seeds: int) -> None:
     """SRCC over the number of grades with the default number of sub-grades, and the other way round."""
     labels, examples = load(fisv, "random")
-    swept = {"num_grades": GRADES, "num_subgrades": SUBGRADES}
+    default = CoFInAlConfig(1, ("score",), ((0.0, 1.0),))
+    swept = {
+        "grades": [(number, default.num_subgrades) for number in GRADES],
+        "sub-grades": [(default.num_grades, number) for number in SUBGRADES],
+    }
     variants = {
-        (name, number): Variant(f"{name} {number}", settings={name: number})
-        for name, numbers in swept.items()
-        for number in numbers
+        sizes: Variant(f"{sizes}", settings=dict(zip(("num_grades", "num_subgrades"), sizes, strict=True)))
+        for each in swept.values()
+        for sizes in each
     }
     said = held_out_predictions(variants.values(), fisv, ["random"], range(seeds))
     rows = []
     figure = Figure(figsize=(8, 5), layout="constrained")
-    for line, (column, target) in enumerate(enumerate(labels.targets)):
-        for place, (name, numbers) in enumerate(swept.items()):
-            each = np.array(
-                [
-                    [
-                        srcc(examples.scores[:, column], one)
-                        for one in said[variants[name, n].name, "random"][..., column]
-                    ]
-                    for n in numbers
-                ]
-            )  # (numbers, seeds)
-            mean, spread = each.mean(1), each.std(1, ddof=1)
-            what = "grades" if name == "num_grades" else "sub-grades"
+    for line, target in enumerate(labels.targets):
+        truth = examples.scores[:, line]
+        for place, (what, each) in enumerate(swept.items()):
+            numbers = [sizes[place] for sizes in each]
+            found = np.array([[srcc(truth, x) for x in said[f"{sizes}", "random"][..., line]] for sizes in each])
+            mean, spread = found.mean(1), found.std(1, ddof=1)  # of (numbers, seeds)
             rows += [
                 {"target": target, "of": what, "number": n, "srcc": round(float(m), 4), "std": round(float(s), 4)}
                 for n, m, s in zip(numbers, mean, spread, strict=True)
             ]
-            axes = figure.add_subplot(2, 2, 1 + 2 * line + place)
+            axes = figure.add_subplot(len(labels.targets), 2, 1 + 2 * line + place)
             axes.bar(range(len(numbers)), mean, yerr=spread, color=PALE, edgecolor=INK, ecolor=INK, capsize=3)
             axes.set_xticks(range(len(numbers)), list(map(str, numbers)))
             axes.set(title=target, xlabel=f"number of {what}", ylabel="SRCC")

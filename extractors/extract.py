@@ -125,7 +125,7 @@ def _extract(
     on_progress: Callable[[float, float], None] | None,
 ) -> Extraction:
     recipe = backbone.recipe
-    torch.get_num_threads()  # which makes this thread's number its own; see `_one_thread`
+    torch.get_num_threads()  # which makes this thread's number its own; see `one_thread`
     seconds = {"read": 0.0, "backbone": 0.0}
     num_clips, num_done = len(selection.frames), 0
     probabilities = []
@@ -184,7 +184,7 @@ def _read_clips(
     """The clips of a video one after the other, (F, H, W, 3) uint8."""
     num_filled = 0
     frames = reader.read_frames(facts, decoder, wanted=np.unique(selection.frames), colours=recipe.colours)
-    with _one_thread():
+    with one_thread():
         for frame, (_, times_shown) in zip(frames, groupby(selection.frames.flat), strict=True):
             image = recipe.apply(frame)
             for _ in times_shown:
@@ -197,7 +197,7 @@ def _read_clips(
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Let torch use one thread in this one, which runs beside the backbone's: they would wait for each other.
 
     Threads that first use torch meanwhile get one, too; `_extract` has asked before, so that its own is not among them.

@@ -26,7 +26,7 @@ def summarise(clips: Tensor) -> Tensor:
         (S, C): mean, standard deviation, 10th and 90th percentile, mean absolute difference from clip to clip, and the
         mean of each quarter (of the nearest clips, where there are fewer than quarters).
     """
-    deciles = torch.quantile(clips, torch.tensor([0.1, 0.9]).to(clips), dim=0)  # (2, C)
+    deciles = torch.quantile(clips, clips.new_tensor([0.1, 0.9]), dim=0)  # (2, C)
     change = clips.diff(dim=0).abs().sum(0) / max(len(clips) - 1, 1)
     bounds = [(q * len(clips) // NUM_QUARTERS, -(-(q + 1) * len(clips) // NUM_QUARTERS)) for q in range(NUM_QUARTERS)]
     quarters = [clips[start:end].mean(0) for start, end in bounds]

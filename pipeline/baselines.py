@@ -9,6 +9,7 @@ Shape legend: N training routines, M test routines, T clips, C feature, S statis
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import Ridge
@@ -16,6 +17,10 @@ from sklearn.metrics.pairwise import euclidean_distances, rbf_kernel
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from models.temporal_fusion import NUM_QUARTERS, NUM_STATISTICS, summarise
+
+NUM_POOLED = NUM_STATISTICS - NUM_QUARTERS
+"""The first of the head's statistics."""
 RIDGE_PENALTY = 0.3
 """Of ridge regression, times the number of standardised columns."""
 KERNEL_PENALTY = 0.03
@@ -31,7 +36,7 @@ def pool(features: Sequence[NDArray]) -> NDArray:
     Returns:
         (N, S, C): mean, standard deviation, 10th and 90th percentile, mean absolute difference from clip to clip.
     """
-    return np.stack([_statistics(x.astype(np.float64)) for x in features])
+    return np.stack([summarise(torch.from_numpy(x).double())[:NUM_POOLED].numpy() for x in features])
 
 
 def mean(train: NDArray, scores: NDArray, test: NDArray) -> NDArray:
@@ -96,10 +101,3 @@ def _kernel(asked: NDArray, fitted: NDArray) -> NDArray:
         bandwidth = np.median(euclidean_distances(fitted[:, statistic], squared=True)) or 1.0
         kernels.append(rbf_kernel(asked[:, statistic], fitted[:, statistic], gamma=1 / bandwidth))
     return np.mean(kernels, axis=0)
-
-
-def _statistics(clips: NDArray) -> NDArray:
-    """(S, C) of clips (T, C)."""
-    low, high = np.percentile(clips, [10, 90], axis=0)
-    change = np.abs(np.diff(clips, axis=0)).mean(0) if len(clips) > 1 else np.zeros(clips.shape[1])
-    return np.stack([clips.mean(0), clips.std(0), low, high, change])

@@ -84,7 +84,8 @@ def plot_score(targets: Mapping[str, Any]) -> bytes:
                 axes.plot(said.interval.span, [0.5, 0.5], color=MARK, linewidth=1.5, marker="|", markersize=10)
         else:
             axes.set_xticks([])
-        axes.set(xlim=(edges[0], edges[-1]), ylim=(0, 1), yticks=[])
+        low, high = said.interval.span if said.interval is not None else (edges[0], edges[-1])
+        axes.set(xlim=(min(low, edges[0]), max(high, edges[-1])), ylim=(0, 1), yticks=[])
         axes.set_ylabel(target, rotation=0, ha="right", va="center", fontsize=9)
         for side in ("top", "right", "left"):
             axes.spines[side].set_visible(False)

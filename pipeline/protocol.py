@@ -284,12 +284,12 @@ def _head_config(head_type: str, training: Examples, labels: LabelSet) -> Gradin
     """What to build for a training part; scores without rules (csv) range as far as the part's own."""
     ranges = []
     for target, column in zip(labels.targets, training.scores.T, strict=True):
-        low, high = labels.ranges.get(target) or (float(np.nanmin(column)), float(np.nanmax(column)))
-        if not low < high:
+        known = column[~np.isnan(column)]
+        if len(known) == 0 or (target not in labels.ranges and known.min() == known.max()):
             raise ValueError(
                 f"the training videos' {target} has fewer than two different values; nothing can be learnt"
             )
-        ranges.append((low, high))
+        ranges.append(labels.ranges.get(target) or (float(known.min()), float(known.max())))
     return CONFIGS[head_type](
         feature_dim=training.features[0].shape[1],
         targets=labels.targets,
