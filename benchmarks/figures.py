@@ -95,7 +95,6 @@ def predicted(fisv: Path, out: Path) -> None:
     _write(out, "predicted", figure, rows)
 
 
-@torch.inference_mode()
 def embeddings(fisv: Path, out: Path) -> None:
     """t-SNE of held-out routines: mean clip features, fused routines and grade embeddings, coloured by true score."""
     labels, examples = load(fisv, "random")
@@ -104,8 +103,7 @@ def embeddings(fisv: Path, out: Path) -> None:
     stages: dict[str, np.ndarray] = {"input": np.stack([x.mean(0) for x in judged.features])}
     for head, network in networks.items():
         summaries = torch.stack([network.fusion.summarise(torch.from_numpy(x)) for x in judged.features])
-        fused = network.fusion(summaries, None)
-        stages[f"{head}, TFM"] = fused.flatten(1).numpy()
+        stages[f"{head}, TFM"] = network.fusion(summaries, None).flatten(1).numpy()
         stages[f"{head}, grades"] = network.judge(summaries).embeddings.flatten(1).numpy()
     places = {
         name: TSNE(perplexity=PERPLEXITY, random_state=0, init="pca").fit_transform(points.astype(np.float64))
@@ -126,7 +124,6 @@ def embeddings(fisv: Path, out: Path) -> None:
     _write(out, "embeddings", figure, rows)
 
 
-@torch.inference_mode()
 def clips(fisv: Path, out: Path) -> None:
     """Change of each grade's probability by each clip: that with all clips less that without it."""
     labels, examples = load(fisv, "random")
@@ -179,6 +176,8 @@ def _fold(fisv: Path) -> tuple[dict[str, GradingNetwork], np.ndarray]:
         )
         for head in (GDLT, COFINAL)
     }
+    for network in networks.values():
+        network.requires_grad_(False)
     return networks, held_out
 
 
