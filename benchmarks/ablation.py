@@ -7,8 +7,6 @@ Differences are default minus variant, paired by routine, with 95% bootstrap int
 above 0 and that of the mean absolute error (MAE, points) below.
 """
 
-import csv
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,14 +16,15 @@ import torch
 import typer
 from torch import Tensor
 
-from benchmarks.cross_validation import FISV, Variant, held_out_predictions, load
+from benchmarks.cross_validation import FISV, Variant, held_out_predictions, load, print_table
 from models.cofinal import CoFInAl, CoFInAlConfig
 from models.coupling import couple, decouple
 from models.gdlt import GDLTConfig
 from models.grading import Output
 from models.temporal_fusion import NUM_QUARTERS, NUM_STATISTICS
-from pipeline.console import ends_well, out
+from pipeline.console import ends_well
 from pipeline.evaluation import difference, mae, r_l2, srcc
+from pipeline.head_training import as_csv
 from pipeline.training import TrainingRecipe
 
 ABLATED_ON = ("random", "skater-disjoint")
@@ -142,27 +141,15 @@ def _main(
         for column, target in enumerate(labels.targets)
         for variant in VARIANTS
     ]
+    columns = [f"{target} {of}" for target in labels.targets for of in ("SRCC", "default −", "MAE", "default −")]
     for kind in ABLATED_ON:
-        lines = [
-            [
-                "",
-                *(
-                    f"{target} {what}"
-                    for target in labels.targets
-                    for what in ("SRCC", "default −", "MAE", "default −")
-                ),
-            ]
-        ]
+        lines = []
         for variant in VARIANTS:
-            of = [row for row in rows if (row["folds"], row["head"]) == (kind, variant.name)]
-            lines.append([variant.name, *(cell for row in of for cell in _cells(row))])
-        out.print(f"{kind} folds\n", markup=False)
-        out.print("\n".join(_markdown(lines)) + "\n", markup=False)
+            of_variant = [row for row in rows if (row["folds"], row["head"]) == (kind, variant.name)]
+            lines.append([variant.name, *(cell for row in of_variant for cell in _cells(row))])
+        print_table([f"{kind} folds", *columns], lines)
     if to is not None:
-        with to.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        to.write_bytes(as_csv(rows))
 
 
 def _figures(
@@ -173,8 +160,8 @@ def _figures(
     each = {of: [figure(truth, one) for one in variant] for of, figure in figures.items()}
     row: dict[str, Any] = {"folds": kind, "target": target, "head": name}
     for of, (mean, (low, high)) in difference(truth, default, variant).items():
-        row |= {of: round(float(np.mean(each[of])), 4), f"{of}_std": round(float(np.std(each[of], ddof=1)), 4)}
-        row |= {f"{of}_difference": round(mean, 4), f"{of}_low": round(low, 4), f"{of}_high": round(high, 4)}
+        row |= {of: float(np.mean(each[of])), f"{of}_std": float(np.std(each[of], ddof=1))}
+        row |= {f"{of}_difference": mean, f"{of}_low": low, f"{of}_high": high}
     return row
 
 
@@ -186,11 +173,6 @@ def _cells(row: dict[str, Any]) -> list[str]:
         low, high = (f"{row[f'{of}_{end}']:+.{places}f}" for end in ("low", "high"))
         cells.append("" if same else f"{row[f'{of}_difference']:+.{places}f} ({low} to {high})")
     return cells
-
-
-def _markdown(lines: Sequence[Sequence[str]]) -> list[str]:
-    table = ["| " + " | ".join(line) + " |" for line in lines]
-    return [table[0], "|---" * len(lines[0]) + "|", *table[1:]]
 
 
 if __name__ == "__main__":

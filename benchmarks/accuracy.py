@@ -16,8 +16,8 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.cross_validation import FISV, KINDS, alone, feature_folder
-from pipeline.console import ends_well, out, say
+from benchmarks.cross_validation import FISV, KINDS, alone, feature_folder, print_table
+from pipeline.console import ends_well, say
 from pipeline.head_training import train_head
 
 SEEDS = 5
@@ -59,13 +59,13 @@ def _main(
                 simple = baselines[target]
                 rows.append([kind, target, *values, f"{simple['srcc']:.3f}", f"{simple['r_l2']:.2f}"])
         columns = ["5 folds", "target", "SRCC", "R-l2", "Pearson", "MAE", "SRCC within events"]
-        _table([*columns, "kernel ridge SRCC", "R-l2"], rows)
+        print_table([*columns, "kernel ridge SRCC", "R-l2"], rows)
 
         rows = []
         for kind, results in with_intervals.items():
             for target, found in results.result()["targets"].items():
                 rows.append([kind, target, f"{found['coverage']:.3f}", f"{found['width']:.1f}"])
-        _table(["5 folds", "target", "coverage of 90% intervals", "width in points"], rows)
+        print_table(["5 folds", "target", "coverage of 90% intervals", "width in points"], rows)
 
         rows = []
         for kind, results in with_ensemble.items():
@@ -73,19 +73,13 @@ def _main(
                 single = results.result()["targets"][target]
                 values = [_figure(found, name) for name in ("srcc", "r_l2") for found in (single, together)]
                 rows.append([kind, target, *values])
-        _table(["5 folds", "target", "SRCC, single", f"ensemble of {MEMBERS}", "R-l2, single", "ensemble"], rows)
+        print_table(["5 folds", "target", "SRCC, single", f"ensemble of {MEMBERS}", "R-l2, single", "ensemble"], rows)
 
 
 def _figure(found: dict[str, Any], name: str) -> str:
     places = 2 if name in ("r_l2", "mae") else 3
     spread = f" ± {found['std'][name]:.{places}f}" if "std" in found else ""
     return f"{found[name]:.{places}f}{spread}"
-
-
-def _table(columns: list[str], rows: list[list[str]]) -> None:
-    lines = ["| " + " | ".join(row) + " |" for row in (columns, *rows)]
-    lines.insert(1, "|---" * len(columns) + "|")
-    out.print("\n".join(lines) + "\n", markup=False)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ embeddings    Figure 5, left: t-SNE of the held-out fold's features: as they com
 clips         how far each clip moves a routine's grades: they are graded again without it
 """
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +24,7 @@ from models.gdlt import GDLTConfig
 from models.grading import GradingNetwork
 from pipeline.console import ends_well, say
 from pipeline.evaluation import r_l2, srcc
+from pipeline.head_training import as_csv
 from pipeline.plots import INK, MARK, PALE, png
 from pipeline.protocol import fold_rows
 from pipeline.training import fit
@@ -60,7 +60,7 @@ def grades(fisv: Path, out: Path, seeds: int) -> None:
             found = np.array([[srcc(truth, x) for x in said[f"{sizes}", "random"][..., line]] for sizes in each])
             mean, spread = found.mean(1), found.std(1, ddof=1)  # of (numbers, seeds)
             rows += [
-                {"target": target, "of": what, "number": n, "srcc": round(float(m), 4), "std": round(float(s), 4)}
+                {"target": target, "of": what, "number": n, "srcc": float(m), "std": float(s)}
                 for n, m, s in zip(numbers, mean, spread, strict=True)
             ]
             axes = figure.add_subplot(len(labels.targets), 2, 1 + 2 * line + place)
@@ -89,7 +89,7 @@ def predicted(fisv: Path, out: Path) -> None:
             found = f"SRCC {srcc(truth, scores):.3f}, R-l2 {r_l2(truth, scores):.2f}"
             axes.set(title=f"{head.name}, {target}: {found}", xlabel="true (points)", ylabel="predicted (points)")
             rows += [
-                {"head": head.name, "target": target, "video": row.video, "true": t, "predicted": round(float(s), 3)}
+                {"head": head.name, "target": target, "video": row.video, "true": t, "predicted": float(s)}
                 for row, t, s in zip(examples.rows, truth, scores, strict=True)
             ]
     _write(out, "predicted", figure, rows)
@@ -117,7 +117,7 @@ def embeddings(fisv: Path, out: Path) -> None:
             axes.set(title=name if line == 0 else "", xticks=[], yticks=[])
         figure.colorbar(shown, ax=axes, label=f"{target} (points)")
     rows = [
-        {"stage": name, "video": row.video, "x": round(float(x), 3), "y": round(float(y), 3), **row.scores}
+        {"stage": name, "video": row.video, "x": float(x), "y": float(y), **row.scores}
         for name, points in places.items()
         for row, (x, y) in zip(judged.rows, points, strict=True)
     ]
@@ -157,7 +157,7 @@ def clips(fisv: Path, out: Path) -> None:
                     "target": target,
                     "clip": t,
                     "grade": g,
-                    "change": round(value, 4),
+                    "change": value,
                 }
                 for t, of_clip in enumerate(change.tolist(), start=1)
                 for g, value in enumerate(of_clip, start=1)
@@ -184,10 +184,7 @@ def _fold(fisv: Path) -> tuple[dict[str, GradingNetwork], np.ndarray]:
 def _write(out: Path, name: str, figure: Figure, rows: Sequence[dict[str, Any]]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{name}.png").write_bytes(png(figure))
-    with (out / f"{name}.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    (out / f"{name}.csv").write_bytes(as_csv(rows))
     say(f"{out / name}.png and .csv")
 
 

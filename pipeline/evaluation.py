@@ -115,11 +115,11 @@ def difference(
         Mean difference and `[low, high]` of "srcc", "r_l2" and "mae".
     """
     one, two = (_resampled(truth, x, resamples, seed) for x in (predicted, other))
-    found, beside = ({"srcc": srcc, "r_l2": r_l2, "mae": mae}, {})
-    for name, figure in found.items():
+    found = {}
+    for name, figure in (("srcc", srcc), ("r_l2", r_l2), ("mae", mae)):
         mean = np.mean([figure(truth, a) - figure(truth, b) for a, b in zip(predicted, other, strict=True)])
-        beside[name] = float(mean), _bounds(one[name] - two[name], level)
-    return beside
+        found[name] = float(mean), _bounds(one[name] - two[name], level)
+    return found
 
 
 def evaluate(

@@ -201,9 +201,9 @@ def train_head(
         },
     }
     pooled = summarise(predictions, by_action=False)["targets"]
-    write_atomic(head_path.with_suffix(".predictions.csv"), _as_csv(predictions))
+    write_atomic(head_path.with_suffix(".predictions.csv"), as_csv(predictions))
     write_atomic(head_path.with_suffix(".predicted.png"), plot_predictions(predictions, pooled))
-    write_atomic(head_path.with_suffix(".curves.csv"), _as_csv(outcome.curves))
+    write_atomic(head_path.with_suffix(".curves.csv"), as_csv(outcome.curves))
     write_atomic(head_path.with_suffix(".curves.png"), plot_curves(outcome.curves))
     write_atomic(head_path.with_suffix(".results.json"), (json.dumps(results, indent=2) + "\n").encode())
     write_atomic(head_path, serialise_head(network, metadata | {"results": results}))
@@ -305,7 +305,8 @@ def _identity(store: FeatureStore, extractor: str | None, feature_dim: int) -> t
     return store.identity, store.manifest["weights"]
 
 
-def _as_csv(entries: Sequence[dict[str, Any]]) -> bytes:
+def as_csv(entries: Sequence[dict[str, Any]]) -> bytes:
+    """Return entries of the same keys as a CSV file, numbers to 4 decimals."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=list(entries[0]))
     writer.writeheader()
