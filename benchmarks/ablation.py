@@ -121,8 +121,6 @@ VARIANTS = (
     Variant("FGS: coarse grades only", CoarseOnlyConfig),
     Variant("FGS: ordered prototypes, no ETF", OrderedConfig),
     Variant("with the prototype loss", recipe=replace(TrainingRecipe(), prototype_weight=0.1)),
-    Variant("no mixup", recipe=replace(TrainingRecipe(), mixup=0.0)),
-    Variant("a network for each target", jointly=False),
     Variant("GDLT head", GDLTConfig),
 )
 

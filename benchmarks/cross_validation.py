@@ -38,8 +38,6 @@ class Variant:
     settings: dict[str, Any] = field(default_factory=dict)
     """Of the configuration."""
     recipe: TrainingRecipe = field(default_factory=TrainingRecipe)
-    jointly: bool = True
-    """Whether one network serves both targets."""
 
 
 def feature_folder(fisv: Path) -> Path:
@@ -80,32 +78,23 @@ def load(fisv: Path, kind: str) -> tuple[LabelSet, Examples]:
     return load_examples(store, labels, join(labels, store.names(), VIDEO_SUFFIXES))
 
 
-def config_of(variant: Variant, labels: LabelSet, examples: Examples, targets: Iterable[str]) -> GradingConfig:
-    """The configuration of a variant's network for some of the targets."""
-    chosen = tuple(targets)
-    ranges = tuple(labels.ranges[target] for target in chosen)
-    return variant.config(examples.features[0].shape[1], chosen, ranges, **variant.settings)
+def config_of(variant: Variant, labels: LabelSet, examples: Examples) -> GradingConfig:
+    """The configuration of a variant's network."""
+    ranges = tuple(labels.ranges[target] for target in labels.targets)
+    return variant.config(examples.features[0].shape[1], labels.targets, ranges, **variant.settings)
 
 
 def cross_validate(variant: Variant, fisv: Path, kind: str, seed: int) -> np.ndarray:
     """Held-out predictions (N, M) in points, a training for each of `FOLDS` folds."""
     labels, examples = load(fisv, kind)
+    config = config_of(variant, labels, examples)
     everything = np.arange(len(examples.rows))
     held_out = np.full(examples.scores.shape, np.nan)
-    together = [labels.targets] if variant.jointly else [(target,) for target in labels.targets]
     for rows in fold_rows(len(everything), FOLDS, seed=seed, groups=examples.groups(everything)):
         training, judged = examples.at(np.setdiff1d(everything, rows)), examples.at(rows)
-        for targets in together:
-            columns = [labels.targets.index(target) for target in targets]
-            network = fit(
-                training.features,
-                training.scores[:, columns],
-                config=config_of(variant, labels, examples, targets),
-                recipe=variant.recipe,
-                seed=seed,
-            )
-            said = predict(network, judged.features)
-            held_out[rows[:, None], columns] = np.stack([said[target].score for target in targets], axis=1)
+        network = fit(training.features, training.scores, config=config, recipe=variant.recipe, seed=seed)
+        said = predict(network, judged.features)
+        held_out[rows] = np.stack([said[target].score for target in labels.targets], axis=1)
     return held_out
 
 
