@@ -60,7 +60,8 @@ class FeatureStore:
         folder: the store's folder; it need not exist yet.
 
     Raises:
-        ValueError: the manifest is not one of this program's, or of a later format.
+        ValueError: the manifest is not one of this program's, or of a later format, or one of the store's own files
+            is a link or a device, through which something else would be read or written.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -187,7 +188,7 @@ class FeatureStore:
         """
         for name, source in sources.items():
             known = self.records.get(name, {}).get("source")
-            if known is None or known == str(source.absolute()) or not (os.path.exists(known) and source.exists()):
+            if known is None or not (os.path.exists(known) and source.exists()) or os.path.samefile(known, source):
                 continue
             if file_sha256(Path(known)) != file_sha256(source):
                 raise ValueError(
@@ -256,6 +257,9 @@ class FeatureStore:
 
     def _read(self) -> None:
         path = self.folder / "manifest.json"
+        for own in (path, self.records_path, self.lock.path):
+            if os.path.lexists(own) and (own.is_symlink() or not own.is_file()):
+                raise ValueError(f"{own} is not a plain file, as a feature store's own are; remove it")
         self.manifest = _read_manifest(path) if path.exists() else None
         self.records, self.unreadable_lines = {}, []
         if self.records_path.exists():
@@ -418,10 +422,9 @@ def _parse_record(line: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(record, dict) or not isinstance(record.get("video"), str):
         return None
-    if not is_success(record):
-        return record
-    kinds = {"size": int, "mtime_ns": int, "sha256": str}
-    return record if all(isinstance(record.get(key), kind) for key, kind in kinds.items()) else None
+    kinds: dict[str, type] = {"size": int, "mtime_ns": int, "sha256": str} if is_success(record) else {}
+    known = all(isinstance(record.get(key), kind) for key, kind in kinds.items())
+    return record if known and isinstance(record.get("source", ""), str) else None
 
 
 def is_success(record: Mapping[str, Any]) -> bool:

@@ -161,7 +161,7 @@ def _extract(
             "duration_s": round(facts.duration_s, 3),
             "partial": facts.is_partial,
             "stage_seconds": {stage: round(value, 3) for stage, value in seconds.items()},
-            "concealed_frames": None if decoder == "decord" else reader.concealed[0],
+            "concealed_frames": reader.concealed[0],
             "warnings": _warnings(facts, selection, recipe, *reader.concealed),
         },
     )
@@ -228,6 +228,11 @@ def _warnings(
     if num_concealed:
         warnings.append(
             f"parts of {num_concealed} frames are damaged and were made up by the decoder, first at {concealed_s:.2f} s"
+        )
+    if facts.num_restarts:
+        warnings.append(
+            f"the file's timestamps start again {facts.num_restarts} times, as if recordings had been joined: they are "
+            "taken to follow each other"
         )
     if not facts.has_timestamps:
         warnings.append("the file has no timestamps: its frames are timed by the rate it states")

@@ -2,7 +2,7 @@
 
 `Reader.probe` and `Reader.read_frames` do what those of `extractors.video` do. One process serves many videos. It is
 started afresh (never forked, nor is the caller's script run in it, nor torch imported), and a new one takes over after
-a crash, a stall, too much memory, or a number of videos, in case a decoder leaks.
+a crash, a stall, too much memory, or a number of videos, and where a decoder has leaked much.
 
 Frames come through a ring of slots in shared memory. The process waits when all are full, so memory stays the same
 however slow the consumer is.
@@ -29,6 +29,7 @@ from extractors.reader_process import (
     ALIVE,
     ERRORS,
     TIMES_AT_ONCE,
+    allocated_bytes,
     array_from_json,
     array_to_json,
     facts_from_json,
@@ -104,7 +105,8 @@ class Reader:
         """
         path = Path(path)
         self._num_videos += 1
-        if self._num_videos > VIDEOS_A_PROCESS:
+        leaked = self._process.leaked_bytes() > memory_limit_bytes() // 4 if self._process else False
+        if self._num_videos > VIDEOS_A_PROCESS or leaked:
             self._end_process()
         request = {"probe": str(path), "by_decoding": by_decoding, "allow_partial": allow_partial}
         with self._busy():
@@ -295,8 +297,17 @@ class _Process:
         self._at_end = False
         self._thread = threading.Thread(target=self._listen, name="reader-answers", daemon=True)
         self._thread.start()
-        if b"ready" not in self.receive(START_TIMEOUT_S):
+        try:
+            ready = b"ready" in self.receive(START_TIMEOUT_S)
+        except Empty:
+            ready = False
+        if not ready:
             raise RuntimeError(f"The process that reads videos cannot be started ({self.end()}): {' '.join(command)}")
+        self._bytes_at_start = allocated_bytes(self.popen.pid)
+
+    def leaked_bytes(self) -> int:
+        """How much more it has allocated, between two videos, than when it was new."""
+        return allocated_bytes(self.popen.pid) - self._bytes_at_start
 
     def send(self, message: dict[str, Any]) -> None:
         assert self.popen.stdin is not None

@@ -16,6 +16,7 @@ import importlib.util
 import math
 import os
 import re
+import tempfile
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -36,6 +37,9 @@ VIDEO_SUFFIXES = frozenset(
 """Endings, in lower case, of the files that a search of a folder takes for videos."""
 
 DECODERS = ("auto", "decord", "pyav")
+
+RESTART_S = 0.5
+"""Timestamps that fall back by more, in the order of decoding, start again: recordings were joined into one file."""
 
 DECORD_MAX_BYTES = 256 * 2**20
 """Most that a file may take decoded for decord to read it, because decord may hold all of it at once."""
@@ -107,6 +111,8 @@ class VideoFacts:
     """When the video ends by the container's own word; `end_s` where it says nothing."""
     num_discarded: int
     """Packets that an edit list leaves out."""
+    num_restarts: int
+    """How often the file's timestamps start again; `times` go on from where they were."""
     has_timestamps: bool
     """False where the file has none, so that `times` rest on the rate it states."""
     damage: str | None
@@ -167,10 +173,10 @@ def probe(
             raise VideoError(f"{path} holds no frame that can be decoded{within}.")
         damage = None
         if by_decoding or not len(packets) or first.pts != packets.first:
-            packets = _Timestamps()
+            packets = _Timestamps(stream)
             try:
                 for frame in chain([first], frames):
-                    packets.add(frame.pts, frame.duration)
+                    packets.add(frame.pts, frame.pts, frame.duration)
             except BrokenError as error:
                 if not allow_partial:
                     raise
@@ -207,6 +213,7 @@ def probe(
             end_s=end_s,
             stated_end_s=stated_end_s,
             num_discarded=num_discarded,
+            num_restarts=packets.num_restarts,
             has_timestamps=packets.times is not None,
             damage=damage,
             is_partial=allow_partial and damage is not None,
@@ -278,7 +285,6 @@ def read_frames(
         limits: How large the frames may be.
         alive: Called with every frame, wanted or not.
         concealed: Called for every frame of which FFmpeg made up a damaged part, with its seconds after the first one.
-            decord does not say which those are.
 
     Yields:
         Time of presentation in seconds and (H, W, 3) uint8 RGB.
@@ -327,17 +333,18 @@ def _decord_frames(
     facts: VideoFacts, is_wanted: np.ndarray, limits: Limits, alive: Callable[[], object]
 ) -> Iterator[tuple[int, np.ndarray]]:
     decord = _import_decord()
-    with _unfaithful_if_raising(facts.path):
-        # fault_tol=1: at most one frame is handed out again for one that is missing; that one is looked for below
-        reader = decord.VideoReader(str(facts.path), num_threads=0, fault_tol=1)
-    _check_complete(facts, len(reader))
-    before = last = np.empty(0)
-    for index in range(len(reader)):
+    with _unfaithful_if_it_complains(facts.path):
         with _unfaithful_if_raising(facts.path):
-            before, last = last, reader.next().asnumpy()
-        alive()
-        if is_wanted[index]:
-            yield index, last
+            # fault_tol=1: at most one frame is handed out again for one that is missing; that one is looked for below
+            reader = decord.VideoReader(str(facts.path.absolute()), num_threads=0, fault_tol=1)
+        _check_complete(facts, len(reader))
+        before = last = np.empty(0)
+        for index in range(len(reader)):
+            with _unfaithful_if_raising(facts.path):
+                before, last = last, reader.next().asnumpy()
+            alive()
+            if is_wanted[index]:
+                yield index, last
     if np.array_equal(before, last):
         with _open(facts.path, limits) as (container, stream):
             _check_complete(facts, sum(1 for _ in _decode(facts.path, container, stream, alive)))
@@ -351,12 +358,28 @@ def _unfaithful_if_raising(path: Path) -> Iterator[None]:
         raise UnfaithfulError(f"decord gave up on {path} ({type(error).__name__}).") from error
 
 
+@contextmanager
+def _unfaithful_if_it_complains(path: Path) -> Iterator[None]:
+    """decord does not say that it made up parts of frames, but what it writes to standard error does."""
+    with tempfile.TemporaryFile() as complaints:
+        stderr = os.dup(2)
+        os.dup2(complaints.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+        complaints.seek(0)
+        if first := complaints.readline(200).decode(errors="replace").strip():
+            raise UnfaithfulError(f"decord met damage in {path}: {first}.")
+
+
 def _import_decord() -> Any:
     # read by decord when it is imported: how often it asks a slow decoder for the last frames before it gives up
     os.environ.setdefault("DECORD_EOF_RETRY_MAX", "65536")
     import decord
 
-    decord.logging.set_level(decord.logging.QUIET)
+    decord.logging.set_level(decord.logging.ERROR)
     return decord
 
 
@@ -374,6 +397,8 @@ def _decord_obstacle(facts: VideoFacts, colours: str) -> str | None:
         return f"decord does not know the edit list, which leaves out {facts.num_discarded} packets"
     if facts.damage or not facts.has_timestamps:
         return "the file is damaged" if facts.damage else "the file has no timestamps"
+    if facts.num_restarts:
+        return "the file's timestamps start again"
     if facts.decoded_bytes > DECORD_MAX_BYTES:
         return (
             f"decord may hold all of it decoded, {facts.decoded_bytes / 2**20:.0f} MiB, "
@@ -417,18 +442,31 @@ def _open(path: Path, limits: Limits, *, one_thread: bool = False) -> Iterator[t
 
 
 class _Timestamps:
-    """Presentation times of frames or packets, in any order, as integers in the stream's time base."""
+    """Presentation times of frames or packets, as integers in the stream's time base."""
 
-    def __init__(self) -> None:
+    def __init__(self, stream: Any) -> None:
+        self.num_restarts = 0
         self._pts = array("q")  # not a list: there are some 100,000 in an hour
-        self._last = (-math.inf, 0)
+        self._last: tuple[float, int] = (-math.inf, 0)
         self._all_known = True
+        self._restart = RESTART_S / float(stream.time_base or 1)
+        self._order: float = -math.inf
+        self._shift = 0
 
-    def add(self, pts: int | None, duration: int | None) -> None:
+    def add(self, pts: int | None, order: int | None, duration: int | None) -> None:
+        """Add one; `order` is what should ascend from one to the next, of packets the time of decoding."""
         self._all_known &= pts is not None
-        self._pts.append(pts or 0)
-        if pts is not None and pts > self._last[0]:
-            self._last = pts, duration or 0
+        if pts is None:
+            self._pts.append(0)
+            return
+        if order is not None:
+            if order < self._order - self._restart:
+                self.num_restarts += 1
+                self._shift = int(self._last[0]) + (self._last[1] or 1) - pts
+            self._order = order
+        self._pts.append(pts + self._shift)
+        if self._pts[-1] > self._last[0]:
+            self._last = self._pts[-1], duration or 0
 
     def __len__(self) -> int:
         return len(self._pts)
@@ -454,15 +492,15 @@ class _Timestamps:
 
 def _scan_packets(path: Path, limits: Limits, alive: Callable[[], object]) -> tuple[_Timestamps, int]:
     """When the packets are shown, and how many are not shown."""
-    shown = _Timestamps()
     num_discarded = 0
     with _open(path, limits) as (container, stream), suppress(av.error.FFmpegError):  # decoding will meet it again
+        shown = _Timestamps(stream)
         for packet in container.demux(stream):
             alive()
             if packet.is_discard:
                 num_discarded += 1
             elif packet.size:
-                shown.add(packet.pts, packet.duration)
+                shown.add(packet.pts, packet.dts, packet.duration)
     return shown, num_discarded
 
 

@@ -26,9 +26,9 @@ from models.reference import ReferenceCoFInAl, sizes
 FORMAT = 3
 """Version of the head file that this code writes and reads."""
 MAX_BYTES = 1 << 30
-"""A larger file is no head: ours have about a million parameters."""
-MAX_MEMBERS = 64
-"""Networks in a head."""
+"""A larger file is no head: a network has some four million parameters."""
+MAX_MEMBERS = 32
+"""Networks in a head; of the widest features, so many still fit."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from extractors import video
+from extractors.reader_process import memory_limit_bytes
+
+KEPT = []
 
 
 def _fault(path: Path) -> None:
@@ -30,6 +33,8 @@ def _fault(path: Path) -> None:
             kept = []
             while True:
                 kept.append(np.ones(2**26, np.uint8))
+        case "keep":
+            KEPT.append(np.empty(memory_limit_bytes() // 3, np.uint8))
         case "raise":
             raise RuntimeError("a fault\nin two lines")
         case "garbage":

@@ -87,6 +87,18 @@ def test_a_leak_ends_at_the_limit(name: str, render, faulty: Reader, monkeypatch
     assert len(read(faulty, render("good.mp4"))) == 30
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux says what a process allocates")
+def test_what_one_video_leaks_is_not_counted_against_the_next(render, faulty: Reader) -> None:
+    for _ in range(4):  # each leaves a third of the limit behind
+        assert len(read(faulty, render("keep_in_probe.mp4"))) == 30
+    first = faulty.pid
+    assert len(read(faulty, render("good.mp4"))) == 30
+    assert faulty.pid != first
+    first = faulty.pid
+    assert len(read(faulty, render("good.mp4"))) == 30
+    assert faulty.pid == first
+
+
 def test_the_process_has_no_torch_in_it(render, faulty: Reader, reader: Reader) -> None:
     with pytest.raises(VideoError, match="torch=False"):
         faulty.probe(render("modules_in_probe.mp4"))

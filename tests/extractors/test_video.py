@@ -187,6 +187,22 @@ def test_containers_and_codecs(name, codec, pixel_format, options, render) -> No
         assert np.abs(frame[:, :, 1].mean(0) - drawn).mean() < 12, index
 
 
+@pytest.mark.parametrize(
+    ("name", "codec"), [("joined.ts", "libx264"), ("joined.mpg", "mpeg2video"), ("joined.m2ts", "mpeg2video")]
+)
+def test_joined_recordings_follow_each_other(name, codec, render) -> None:
+    path = render(name, codec, bf="2")
+    alone = np.array([time for time, _ in read_frames(path)])
+    path.write_bytes(3 * path.read_bytes())
+    for facts in (probe(path), probe(path, by_decoding=True)):
+        assert facts.num_restarts == 2
+        np.testing.assert_allclose(facts.times, alone[0] + np.arange(90) / 25, atol=1e-3)
+    frames = [frame for _, frame in read_frames(path)]
+    assert len(frames) == 90
+    for part in (frames[30:60], frames[60:]):
+        assert np.abs(np.float32(part) - frames[:30]).mean() < 3
+
+
 def test_metadata_that_are_not_utf8(render, tmp_path: Path) -> None:
     whole = render("video.avi", "mpeg4")
     with av.open(str(whole)) as source, av.open(str(tmp_path / "tagged.avi"), "w") as target:

@@ -172,14 +172,22 @@ def test_a_record_that_leads_out_of_the_store_reaches_nothing(command, store: Pa
     with (out / "videos.jsonl").open("a") as file:
         for name in names:
             file.write(json.dumps({**record, "video": name}) + "\n")
-        for line in ('{"video": ["x"]}', '{"video": "x"}', "[" * 100_000, "null", '{"video": "x", "size": "y"}'):
+        strange = '{"video": "x", "error": "y", "source": []}'
+        for line in (
+            '{"video": ["x"]}',
+            '{"video": "x"}',
+            "[" * 100_000,
+            "null",
+            '{"video": "x", "size": "y"}',
+            strange,
+        ):
             file.write(line + "\n")
     ended = command("extract-features", "--verify", out, "--json")
     problems = json.loads(ended.out)["problems"]
     assert ended.code == 1
-    assert len(problems) == len(names) + 5
+    assert len(problems) == len(names) + 6
     assert sum("leads out of" in entry["problem"] for entry in problems) == 3
-    assert sum("is torn or damaged" in entry["problem"] for entry in problems) == 5
+    assert sum("is torn or damaged" in entry["problem"] for entry in problems) == 6
     for name in ("../secret", str(tmp_path / "secret"), "link/secret"):
         with pytest.raises(ValueError, match="leads out"):
             FeatureStore(out).load(name)
@@ -189,6 +197,27 @@ def test_a_record_that_leads_out_of_the_store_reaches_nothing(command, store: Pa
     assert ended.code == 1
     assert ended.err.count("leads out of") == 2 * 8
     assert sorted(path.name for path in tmp_path.glob("*.npy")) == ["secret.npy"]
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "videos.jsonl", ".lock"])
+@pytest.mark.parametrize("kind", ["link", "link to nothing", "pipe"])
+def test_a_store_whose_own_files_lead_elsewhere(
+    command, store: Path, videos: Path, trained, tmp_path, name, kind
+) -> None:
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    shutil.copytree(store, out)
+    (out / name).unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(out / name)
+    else:
+        (out / name).symlink_to(elsewhere)
+    if kind == "link":
+        elsewhere.write_text("precious")
+    for arguments in (("extract-features", videos, out), ("extract-features", "--verify", out)):
+        assert f"{name} is not a plain file" in one_sentence(command(*arguments))
+    assert elsewhere.exists() == (kind == "link")
+    if kind == "link":
+        assert elsewhere.read_text() == "precious"
 
 
 @pytest.mark.parametrize(
