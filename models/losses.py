@@ -1,4 +1,4 @@
-"""The four losses of CoFInAl (section 3.5): coarse, fine, final score and prototypes. GDLT has the last two.
+"""The four losses of CoFInAl (section 3.5): coarse, fine, final score and prototypes. GDLT has the final one.
 
 The last one, which needs no score, is off by default (`pipeline.training.TrainingRecipe`): it does not help.
 

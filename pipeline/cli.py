@@ -20,7 +20,9 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
 Engine = Annotated[str, typer.Option(help="On a CPU: torch, openvino, or auto, OpenVINO where it is installed.")]
 Decoder = Annotated[str, typer.Option(help="auto, decord or pyav.")]
-BatchClips = Annotated[int | None, typer.Option(help="Clips a batch; by default what suits the device.")]
+BatchClips = Annotated[
+    int | None, typer.Option(help="Clips a batch; by default what suits the device. OpenVINO takes one by one.")
+]
 AllowPartial = Annotated[
     bool, typer.Option("--allow-partial", help="Of a damaged video, take the clips before it breaks off.")
 ]

@@ -32,6 +32,11 @@ def test_imports_run_downward(room: str) -> None:
         assert imported_rooms(file) <= ALLOWED[room], file
 
 
+def test_help_comes_without_torch() -> None:
+    program = "import sys, pipeline.cli; sys.exit(bool({'torch', 'sklearn', 'scipy'} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
 def test_models_know_no_video_and_data_knows_no_network() -> None:
     for room, strangers in {"models": {"av", "decord", "torchvision"}, "data": {"torch"}}.items():
         for file in (ROOT / room).rglob("*.py"):

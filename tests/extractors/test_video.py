@@ -187,6 +187,14 @@ def test_containers_and_codecs(name, codec, pixel_format, options, render) -> No
         assert np.abs(frame[:, :, 1].mean(0) - drawn).mean() < 12, index
 
 
+def test_full_range_is_taken_for_what_it_is(render) -> None:
+    limited, full = (
+        np.stack([frame for _, frame in read_frames(render(f"{name}.mkv", "libx264", name, crf="1"))])
+        for name in ("yuv420p", "yuvj420p")
+    )
+    assert np.abs(limited.astype(int) - full).mean() < 2
+
+
 @pytest.mark.parametrize(
     ("name", "codec"), [("joined.ts", "libx264"), ("joined.mpg", "mpeg2video"), ("joined.m2ts", "mpeg2video")]
 )

@@ -59,6 +59,10 @@ def test_it_learns_and_grades_agree_with_scores() -> None:
         assert (target.points <= target.edges[rows, target.grade]).all()
         assert set(target.subgrade) <= set(range(1, CONFIG.num_subgrades + 1))
         assert srcc(target.points, target.score) > 0.9
+    said = predicted["A"]
+    largest = np.flatnonzero(said.grade == np.bincount(said.grade).argmax())
+    assert len(largest) >= 10
+    assert srcc(truth[largest, 0], said.subgrade[largest]) > 0.6  # within a grade only the fine grade can tell
 
 
 def test_the_baseline_learns_without_fine_grades() -> None:
