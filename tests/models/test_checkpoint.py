@@ -120,7 +120,7 @@ def test_a_number_of_networks_that_the_file_does_not_hold_is_refused(saved: Path
         (0, "claims to hold 0"),
         (True, "claims"),
         ("1", "claims"),
-        (65, "has 1 to 64"),
+        (33, "has 1 to 32"),
         (2, "more than its 2"),
     ):
         rewrite(saved, members=members)

@@ -353,7 +353,7 @@ def test_an_ensemble_is_judged_beside_the_first_network_and_scores_as_judged(
         assert said == pytest.approx(float(judged[0][column]), abs=1e-3)
     curves = list(csv.DictReader(several.with_suffix(".curves.csv").open()))
     assert [row["member"] for row in curves] == ["1"] * 4 + ["2"] * 4
-    assert "an ensemble has 1 to 64 networks" in command(*run, "--ensemble", 0).err
+    assert "an ensemble has 1 to 32 networks" in command(*run, "--ensemble", 0).err
 
 
 def test_groups_events_seeds_and_intervals_from_the_command_to_the_score(command, club: Path, tmp_path: Path) -> None:
