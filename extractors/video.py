@@ -173,7 +173,7 @@ def probe(
             raise VideoError(f"{path} holds no frame that can be decoded{within}.")
         damage = None
         if by_decoding or not len(packets) or first.pts != packets.first:
-            packets = _Timestamps(stream)
+            packets = _Timestamps(stream, may_restart=packets.num_restarts > 0)  # damaged ones come in any order
             try:
                 for frame in chain([first], frames):
                     packets.add(frame.pts, frame.pts, frame.duration)
@@ -444,12 +444,12 @@ def _open(path: Path, limits: Limits, *, one_thread: bool = False) -> Iterator[t
 class _Timestamps:
     """Presentation times of frames or packets, as integers in the stream's time base."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, *, may_restart: bool = True) -> None:
         self.num_restarts = 0
         self._pts = array("q")  # not a list: there are some 100,000 in an hour
         self._last: tuple[float, int] = (-math.inf, 0)
         self._all_known = True
-        self._restart = RESTART_S / float(stream.time_base or 1)
+        self._restart = RESTART_S / float(stream.time_base or 1) if may_restart else math.inf
         self._order: float = -math.inf
         self._shift = 0
 
