@@ -16,7 +16,8 @@ import torch
 import typer
 from torch import Tensor
 
-from benchmarks.cross_validation import FISV, Variant, held_out_predictions, load, print_table
+from benchmarks.cross_validation import FISV, Variant, held_out_predictions, load
+from benchmarks.tables import print_table
 from models.cofinal import CoFInAl, CoFInAlConfig
 from models.coupling import couple, decouple
 from models.gdlt import GDLTConfig

@@ -3,8 +3,8 @@
     python -m benchmarks.accuracy [FISV]
 
 Each kind of 5 folds is cut with fold seeds 0 to 4; figures are of pooled out-of-fold predictions, means over the seeds
-with standard deviations, `pipeline.baselines` beside them. Intervals and an ensemble of 5 networks take
-more trainings and are judged on fold seed 0.
+with standard deviations, `pipeline.baselines` beside them. Intervals and an ensemble of 5 networks take more
+trainings and are judged on fold seed 0.
 """
 
 import os
@@ -16,7 +16,8 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.cross_validation import FISV, KINDS, alone, feature_folder, print_table
+from benchmarks.cross_validation import FISV, KINDS, alone, feature_folder
+from benchmarks.tables import print_table
 from pipeline.baselines import BASELINES
 from pipeline.console import ends_well, say
 from pipeline.head_training import train_head

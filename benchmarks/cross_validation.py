@@ -1,7 +1,7 @@
 """Held-out predictions of variants of the head on the Fis-V programmes, several trainings at a time."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,7 +18,7 @@ from data.labels import LabelSet, read_labels
 from extractors.video import VIDEO_SUFFIXES
 from models.cofinal import CoFInAlConfig
 from models.grading import GradingConfig
-from pipeline.console import out, progress
+from pipeline.console import progress
 from pipeline.head_training import label_places, load_examples
 from pipeline.protocol import Examples, fold_rows
 from pipeline.training import TrainingRecipe, fit, predict
@@ -53,13 +53,6 @@ def feature_folder(fisv: Path) -> Path:
     if len(folders) != 1:
         raise ValueError(f"{fisv} has {len(folders)} folders; one of features is expected")
     return folders[0]
-
-
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table in Markdown."""
-    lines = ["| " + " | ".join(row) + " |" for row in (columns, *rows)]
-    lines.insert(1, "|---" * len(columns) + "|")
-    out.print("\n".join(lines) + "\n", markup=False)
 
 
 def alone() -> None:

@@ -12,8 +12,9 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from benchmarks.tables import print_table
 from pipeline.baselines import BASELINES
-from pipeline.console import ends_well, out, say
+from pipeline.console import ends_well, say
 from pipeline.demo import TARGET, run_demo
 
 SEEDS = (0, 1, 2)
@@ -29,13 +30,12 @@ def _main(folder: Annotated[Path, typer.Argument(help="Gets a demo a seed.")] = 
         rows.append([found[TARGET]["srcc"] for found in figures])
         confounds.append(results["confounds"])
     measures = list(confounds[0])
-    columns = ["head", *(name.replace("_", " ") for name in BASELINES), *measures]
-    out.print("| data seed | " + " | ".join(columns) + " |\n" + "|---" * (len(columns) + 1) + "|", markup=False)
-    for seed, row, told in zip(SEEDS, rows, confounds, strict=True):
-        values = [*(f"{value:.3f}" for value in row), *(f"{told[name]:+.2f}" for name in measures)]
-        out.print(f"| {seed} | " + " | ".join(values) + " |", markup=False)
-    means = " | ".join(f"{value:.3f}" for value in np.mean(rows, axis=0))
-    out.print(f"| mean | {means} |" + " |" * len(measures), markup=False)
+    table = [
+        [str(seed), *(f"{value:.3f}" for value in row), *(f"{told[name]:+.2f}" for name in measures)]
+        for seed, row, told in zip(SEEDS, rows, confounds, strict=True)
+    ]
+    table.append(["mean", *(f"{value:.3f}" for value in np.mean(rows, axis=0)), *("" for _ in measures)])
+    print_table(["data seed", "head", *(name.replace("_", " ") for name in BASELINES), *measures], table)
 
 
 if __name__ == "__main__":

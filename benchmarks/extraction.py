@@ -34,6 +34,7 @@ import typer
 from torch import Tensor, nn
 
 from benchmarks.memory import peak_pss
+from benchmarks.tables import print_table
 from extractors.backbone import PRECISIONS, Backbone, load_backbone
 from extractors.catalogue import CATALOGUE
 from extractors.clips import select
@@ -307,13 +308,7 @@ def _main(
         video = write_video(Path(folder, "routine.mp4"), DURATION_S)
         third = write_video(Path(folder, "third.mp4"), DURATION_S / 3)
         for name in backbones:
-            rows = compare(name, video, third)
-            table = [
-                f"| {name} | must reach | measured |",
-                "|---|---|---|",
-                *(f"| {' | '.join(row)} |" for row in rows),
-            ]
-            out.print("\n".join(table), markup=False)
+            print_table([name, "must reach", "measured"], compare(name, video, third))
         if "i3d" in backbones:
             out.print(score(video), markup=False)
 

@@ -9,6 +9,7 @@ clips         how far each clip moves a routine's grades: they are graded again 
 """
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -165,6 +166,7 @@ def clips(fisv: Path, out: Path) -> None:
     _write(out, "clips", figure, rows)
 
 
+@cache
 def _fold(fisv: Path) -> tuple[dict[str, GradingNetwork], np.ndarray]:
     """Both heads trained without the first fold of fold seed 0, and that fold's rows."""
     labels, examples = load(fisv, "random")

@@ -19,9 +19,10 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from benchmarks.tables import print_table
 from extractors.extract import Extraction
 from pipeline import extraction
-from pipeline.console import ends_well, out, say
+from pipeline.console import ends_well, say
 
 COMMAND = "from pipeline.cli import extract_features_command as command; command()"
 RANDOM = ("--backbone", "i3d", "--weights", "random")
@@ -77,12 +78,9 @@ def _main(videos: Annotated[int, typer.Option(help="Number of videos.")] = 10_00
             "--verify": ("-c", COMMAND, "--verify", str(store)),
         }
         measured = {what: _seconds(*arguments) for what, arguments in rows.items()}
-    table = [
-        f"| {videos} videos | by the clock | CPU |\n|---|---|---|",
-        f"| overhead a video in a first run | {1000 * whole / videos:.2f} ms | |",
-        *(f"| {what} | {clock:.2f} s | {cpu:.2f} s |" for what, (clock, cpu) in measured.items()),
-    ]
-    out.print("\n".join(table), markup=False)
+    overhead = ["overhead a video in a first run", f"{1000 * whole / videos:.2f} ms", ""]
+    table = [overhead, *([what, f"{clock:.2f} s", f"{cpu:.2f} s"] for what, (clock, cpu) in measured.items())]
+    print_table([f"{videos} videos", "by the clock", "CPU"], table)
 
 
 if __name__ == "__main__":

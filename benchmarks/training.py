@@ -22,12 +22,13 @@ import typer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from benchmarks.tables import print_table
 from data.datasets import join
 from data.feature_store import FeatureStore
 from data.labels import read_labels
 from models.cofinal import CoFInAlConfig
 from models.grading import GradingNetwork
-from pipeline.console import ends_well, out, say
+from pipeline.console import ends_well, say
 from pipeline.head_training import label_places, load_examples
 from pipeline.training import TrainingRecipe, _losses, _optimizer, fit
 
@@ -116,15 +117,16 @@ def _main(store: Annotated[Path, typer.Argument(help="Fis-V's features, labels i
     seconds = fit_epochs(TrainingRecipe())[1]
     default = np.median(seconds[1:], axis=0)
     prepared = np.maximum(seconds[0] - default, 0)
-    out.print(
-        f"| {len(files)} routines of up to {files.longest} clips, {torch.get_num_threads()} threads "
-        "| s an epoch | CPU s an epoch |\n|---|---|---|\n"
-        f"| plain loop, {WORKERS} workers | {plain[0]:.2f} | {plain[1]:.2f} |\n"
-        f"| fit, the same batches | {ours[0]:.2f} | {ours[1]:.2f} |\n"
-        f"| plain loop / fit | {plain[0] / ours[0]:.1f} | {plain[1] / ours[1]:.1f} |\n"
-        f"| fit by default, with mixup | {default[0]:.2f} | {default[1]:.2f} |\n"
-        f"| once, before its first epoch | {prepared[0]:.2f} | {prepared[1]:.2f} |",
-        markup=False,
+    what = f"{len(files)} routines of up to {files.longest} clips, {torch.get_num_threads()} threads"
+    print_table(
+        [what, "s an epoch", "CPU s an epoch"],
+        [
+            [f"plain loop, {WORKERS} workers", *(f"{x:.2f}" for x in plain)],
+            ["fit, the same batches", *(f"{x:.2f}" for x in ours)],
+            ["plain loop / fit", *(f"{x:.1f}" for x in plain / ours)],
+            ["fit by default, with mixup", *(f"{x:.2f}" for x in default)],
+            ["once, before its first epoch", *(f"{x:.2f}" for x in prepared)],
+        ],
     )
 
 

@@ -188,9 +188,9 @@ class FeatureStore:
         """
         for name, source in sources.items():
             known = self.records.get(name, {}).get("source")
-            if known is None or not (os.path.exists(known) and source.exists()) or os.path.samefile(known, source):
+            if known is None or known == str(source.absolute()) or not (os.path.exists(known) and source.exists()):
                 continue
-            if file_sha256(Path(known)) != file_sha256(source):
+            if not os.path.samefile(known, source) and file_sha256(Path(known)) != file_sha256(source):
                 raise ValueError(
                     f"{known} and {source} would both become {name}.npy; rename one or extract them into two stores"
                 )

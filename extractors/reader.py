@@ -105,7 +105,7 @@ class Reader:
         """
         path = Path(path)
         self._num_videos += 1
-        leaked = self._process.leaked_bytes() > memory_limit_bytes() // 4 if self._process else False
+        leaked = self._process is not None and self._process.leaked_bytes() > memory_limit_bytes() // 4
         if self._num_videos > VIDEOS_A_PROCESS or leaked:
             self._end_process()
         request = {"probe": str(path), "by_decoding": by_decoding, "allow_partial": allow_partial}

@@ -155,11 +155,12 @@ class _ReaderProcess:
 
 def _limit_memory() -> None:
     """Let this process allocate so much and no more: what asks for more is told that there is none."""
-    if not sys.platform.startswith("linux"):
+    used = allocated_bytes(os.getpid())
+    if not used:
         return
     import resource
 
-    limit = allocated_bytes(os.getpid()) + memory_limit_bytes()
+    limit = used + memory_limit_bytes()
     resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.getrlimit(resource.RLIMIT_DATA)[1]))
 
 

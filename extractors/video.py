@@ -173,10 +173,11 @@ def probe(
             raise VideoError(f"{path} holds no frame that can be decoded{within}.")
         damage = None
         if by_decoding or not len(packets) or first.pts != packets.first:
-            packets = _Timestamps(stream, may_restart=packets.num_restarts > 0)  # damaged ones come in any order
+            is_joined = packets.num_restarts > 0
+            packets = _Timestamps(stream)
             try:
                 for frame in chain([first], frames):
-                    packets.add(frame.pts, frame.pts, frame.duration)
+                    packets.add(frame.pts, frame.pts if is_joined else None, frame.duration)
             except BrokenError as error:
                 if not allow_partial:
                     raise
@@ -444,17 +445,20 @@ def _open(path: Path, limits: Limits, *, one_thread: bool = False) -> Iterator[t
 class _Timestamps:
     """Presentation times of frames or packets, as integers in the stream's time base."""
 
-    def __init__(self, stream: Any, *, may_restart: bool = True) -> None:
+    def __init__(self, stream: Any) -> None:
         self.num_restarts = 0
         self._pts = array("q")  # not a list: there are some 100,000 in an hour
         self._last: tuple[float, int] = (-math.inf, 0)
         self._all_known = True
-        self._restart = RESTART_S / float(stream.time_base or 1) if may_restart else math.inf
+        self._restart = RESTART_S / float(stream.time_base or 1)
         self._order: float = -math.inf
         self._shift = 0
 
     def add(self, pts: int | None, order: int | None, duration: int | None) -> None:
-        """Add one; `order` is what should ascend from one to the next, of packets the time of decoding."""
+        """Add one; `order` is what should ascend from one to the next, of packets the time of decoding.
+
+        Without it nothing starts again: frames of a damaged file come in any order.
+        """
         self._all_known &= pts is not None
         if pts is None:
             self._pts.append(0)

@@ -201,9 +201,7 @@ def test_a_record_that_leads_out_of_the_store_reaches_nothing(command, store: Pa
 
 @pytest.mark.parametrize("name", ["manifest.json", "videos.jsonl", ".lock"])
 @pytest.mark.parametrize("kind", ["link", "link to nothing", "pipe"])
-def test_a_store_whose_own_files_lead_elsewhere(
-    command, store: Path, videos: Path, trained, tmp_path, name, kind
-) -> None:
+def test_a_store_whose_own_files_lead_elsewhere(command, store: Path, videos: Path, tmp_path, name, kind) -> None:
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
     shutil.copytree(store, out)
     (out / name).unlink(missing_ok=True)
