@@ -55,7 +55,8 @@ def read_frames(facts: video.VideoFacts, *arguments: object, **options: object) 
         ctypes.string_at(0)
     for index, (time_s, frame) in enumerate(video.read_frames(facts, *arguments, **options)):
         if facts.path.stem == "count":
-            facts.path.with_suffix(".count").write_text(str(index))
+            with facts.path.with_suffix(".count").open("ab") as count:
+                count.write(b".")
         if at and index == int(at[1]):
             _fault(facts.path)
             match facts.path.stem.split("_")[0]:
