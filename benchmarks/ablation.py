@@ -22,21 +22,25 @@ from models.cofinal import CoFInAl, CoFInAlConfig
 from models.coupling import couple, decouple
 from models.gdlt import GDLTConfig
 from models.grading import Output
-from models.temporal_fusion import NUM_QUARTERS, NUM_STATISTICS
+from models.temporal_fusion import LAGS, NUM_QUARTERS, NUM_STATISTICS, Summary
 from pipeline.console import ends_well
 from pipeline.evaluation import difference, mae, r_l2, srcc
 from pipeline.head_training import as_csv
 from pipeline.training import TrainingRecipe
 
+WITHOUT_LAGS = tuple(row for row in range(NUM_STATISTICS) if row not in range(6, 5 + len(LAGS)))
 ABLATED_ON = ("random", "skater-disjoint")
 DEFAULT = Variant()
 
 
 @dataclass(frozen=True)
 class FewerStatisticsConfig(CoFInAlConfig):
-    """Of the statistics over time, only the first few."""
+    """Of what is known of a routine, only a part."""
 
-    kept: int = NUM_STATISTICS
+    kept: tuple[int, ...] = tuple(range(NUM_STATISTICS))
+    """Which statistics over time."""
+    covariances: bool = True
+    """Whether the covariances, too; else their judges read the means."""
 
     def build(self) -> "FewerStatistics":
         """Build the untrained network."""
@@ -44,14 +48,24 @@ class FewerStatisticsConfig(CoFInAlConfig):
 
 
 class FewerStatistics(CoFInAl):
-    """Sees the other statistics as they are on average."""
+    """To it all routines are alike in the rest."""
 
     config: FewerStatisticsConfig
 
-    def judge(self, summaries: Tensor, actions: Tensor | None = None) -> Output:
-        """As `GradingNetwork.judge`."""
-        rest = self.fusion.mean[self.config.kept :].expand(len(summaries), -1, -1)
-        return super().judge(torch.cat([summaries[:, : self.config.kept], rest], dim=1), actions)
+    def __init__(self, config: FewerStatisticsConfig) -> None:
+        super().__init__(config)
+        summarise = self.fusion.summarise
+        kept = torch.zeros(NUM_STATISTICS, 1)
+        kept[list(config.kept)] = 1
+
+        def summarise_less(clips: Tensor) -> Summary:
+            statistics, covariances = summarise(clips)
+            if not config.covariances:
+                means = statistics[0, config.feature_dim :]  # (P,), and there are at least as many covariances
+                covariances = torch.nn.functional.pad(means, (0, len(covariances) - len(means)))
+            return Summary(statistics * kept, covariances)
+
+        self.fusion.summarise = summarise_less  # type: ignore[method-assign]
 
 
 @dataclass(frozen=True)
@@ -66,7 +80,7 @@ class CoarseOnlyConfig(CoFInAlConfig):
 class CoarseOnly(CoFInAl):
     """Takes every routine for the mean of its grade's training scores: the best that a grade alone can say.
 
-    Of the network's 4 million parameters only the 8 thousand that read fine features have nothing to do.
+    Of the network's 6 million parameters only the 8 thousand that read fine features have nothing to do.
     """
 
     positions: Tensor
@@ -115,10 +129,12 @@ class Ordered(CoFInAl):
 
 VARIANTS = (
     DEFAULT,
-    Variant("TFM: the mean over time alone", FewerStatisticsConfig, {"kept": 1}),
-    Variant("positions: no quarters", FewerStatisticsConfig, {"kept": NUM_STATISTICS - NUM_QUARTERS}),
+    Variant("TFM: the mean over time alone", FewerStatisticsConfig, {"kept": (0,), "covariances": False}),
+    Variant("TFM: no change over more than a clip", FewerStatisticsConfig, {"kept": WITHOUT_LAGS}),
+    Variant("TFM: no covariances", FewerStatisticsConfig, {"covariances": False}),
+    Variant("positions: no quarters", FewerStatisticsConfig, {"kept": tuple(range(NUM_STATISTICS - NUM_QUARTERS))}),
     Variant("GPM: one grade of 32 sub-grades", settings={"num_grades": 1, "num_subgrades": 32}),
-    Variant("GPM: 2 judges, one a reading", settings={"num_judges": 2}),
+    Variant("GPM: 3 judges, one a reading", settings={"num_judges": 3}),
     Variant("FGS: coarse grades only", CoarseOnlyConfig),
     Variant("FGS: ordered prototypes, no ETF", OrderedConfig),
     Variant("with the prototype loss", recipe=replace(TrainingRecipe(), prototype_weight=0.1)),

@@ -23,6 +23,7 @@ from benchmarks.cross_validation import FISV, FOLDS, Variant, config_of, held_ou
 from models.cofinal import CoFInAlConfig
 from models.gdlt import GDLTConfig
 from models.grading import GradingNetwork
+from models.temporal_fusion import Summary
 from pipeline.console import ends_well, say
 from pipeline.evaluation import r_l2, srcc
 from pipeline.head_training import as_csv
@@ -103,7 +104,7 @@ def embeddings(fisv: Path, out: Path) -> None:
     judged = examples.at(held_out)
     stages: dict[str, np.ndarray] = {"input": np.stack([x.mean(0) for x in judged.features])}
     for head, network in networks.items():
-        summaries = torch.stack([network.fusion.summarise(torch.from_numpy(x)) for x in judged.features])
+        summaries = Summary.of(network.fusion.summarise(torch.from_numpy(x)) for x in judged.features)
         stages[f"{head}, TFM"] = network.fusion(summaries, None).flatten(1).numpy()
         stages[f"{head}, grades"] = network.judge(summaries).embeddings.flatten(1).numpy()
     places = {

@@ -28,6 +28,7 @@ from data.feature_store import FeatureStore
 from data.labels import read_labels
 from models.cofinal import CoFInAlConfig
 from models.grading import GradingNetwork
+from models.temporal_fusion import Summary
 from pipeline.console import ends_well, say
 from pipeline.head_training import label_places, load_examples
 from pipeline.training import TrainingRecipe, _losses, _optimizer, fit
@@ -67,8 +68,8 @@ def plain_epochs(network: GradingNetwork, files: PaddedFiles, recipe: TrainingRe
     ends = [clock()]
     for _ in range(EPOCHS):
         for batch, mask, truth in loader:
-            summaries = torch.stack(
-                [network.fusion.summarise(clips[real]) for clips, real in zip(batch, mask, strict=True)]
+            summaries = Summary.of(
+                network.fusion.summarise(clips[real]) for clips, real in zip(batch, mask, strict=True)
             )
             losses = _losses(network, recipe, summaries, truth, None)
             optimizer.zero_grad()

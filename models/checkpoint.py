@@ -23,10 +23,10 @@ from models.grading import GradingConfig, GradingNetwork
 from models.head_types import CONFIGS, head_type
 from models.reference import ReferenceCoFInAl, sizes
 
-FORMAT = 3
+FORMAT = 4
 """Version of the head file that this code writes and reads."""
-MAX_BYTES = 1 << 30
-"""A larger file is no head: a network has some four million parameters."""
+MAX_BYTES = 2 << 30
+"""A larger file is no head: a network has some seven million parameters."""
 MAX_MEMBERS = 32
 """Networks in a head; of the widest features, so many still fit."""
 

@@ -2,13 +2,15 @@
 
 Each target has G learnable prototypes, one a grade. Each takes from the fused routine what speaks for its grade; its
 response against the others' is the grade's probability. As in a hall, several judges look at the same routine: each has
-prototypes and responses of its own, and half of them have each reading of it.
+prototypes and responses of its own, and each reading of it has as many of them.
 
 Shape legend: B batch, H fused width, J judges, M targets, G grades, D model width.
 """
 
 import torch
 from torch import Tensor, nn
+
+from models.temporal_fusion import NUM_READINGS
 
 
 class GradeParsing(nn.Module):
@@ -18,7 +20,8 @@ class GradeParsing(nn.Module):
         super().__init__()
         shape = (num_judges, num_targets, num_grades, width)
         self.prototypes = nn.Parameter(torch.randn(shape) * width**-0.5)
-        self.read = nn.ModuleList(nn.Linear(fused_width, self.prototypes.numel() // 2, bias=False) for _ in range(2))
+        size = self.prototypes.numel() // NUM_READINGS
+        self.read = nn.ModuleList(nn.Linear(fused_width, size, bias=False) for _ in range(NUM_READINGS))
         self.normalise = nn.LayerNorm(width)
         self.response = nn.Parameter(torch.zeros(shape))
         self.response_bias = nn.Parameter(torch.zeros(shape[:-1]))
@@ -27,12 +30,12 @@ class GradeParsing(nn.Module):
         """Parse routines into grades.
 
         Args:
-            fused: both readings (B, 2, H) of the Temporal Fusion Module.
+            fused: the readings (B, 3, H) of the Temporal Fusion Module.
 
         Returns:
             Grade embeddings (B, J, M, G, D) and grade logits (B, J, M, G).
         """
-        halves = [read(reading) for read, reading in zip(self.read, fused.unbind(1), strict=True)]
-        read = torch.cat(halves, dim=1).unflatten(1, self.prototypes.shape)  # (B, J, M, G, D)
+        parts = [read(reading) for read, reading in zip(self.read, fused.unbind(1), strict=True)]
+        read = torch.cat(parts, dim=1).unflatten(1, self.prototypes.shape)  # (B, J, M, G, D)
         embeddings = self.normalise(self.prototypes + read)
         return embeddings, (embeddings * self.response).sum(-1) + self.response_bias

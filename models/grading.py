@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from models.grade_parsing import GradeParsing
-from models.temporal_fusion import TemporalFusion
+from models.temporal_fusion import NUM_READINGS, Summary, TemporalFusion
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class GradingConfig:
     """Width H of each reading of a routine."""
     width: int = 64
     """Model width D of grade prototypes and embeddings."""
-    num_judges: int = 8
-    """Judges J in the panel, half of them for each reading."""
+    num_judges: int = 12
+    """Judges J in the panel, a third of them for each reading."""
     num_grades: int = 4
     """Coarse grades G of each target."""
     dropout: float = 0.3
@@ -58,8 +58,8 @@ class GradingConfig:
                 raise ValueError(f"the score range of {target!r} must grow, not run from {low} to {high}")
         if self.num_grades < 1:
             raise ValueError("a head needs at least 1 grade")
-        if self.num_judges < 2 or self.num_judges % 2:
-            raise ValueError(f"a panel needs an even number of judges, not {self.num_judges}")
+        if self.num_judges < 1 or self.num_judges % NUM_READINGS:
+            raise ValueError(f"a panel needs {NUM_READINGS} judges or a multiple of that, not {self.num_judges}")
 
     def build(self) -> "GradingNetwork":
         """Build the untrained network."""
@@ -130,20 +130,18 @@ class GradingNetwork(nn.Module):
 
     def judge_clips(self, features: Tensor, mask: Tensor, actions: Tensor | None = None) -> Output:
         """What each judge says of routines; arguments as `forward`, returns as `judge`."""
-        summaries = torch.stack(
-            [self.fusion.summarise(clips[real]) for clips, real in zip(features, mask, strict=True)]
-        )
+        routines = [clips[real] for clips, real in zip(features, mask, strict=True)]
         if self.config.num_actions:
             if actions is None:
                 raise ValueError("this head was trained on several actions: say which one each routine shows")
             actions = one_hot(actions, self.config.num_actions).float()
-        return self.judge(summaries, actions)
+        return self.judge(Summary.of(map(self.fusion.summarise, routines)), actions)
 
-    def judge(self, summaries: Tensor, actions: Tensor | None = None) -> Output:
+    def judge(self, summaries: Summary, actions: Tensor | None = None) -> Output:
         """What each judge says of routines (training prepares their summaries once).
 
         Args:
-            summaries: (B, S, C+P) of `TemporalFusion.summarise`.
+            summaries: of B routines.
             actions: share of each action in each routine (B, A), where the network knows actions.
 
         Returns:

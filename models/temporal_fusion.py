@@ -2,18 +2,43 @@
 
 The paper lets clips attend to each other. A few hundred judged routines do not teach attention what matters
 (docs/accuracy.md has the comparison), so the clips are fused by statistics over time, and the network learns to read
-these: level, spread, extremes and change over the routine, and the level of each quarter, which tells what came when.
+these: level, spread, extremes and change over the routine, the level of each quarter, which tells what came when, and
+the covariances of the clips' features, which tell what goes together.
 Each routine is summed up by itself: no padding, no other routine of a batch can change a result.
 
-Shape legend: B batch, T clips, C feature, P principal component, S statistics, H fused width.
+Shape legend: B batch, T clips, C feature, P principal component, S statistics, V covariances, H fused width.
 """
+
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+LAGS = 1, 2, 4, 8, 16, 32
+"""In clips: change is looked at from one clip to the next, and over longer times."""
+NUM_READINGS = 3
 NUM_QUARTERS = 4
-NUM_STATISTICS = 5 + NUM_QUARTERS
+NUM_STATISTICS = 5 + len(LAGS) + NUM_QUARTERS
+COVARIED = 64
+"""Principal components whose covariances are taken, or all of fewer."""
+LEAST_VARIANCE = 0.1
+"""Added to the variances, in means of these components' variances among the training clips."""
+
+
+class Summary(NamedTuple):
+    """What is known of a routine once its clips are summed up; of a batch, with one more axis in front."""
+
+    statistics: Tensor
+    """(S, C+P), of the clip features and of their principal components."""
+    covariances: Tensor
+    """(V,): logarithm of the matrix of covariances of the first components."""
+
+    @classmethod
+    def of(cls, routines: Iterable["Summary"]) -> "Summary":
+        """Those of several routines as one batch."""
+        return cls(*(torch.stack(parts) for parts in zip(*routines, strict=True)))
 
 
 def summarise(clips: Tensor) -> Tensor:
@@ -23,27 +48,51 @@ def summarise(clips: Tensor) -> Tensor:
         clips: (T, C), any number of clips from 1.
 
     Returns:
-        (S, C): mean, standard deviation, 10th and 90th percentile, mean absolute difference from clip to clip, and the
-        mean of each quarter (of the nearest clips, where there are fewer than quarters).
+        (S, C): mean, standard deviation, 10th and 90th percentile, median, mean absolute difference between clips that
+        are 1, 2, 4, 8, 16 and 32 apart (or as far as there are clips), and the mean of each quarter (of the nearest
+        clips, where there are fewer than quarters).
     """
-    deciles = torch.quantile(clips, clips.new_tensor([0.1, 0.9]), dim=0)  # (2, C)
-    change = clips.diff(dim=0).abs().sum(0) / max(len(clips) - 1, 1)
+    quantiles = torch.quantile(clips, clips.new_tensor([0.1, 0.9, 0.5]), dim=0)  # (3, C)
+    lags = [min(lag, len(clips) - 1) for lag in LAGS]
+    changes = [(clips[lag:] - clips[: len(clips) - lag]).abs().mean(0) for lag in lags]
     bounds = [(q * len(clips) // NUM_QUARTERS, -(-(q + 1) * len(clips) // NUM_QUARTERS)) for q in range(NUM_QUARTERS)]
     quarters = [clips[start:end].mean(0) for start, end in bounds]
-    return torch.stack([clips.mean(0), clips.std(0, correction=0), *deciles, change, *quarters])
+    return torch.stack([clips.mean(0), clips.std(0, correction=0), *quantiles, *changes, *quarters])
+
+
+def log_covariances(components: Tensor, least: Tensor) -> Tensor:
+    """Logarithm of a routine's matrix of covariances (Arsigny et al. 2006): distances between such are log-Euclidean.
+
+    Args:
+        components: (T, P), any number of clips from 1.
+        least: variance () to be added, more than 0.
+
+    Returns:
+        (V,), V = P (P+1) / 2: the diagonal and, times the root of 2, what is above it.
+    """
+    centred = components.double() - components.double().mean(0)
+    covariance = centred.T @ centred / len(centred) + least * torch.eye(centred.shape[1], device=centred.device)
+    variances, directions = torch.linalg.eigh(covariance)
+    logarithm = (directions * variances.clamp(min=float(least)).log()) @ directions.T
+    row, column = torch.triu_indices(*logarithm.shape, device=logarithm.device)
+    return (logarithm[row, column] * torch.where(row == column, 1, 2**0.5)).float()
 
 
 class TemporalFusion(nn.Module):
-    """Read the statistics of a routine all at once, in two ways.
+    """Read what is known of a routine all at once, in three ways.
 
-    One reading is of the features as they are, where the strong directions speak; the other of their principal
-    components, partly whitened, where the weak ones are heard, too. Each has judges of its own.
+    One reading is of the statistics of the features as they are, where the strong directions speak; one of those of
+    their principal components, partly whitened, where the weak ones are heard, too; and one of the components'
+    covariances. Each has judges of its own.
     """
 
     feature_mean: Tensor
     feature_basis: Tensor
+    least_variance: Tensor
     mean: Tensor
     spread: Tensor
+    covariance_mean: Tensor
+    covariance_spread: Tensor
 
     def __init__(
         self,
@@ -60,30 +109,41 @@ class TemporalFusion(nn.Module):
         self.feature_dropout = feature_dropout
         self.register_buffer("feature_mean", torch.zeros(feature_dim))
         self.register_buffer("feature_basis", torch.eye(feature_dim, num_components))  # (C, P)
+        self.register_buffer("least_variance", torch.tensor(LEAST_VARIANCE))
         self.register_buffer("mean", torch.zeros(NUM_STATISTICS, sum(self.widths)))
         self.register_buffer("spread", torch.ones(NUM_STATISTICS, sum(self.widths)))
-        self.read = nn.ModuleList(nn.Linear(NUM_STATISTICS * channels, width) for channels in self.widths)
-        self.normalise = nn.ModuleList(nn.LayerNorm(width) for _ in self.widths)
+        covaried = min(COVARIED, num_components)
+        num_covariances = covaried * (covaried + 1) // 2
+        self.register_buffer("covariance_mean", torch.zeros(num_covariances))
+        self.register_buffer("covariance_spread", torch.ones(()))
+        sizes = (NUM_STATISTICS * feature_dim, NUM_STATISTICS * num_components, num_covariances)
+        self.read = nn.ModuleList(nn.Linear(size, width) for size in sizes)
+        self.normalise = nn.ModuleList(nn.LayerNorm(width) for _ in sizes)
         self.action = nn.Linear(num_actions, width, bias=False) if num_actions else None
         self.dropout = nn.Dropout(dropout)
 
-    def summarise(self, clips: Tensor) -> Tensor:
-        """Statistics (S, C+P) of a routine's clip features (T, C) and of their principal components."""
+    def summarise(self, clips: Tensor) -> Summary:
+        """Sum up a routine's clip features (T, C)."""
         clips = clips.float()
-        return summarise(torch.cat([clips, (clips - self.feature_mean) @ self.feature_basis], dim=1))
+        components = (clips - self.feature_mean) @ self.feature_basis
+        covariances = log_covariances(components[:, :COVARIED], self.least_variance)
+        return Summary(summarise(torch.cat([clips, components], dim=1)), covariances)
 
-    def forward(self, summaries: Tensor, actions: Tensor | None) -> Tensor:
+    def forward(self, summaries: Summary, actions: Tensor | None) -> Tensor:
         """Fuse routines.
 
         Args:
-            summaries: (B, S, C+P) of `summarise`.
+            summaries: of B routines.
             actions: share of each action in each routine (B, A), where the network knows actions.
 
         Returns:
-            Both readings (B, 2, H).
+            The readings (B, 3, H).
         """
-        x = F.dropout((summaries - self.mean) / self.spread, self.feature_dropout, self.training)
-        readings = [read(part.flatten(1)) for read, part in zip(self.read, x.split(self.widths, 2), strict=True)]
+        statistics = (summaries.statistics - self.mean) / self.spread
+        covariances = (summaries.covariances - self.covariance_mean) / self.covariance_spread
+        shown = [F.dropout(x, self.feature_dropout, self.training) for x in (statistics, covariances)]
+        parts = (*shown[0].split(self.widths, 2), shown[1])
+        readings = [read(part.flatten(1)) for read, part in zip(self.read, parts, strict=True)]
         if self.action is not None:
             readings = [reading + self.action(actions) for reading in readings]
         readings = [normalise(reading) for normalise, reading in zip(self.normalise, readings, strict=True)]

@@ -17,10 +17,10 @@ from sklearn.metrics.pairwise import euclidean_distances, rbf_kernel
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from models.temporal_fusion import NUM_QUARTERS, NUM_STATISTICS, summarise
+from models.temporal_fusion import summarise
 
-NUM_POOLED = NUM_STATISTICS - NUM_QUARTERS
-"""The first of the head's statistics."""
+POOLED = [0, 1, 2, 3, 5]
+"""Which of the head's statistics."""
 RIDGE_PENALTY = 0.3
 """Of ridge regression, times the number of standardised columns."""
 KERNEL_PENALTY = 0.03
@@ -36,7 +36,7 @@ def pool(features: Sequence[NDArray]) -> NDArray:
     Returns:
         (N, S, C): mean, standard deviation, 10th and 90th percentile, mean absolute difference from clip to clip.
     """
-    return np.stack([summarise(torch.from_numpy(x).double())[:NUM_POOLED].numpy() for x in features])
+    return np.stack([summarise(torch.from_numpy(x).double())[POOLED].numpy() for x in features])
 
 
 def mean(train: NDArray, scores: NDArray, test: NDArray) -> NDArray:

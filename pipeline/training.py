@@ -24,7 +24,7 @@ from models.grading import GradingConfig, GradingNetwork
 from models.losses import losses as head_losses
 from models.losses import prototype_loss
 from models.reference import FULL_SCORE, ReferenceCoFInAl
-from models.temporal_fusion import TemporalFusion
+from models.temporal_fusion import COVARIED, LEAST_VARIANCE, Summary, TemporalFusion
 from pipeline.curds_and_whey import borrow
 
 
@@ -135,9 +135,9 @@ def fit(
         network = replace(config, num_components=max(1, min(config.num_components, affordable))).build()
         _fit_components(network.fusion, features, recipe.whitening)
         network.to(device)
-        summaries = torch.stack([network.fusion.summarise(torch.from_numpy(x).to(device)) for x in features])
+        summaries = Summary.of(network.fusion.summarise(torch.from_numpy(x).to(device)) for x in features)
         _fit_buffers(network, summaries, scores)
-        whole = summaries[..., : config.feature_dim].cpu().numpy()  # (N, S, C)
+        whole = summaries.statistics[..., : config.feature_dim].cpu().numpy()  # (N, S, C)
         truth = torch.from_numpy(borrow(whole, scores, config.ranges)).float().to(device)  # (N, M)
         action = None  # (N, A)
         if actions is not None:
@@ -152,9 +152,9 @@ def fit(
             sums: dict[str, float] = {}
             for rows in np.array_split(rng.permutation(len(features)), batches):
                 share, others = _partners(rows, judged, recipe.mixup, rng)
-                batch, scored = (_mix(x[rows], x[others], share) for x in (summaries, truth))
+                *parts, scored = (_mix(x[rows], x[others], share) for x in (*summaries, truth))
                 acted = None if action is None else _mix(action[rows], action[others], share)
-                losses = _losses(network, recipe, batch, scored, acted)
+                losses = _losses(network, recipe, Summary(*parts), scored, acted)
                 optimizer.zero_grad()
                 losses["total"].backward()
                 torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -262,16 +262,20 @@ def _fit_components(fusion: TemporalFusion, features: Sequence[np.ndarray], whit
     components = fusion.feature_basis.shape[1]
     fusion.feature_mean.copy_(mean)
     fusion.feature_basis.copy_(directions[:, :components] * variance[:components] ** (-whitening / 2))
+    fusion.least_variance.copy_(LEAST_VARIANCE * (variance[: min(components, COVARIED)] ** (1 - whitening)).mean())
 
 
-def _fit_buffers(network: GradingNetwork, summaries: Tensor, scores: np.ndarray) -> None:
-    """Fit the standardisation of the statistics (N, S, C+P), grade edges and score scales on the training part."""
+def _fit_buffers(network: GradingNetwork, summaries: Summary, scores: np.ndarray) -> None:
+    """Fit the standardisation of the summaries, grade edges and score scales on the training part."""
     fusion = network.fusion
-    mean = summaries.mean(0)
-    fusion.mean.copy_(mean)
-    for part, spread in zip(*(x.split(fusion.widths, -1) for x in (summaries - mean, fusion.spread)), strict=True):
+    fusion.mean.copy_(summaries.statistics.mean(0))
+    fusion.covariance_mean.copy_(summaries.covariances.mean(0))
+    centred = (summaries.statistics - fusion.mean).split(fusion.widths, -1)
+    for part, spread in zip(centred, fusion.spread.split(fusion.widths, -1), strict=True):
         found = part.square().mean((0, 2)).sqrt()[:, None]
         spread.copy_(torch.where(found > 0, found, 1))  # of routines of one clip, some do not vary
+    found = (summaries.covariances - fusion.covariance_mean).square().mean().sqrt()
+    fusion.covariance_spread.copy_(torch.where(found > 0, found, 1))
     for i, column in enumerate(scores.T):
         known = column[~np.isnan(column)]
         network.cut_grades(i, known)
@@ -318,7 +322,7 @@ def _mix(own: Tensor, other: Tensor, share: np.ndarray) -> Tensor:
 
 
 def _losses(
-    network: GradingNetwork, recipe: TrainingRecipe, summaries: Tensor, truth: Tensor, actions: Tensor | None
+    network: GradingNetwork, recipe: TrainingRecipe, summaries: Summary, truth: Tensor, actions: Tensor | None
 ) -> dict[str, Tensor]:
     """The head's losses and their weighted total."""
     output = network.judge(summaries, actions)

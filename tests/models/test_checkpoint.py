@@ -184,7 +184,7 @@ def test_tensors_without_elements_claim_no_sizes_either(saved: Path) -> None:
     """A tensor of shape (10**12, 0) takes no byte in a file."""
     tensors = safetensors.torch.load_file(saved) | {"fusion.read.weight": torch.zeros(10**12, 0)}
     record = {
-        "format": 3,
+        "format": 4,
         "members": 1,
         "config": {"head_type": "cofinal"} | asdict(CONFIG) | {"feature_dim": 10**12, "fused_width": 0},
         "metadata": {},
@@ -221,7 +221,7 @@ def test_a_file_of_a_terabyte_is_not_read(tmp_path: Path) -> None:
         load_head(path)
 
 
-@pytest.mark.parametrize("header", ["[" * 100_000, "{}", "[]", "null", '{"format": 3}', "not json", "9" * 5000])
+@pytest.mark.parametrize("header", ["[" * 100_000, "{}", "[]", "null", '{"format": 4}', "not json", "9" * 5000])
 def test_headers_that_are_no_record_are_refused(saved: Path, header: str) -> None:
     safetensors.torch.save_file(safetensors.torch.load_file(saved), saved, {"cofinal": header})
     with pytest.raises(ValueError, match=r"header of .*a head\.safetensors"):

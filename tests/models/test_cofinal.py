@@ -8,6 +8,7 @@ from made_up import as_if_trained, batch, routine
 from torch.nn.functional import one_hot
 
 from models.cofinal import CoFInAl, CoFInAlConfig, Output
+from models.temporal_fusion import Summary
 
 CONFIG = CoFInAlConfig(
     feature_dim=12,
@@ -91,7 +92,7 @@ def test_the_panel_is_the_mean_of_its_judges(network: CoFInAl) -> None:
     features, mask = batch(routine(20, 5), routine(7, 6))
     actions = torch.tensor([1, 2])
     panel = network(features, mask, actions)
-    summaries = torch.stack([network.fusion.summarise(features[0]), network.fusion.summarise(features[1, :7])])
+    summaries = Summary.of(map(network.fusion.summarise, (features[0], features[1, :7])))
     judges = network.judge(summaries, one_hot(actions, 3).float())
     assert judges.score.shape == (2, CONFIG.num_judges, 2)
     assert judges.score.std(1).min() > 1e-3
@@ -128,7 +129,7 @@ def test_all_that_is_not_learnt_is_in_the_state_dict(network: CoFInAl) -> None:
         ({"ranges": ((0, 45),)}, "distinct targets"),
         ({"ranges": ((0, 45), (40, 40))}, "'PCS' must grow"),
         ({"num_subgrades": 1}, "2 sub-grades"),
-        ({"num_judges": 3}, "even number of judges"),
+        ({"num_judges": 4}, "3 judges or a multiple"),
     ],
 )
 def test_impossible_configurations_are_refused(change: dict, message: str) -> None:

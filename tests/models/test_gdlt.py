@@ -6,6 +6,7 @@ from made_up import as_if_trained, batch, routine
 from torch.nn.functional import one_hot
 
 from models.gdlt import GDLT, GDLTConfig
+from models.temporal_fusion import Summary
 
 CONFIG = GDLTConfig(
     feature_dim=12,
@@ -30,7 +31,7 @@ def test_the_score_is_the_mean_of_the_grades_values_weighed_by_normalised_sigmoi
     features, mask = batch(routine(5, 0), routine(9, 1))
     actions = torch.tensor([0, 2])
     output = network(features, mask, actions)
-    summaries = torch.stack([network.fusion.summarise(features[0, :5]), network.fusion.summarise(features[1])])
+    summaries = Summary.of(map(network.fusion.summarise, (features[0, :5], features[1])))
     _, responses = network.parsing(network.fusion(summaries, one_hot(actions, 3).float()))
     weights = (responses.sigmoid() / responses.sigmoid().sum(-1, keepdim=True)).mean(1)  # over the judges
     torch.testing.assert_close(output.grade_logits.softmax(-1), weights)
