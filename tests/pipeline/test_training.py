@@ -74,7 +74,8 @@ def test_the_baseline_learns_without_fine_grades() -> None:
     assert seen[-1].losses["final"] < seen[0].losses["final"]
     new_features, truth, new_actions = routines(60, seed=1)
     predicted = predict(network, new_features, new_actions)
-    assert srcc(truth[:, 0], predicted["A"].score) > 0.9
+    # a third of the judges read covariances alone, which tell nothing of these
+    assert srcc(truth[:, 0], predicted["A"].score) > 0.85
     assert srcc(truth[:, 1], predicted["B"].score) > 0.7
     for target in predicted.values():
         assert (target.grade == target.probabilities.argmax(1) + 1).all()
