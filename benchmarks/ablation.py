@@ -40,7 +40,7 @@ class FewerStatisticsConfig(CoFInAlConfig):
     kept: tuple[int, ...] = tuple(range(NUM_STATISTICS))
     """Which statistics over time."""
     covariances: bool = True
-    """Whether the covariances, too; else their judges read the means."""
+    """Whether the covariances, and the judges who read them, too."""
 
     def build(self) -> "FewerStatistics":
         """Build the untrained network."""
@@ -48,24 +48,20 @@ class FewerStatisticsConfig(CoFInAlConfig):
 
 
 class FewerStatistics(CoFInAl):
-    """To it all routines are alike in the rest."""
+    """Sees the other statistics as they are on average."""
 
     config: FewerStatisticsConfig
 
-    def __init__(self, config: FewerStatisticsConfig) -> None:
-        super().__init__(config)
-        summarise = self.fusion.summarise
-        kept = torch.zeros(NUM_STATISTICS, 1)
-        kept[list(config.kept)] = 1
+    def judge(self, summaries: Summary, actions: Tensor | None = None) -> Output:
+        """As `GradingNetwork.judge`."""
+        is_kept = torch.tensor([[row in self.config.kept] for row in range(NUM_STATISTICS)])
+        statistics = torch.where(is_kept, summaries.statistics, self.fusion.mean)
+        return super().judge(summaries._replace(statistics=statistics), actions)
 
-        def summarise_less(clips: Tensor) -> Summary:
-            statistics, covariances = summarise(clips)
-            if not config.covariances:
-                means = statistics[0, config.feature_dim :]  # (P,), and there are at least as many covariances
-                covariances = torch.nn.functional.pad(means, (0, len(covariances) - len(means)))
-            return Summary(statistics * kept, covariances)
-
-        self.fusion.summarise = summarise_less  # type: ignore[method-assign]
+    def conclude(self, embeddings: Tensor, responses: Tensor) -> Output:
+        """Without the last third of the judges, where nobody is to read covariances."""
+        judges = self.config.num_judges * (3 if self.config.covariances else 2) // 3
+        return super().conclude(embeddings[:, :judges], responses[:, :judges])
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,7 @@ class CoarseOnlyConfig(CoFInAlConfig):
 class CoarseOnly(CoFInAl):
     """Takes every routine for the mean of its grade's training scores: the best that a grade alone can say.
 
-    Of the network's 6 million parameters only the 8 thousand that read fine features have nothing to do.
+    Of the network's 7 million parameters only the 8 thousand that read fine features have nothing to do.
     """
 
     positions: Tensor

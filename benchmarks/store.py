@@ -1,11 +1,13 @@
-"""What the feature store costs beside decoding and the backbone, with many small videos.
+"""What a video costs beside decoding and the backbone, with many small videos.
 
-    python -m benchmarks.store [--videos 10000]
+    python -m benchmarks.store [--videos 10000] [--decoded 300]
 
 Prints how long each video takes in a run whose features come at once (hashing the file, writing array and record so
 that they survive a power cut, progress), and how long a resumed run takes from its start to its end when all is done:
-the whole command in a process of its own, beside a process that only imports what the command imports. Seconds of CPU
-are printed too, which tell more where other programs run.
+the whole command in a process of its own, beside a process that only imports what the command imports. Then real videos
+of one clip, 32 frames of 64 x 64 pixels, go through the whole pipeline with a backbone that looks at nothing, beside a
+loop that only decodes them with decord and prepares their clip; the start of the reader's process is in it. Of the
+commands, seconds of CPU are printed too, which tell more where other programs run.
 """
 
 import os
@@ -16,11 +18,17 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
+import av
+import decord
 import numpy as np
+import torch
 import typer
 
+from benchmarks.memory import Sleeper
 from benchmarks.tables import print_table
-from extractors.extract import Extraction
+from extractors.backbone import Backbone
+from extractors.extract import Extraction, extract
+from extractors.recipes import get_recipe
 from pipeline import extraction
 from pipeline.console import ends_well, say
 
@@ -42,6 +50,45 @@ def _instant(path: Path, backbone: Any, **_: Any) -> Extraction:
     return Extraction(np.zeros((1, 1024), np.float32), np.zeros((1, 2)), None, dict(RECORD))
 
 
+def _tiny_video(path: Path, number: int) -> None:
+    """Write 32 frames of 64 x 64 pixels like those of no other number."""
+    rng = np.random.default_rng(number)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=8, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        for _ in range(32):
+            image = np.kron(rng.integers(0, 256, (4, 4, 3), np.uint8), np.ones((16, 16, 1), np.uint8))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def _look_at_nothing(*_: Any, **__: Any) -> Backbone:
+    return Backbone("i3d", get_recipe("actionnet-i3d"), Sleeper(0), 1024, "random", "cpu", "fp32")
+
+
+def _beside_decoding(folder: Path, videos: int) -> tuple[float, float]:
+    """Seconds that `videos` real videos take in a run, and those of their stages alone; the lesser of two each."""
+    sources = folder / "real"
+    sources.mkdir()
+    for number in range(videos):
+        _tiny_video(sources / f"v{number:05}.mp4", number)
+    extraction.extract, extraction.load_backbone = extract, _look_at_nothing
+    times = []
+    for turn in range(2):
+        started = time.perf_counter()
+        run = extraction.extract_features(sources, folder / f"real{turn}", backbone="i3d", weights="random")
+        ended = time.perf_counter()
+        assert run.extracted == videos, run.failed[:1]
+        backbone = _look_at_nothing()
+        for path in sources.iterdir():
+            frames = decord.VideoReader(str(path))[:].asnumpy()
+            clip = torch.stack([backbone.recipe.apply(frame) for frame in frames[::2]])
+            assert backbone.features(clip[None]).shape == (1, 1024)
+        times.append((ended - started, time.perf_counter() - ended))
+    run_s, alone_s = (min(each) for each in zip(*times, strict=True))
+    return run_s, alone_s
+
+
 def _seconds(*arguments: str) -> tuple[float, float]:
     """How long a Python process takes, by the clock and of CPU time; the shortest of three."""
     times = []
@@ -57,8 +104,11 @@ def _cpu_of_children() -> float:
     return times.children_user + times.children_system
 
 
-def _main(videos: Annotated[int, typer.Option(help="Number of videos.")] = 10_000) -> None:
-    """Measure the store and print a table in Markdown."""
+def _main(
+    videos: Annotated[int, typer.Option(help="Number of videos whose features come at once.")] = 10_000,
+    decoded: Annotated[int, typer.Option(help="Number of videos that are decoded.")] = 300,
+) -> None:
+    """Measure and print tables in Markdown."""
     with tempfile.TemporaryDirectory(prefix="store-", dir=".") as name:  # the disk at hand: /tmp may be in memory
         sources, store = Path(name, "videos"), Path(name, "out")
         for number in range(videos):
@@ -78,9 +128,14 @@ def _main(videos: Annotated[int, typer.Option(help="Number of videos.")] = 10_00
             "--verify": ("-c", COMMAND, "--verify", str(store)),
         }
         measured = {what: _seconds(*arguments) for what, arguments in rows.items()}
+        say(f"{decoded} videos that are decoded")
+        run, alone = _beside_decoding(Path(name), decoded)
     overhead = ["overhead a video in a first run", f"{1000 * whole / videos:.2f} ms", ""]
     table = [overhead, *([what, f"{clock:.2f} s", f"{cpu:.2f} s"] for what, (clock, cpu) in measured.items())]
     print_table([f"{videos} videos", "by the clock", "CPU"], table)
+    each = [f"{1000 * seconds / decoded:.1f} ms" for seconds in (run, alone, run - alone)]
+    columns = [f"a video, of {decoded}", "in a run", "decoding and preparing alone", "overhead"]
+    print_table(columns, [["by the clock", *each]])
 
 
 if __name__ == "__main__":

@@ -99,6 +99,8 @@ def load_head(path: str | Path) -> Head:
         )
     if {tensor.dtype for tensor in tensors.values()} != {torch.float32} or record["sha256"] != _sha256(tensors):
         raise ValueError(f"the weights in {path} are damaged (wrong sha256): train or download the head again")
+    if unfit := next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), None):
+        raise ValueError(f"the weights {unfit} in {path} hold NaN or infinity: train or download the head again")
     return Head(_networks(record, tensors, path).eval(), record["metadata"])
 
 
@@ -204,6 +206,8 @@ def _network(config: GradingConfig, tensors: dict[str, torch.Tensor], path: Path
         with torch.device("meta"):
             network = config.build()
         network.load_state_dict(tensors, assign=True)
+        if not network.fusion.least_variance > 0:
+            raise ValueError(f"a variance of {network.fusion.least_variance:g}")
     except (RuntimeError, ValueError, TypeError, ArithmeticError, KeyError) as error:
         raise ValueError(
             f"the weights in {path} do not fit its configuration ({str(error).splitlines()[-1].strip()}): "

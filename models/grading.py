@@ -34,7 +34,8 @@ class GradingConfig:
     num_actions: int = 0
     """Number of actions (apparatus) the network is told apart by; 0: the dataset has no such notion."""
     num_components: int = 256
-    """Principal components P of the clip features in the second reading of a routine; at most `feature_dim`."""
+    """Principal components P of the clip features in the second reading of a routine, of which the third one has the
+    first; at most `feature_dim`."""
     fused_width: int = 256
     """Width H of each reading of a routine."""
     width: int = 64
@@ -46,7 +47,7 @@ class GradingConfig:
     dropout: float = 0.3
     """On fused routines and fine features."""
     feature_dropout: float = 0.5
-    """On the statistics of a routine."""
+    """On the statistics and covariances of a routine."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", tuple(self.targets))
@@ -58,7 +59,7 @@ class GradingConfig:
                 raise ValueError(f"the score range of {target!r} must grow, not run from {low} to {high}")
         if self.num_grades < 1:
             raise ValueError("a head needs at least 1 grade")
-        if self.num_judges < 1 or self.num_judges % NUM_READINGS:
+        if self.num_judges < NUM_READINGS or self.num_judges % NUM_READINGS:
             raise ValueError(f"a panel needs {NUM_READINGS} judges or a multiple of that, not {self.num_judges}")
 
     def build(self) -> "GradingNetwork":
@@ -86,7 +87,7 @@ class GradingNetwork(nn.Module):
     """Fuse (TFM) and parse grades (GPM); what becomes of the grades is a subclass's `conclude`.
 
     Buffers hold all that is fitted but not learnt, so the state dict is the whole head: the standardisation of the
-    features and their statistics, and the grade edges (M, G+1) and score scales (M,) in points.
+    features and of what sums them up, and the grade edges (M, G+1) and score scales (M,) in points.
     """
 
     edges: Tensor

@@ -1,6 +1,6 @@
 """Train and apply a head on features in memory: no file formats, no worker processes.
 
-Everything that depends on data (the standardisation of the statistics, the grades' edges, the scores' scale) is fitted
+Everything that depends on data (the standardisation of the summaries, the grades' edges, the scores' scale) is fitted
 on the training part alone and kept in the network's buffers. The number of epochs is decided beforehand: no score of
 a held-out routine chooses anything.
 
@@ -41,7 +41,7 @@ class TrainingRecipe:
     weight_decay: float = 0.05
     """AdamW's, on weight matrices."""
     mixup: float = 0.3
-    """Each routine of a batch is mixed with another, statistics and scores alike, in a share drawn from Beta(mixup,
+    """Each routine of a batch is mixed with another, summaries and scores alike, in a share drawn from Beta(mixup,
     mixup) (Zhang et al. 2018); 0: none."""
     whitening: float = 0.5
     """0 leaves the principal components their variances, 1 makes all equal."""
@@ -275,7 +275,7 @@ def _fit_buffers(network: GradingNetwork, summaries: Summary, scores: np.ndarray
         found = part.square().mean((0, 2)).sqrt()[:, None]
         spread.copy_(torch.where(found > 0, found, 1))  # of routines of one clip, some do not vary
     found = (summaries.covariances - fusion.covariance_mean).square().mean().sqrt()
-    fusion.covariance_spread.copy_(torch.where(found > 0, found, 1))
+    fusion.covariance_spread.copy_(torch.where(found > 1e-4, found, 1))  # of logarithms, which have no unit
     for i, column in enumerate(scores.T):
         known = column[~np.isnan(column)]
         network.cut_grades(i, known)

@@ -104,6 +104,25 @@ def test_the_panel_is_the_mean_of_its_judges(network: CoFInAl) -> None:
     torch.testing.assert_close(said, joint.mean(1))
 
 
+def test_each_reading_has_judges_of_its_own(network: CoFInAl) -> None:
+    summary = Summary.of(map(network.fusion.summarise, (routine(20, 5), routine(7, 6))))
+    action = one_hot(torch.tensor([1, 2]), 3).float()
+    plain = network.judge(summary, action).score  # (B, J, M)
+    width = CONFIG.feature_dim
+    changed = {
+        0: summary._replace(
+            statistics=torch.cat([summary.statistics[..., :width] + 1, summary.statistics[..., width:]], 2)
+        ),
+        1: summary._replace(
+            statistics=torch.cat([summary.statistics[..., :width], summary.statistics[..., width:] + 1], 2)
+        ),
+        2: summary._replace(covariances=summary.covariances + 1),
+    }
+    for reading, other in changed.items():
+        moved = (network.judge(other, action).score != plain).any(2).any(0)
+        assert moved.nonzero()[:, 0].tolist() == list(range(4 * reading, 4 * reading + 4))
+
+
 def test_all_that_is_not_learnt_is_in_the_state_dict(network: CoFInAl) -> None:
     other = CoFInAl(CONFIG)
     other.load_state_dict(network.state_dict())
@@ -114,6 +133,9 @@ def test_all_that_is_not_learnt_is_in_the_state_dict(network: CoFInAl) -> None:
         "fusion.feature_mean",
         "fusion.feature_basis",
         "fusion.spread",
+        "fusion.least_variance",
+        "fusion.covariance_mean",
+        "fusion.covariance_spread",
         "scoring.etf",
     }
     assert fitted <= set(other.state_dict())

@@ -53,5 +53,7 @@ def test_log_covariances_are_those_of_scipy_and_their_distance_is_that_of_the_ma
         matrices.append(logm(np.cov(components.T, bias=True).reshape(width, width) + 0.1 * np.eye(width)))
         vectors.append(log_covariances(torch.from_numpy(components), torch.tensor(0.1)).numpy())
     assert vectors[0].shape == (width * (width + 1) // 2,)
+    np.testing.assert_allclose(np.linalg.norm(vectors[0]), np.linalg.norm(matrices[0]), rtol=1e-4)
+    np.testing.assert_allclose(vectors[0][0], matrices[0][0, 0], rtol=1e-3, atol=1e-4)
     distance = np.linalg.norm(matrices[0] - matrices[1])
     np.testing.assert_allclose(np.linalg.norm(vectors[0] - vectors[1]), distance, rtol=1e-4, atol=1e-5)

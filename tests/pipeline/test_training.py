@@ -114,6 +114,29 @@ def test_float16_features_and_single_clips_are_taken() -> None:
         assert np.isfinite(target.score).all()
 
 
+def test_what_goes_together_is_learnt() -> None:
+    """Two features of the same mean and variance in every routine; only how they go together tells the score."""
+    rng = np.random.default_rng(0)
+    scores = rng.uniform(2, 18, (120, 1))
+    features = []
+    for score in scores[:, 0]:
+        clips = rng.normal(size=(60, 8))
+        alike = score / 10 - 1  # from -.8 to .8
+        clips[:, 1] = alike * clips[:, 0] + (1 - alike**2) ** 0.5 * clips[:, 1]
+        features.append(clips.astype(np.float32))
+    config = CoFInAlConfig(feature_dim=8, targets=("A",), ranges=((0, 20),))
+    network = fit(features[:90], scores[:90], config=config, recipe=SHORT)
+    assert srcc(scores[90:, 0], predict(network, features[90:])["A"].score) > 0.8
+
+
+def test_routines_of_one_clip_have_covariances_that_say_nothing() -> None:
+    features, scores, actions = routines(23)
+    network = fit([x[:1] for x in features], scores, actions, config=CONFIG, recipe=SHORT)
+    assert network.fusion.covariance_spread == 1
+    told = predict(network, [features[0][:2]], actions[:1])["A"].score
+    assert 0 <= told[0] <= 20
+
+
 def test_missing_scores_are_left_out() -> None:
     features, scores, actions = routines(40)
     scores[::3, 0] = np.nan
