@@ -65,6 +65,17 @@ def test_it_learns_and_grades_agree_with_scores() -> None:
     assert srcc(truth[largest, 0], said.subgrade[largest]) > 0.6  # within a grade only the fine grade can tell
 
 
+@pytest.mark.gpu
+def test_a_head_trained_on_a_gpu_says_the_same_on_a_cpu() -> None:
+    features, scores, actions = routines(40)
+    network = fit(features, scores, actions, config=CONFIG, recipe=SHORT, device="cuda")
+    there = predict(network, features, actions)
+    here = predict(network.cpu(), features, actions)
+    for target in CONFIG.targets:
+        np.testing.assert_allclose(there[target].score, here[target].score, atol=1e-2)
+        assert srcc(scores[:, CONFIG.targets.index(target)], there[target].score) > 0.7
+
+
 def test_the_baseline_learns_without_fine_grades() -> None:
     features, scores, actions = routines(80)
     seen: list[EpochProgress] = []
