@@ -175,6 +175,8 @@ def allocated_bytes(pid: int) -> int:
 
 def memory_limit_bytes() -> int:
     """How much this machine allows a reader to allocate, if it is Linux."""
+    if not hasattr(os, "sysconf"):
+        return MEMORY_BYTES
     return min(MEMORY_BYTES, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
 
 

@@ -2,7 +2,7 @@
 
 Based on "Likert Scoring with Grade Decoupling for Long-term Action Assessment" (CVPR 2022), the baseline of CoFInAl's
 Figure 5. Its G grades stand for values spread evenly over the score range, and the score is their mean, weighed by the
-responses. TFM and GPM are those of `models.cofinal`, so that the two differ in what they do with the grades alone.
+responses. TFM and GPM are those of CoFInAl here, so that the two differ in what they do with the grades alone.
 
 Shape legend: B batch, J judges, D model width, M targets, G grades.
 """

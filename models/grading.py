@@ -34,8 +34,8 @@ class GradingConfig:
     num_actions: int = 0
     """Number of actions (apparatus) the network is told apart by; 0: the dataset has no such notion."""
     num_components: int = 256
-    """Principal components P of the clip features in the second reading of a routine, of which the third one has the
-    first; at most `feature_dim`."""
+    """Principal components P of the clip features in the second reading of a routine, at most `feature_dim`; the third
+    reading takes the covariances of the first of them."""
     fused_width: int = 256
     """Width H of each reading of a routine."""
     width: int = 64
@@ -86,8 +86,8 @@ class Output(NamedTuple):
 class GradingNetwork(nn.Module):
     """Fuse (TFM) and parse grades (GPM); what becomes of the grades is a subclass's `conclude`.
 
-    Buffers hold all that is fitted but not learnt, so the state dict is the whole head: the standardisation of the
-    features and of what sums them up, and the grade edges (M, G+1) and score scales (M,) in points.
+    Buffers hold all that is fitted but not learnt, so the state dict is the whole head: the principal components of the
+    features, the standardisation of what sums them up, and the grade edges (M, G+1) and score scales (M,) in points.
     """
 
     edges: Tensor

@@ -3,7 +3,7 @@
 Each takes training and test routines, pooled by `pool`, and returns scores for the test routines; every scaler and
 bandwidth is fitted on the training routines, the penalties are fixed.
 
-Shape legend: N training routines, M test routines, T clips, C feature, S statistics (`pool` makes 5).
+Shape legend: N training routines, Q test routines, M targets, T clips, C feature, S statistics (`pool` makes 5).
 """
 
 from collections.abc import Callable, Sequence
@@ -45,10 +45,10 @@ def mean(train: NDArray, scores: NDArray, test: NDArray) -> NDArray:
     Args:
         train: pooled features of the training routines (N, S, C).
         scores: their true scores (N,) in points.
-        test: pooled features of the test routines (M, S, C).
+        test: pooled features of the test routines (Q, S, C).
 
     Returns:
-        Predicted scores (M,) in points.
+        Predicted scores (Q,) in points.
     """
     return np.full(len(test), scores.mean())
 
@@ -95,7 +95,7 @@ BASELINES: dict[str, Callable[[NDArray, NDArray, NDArray], NDArray]] = {
 
 
 def _kernel(asked: NDArray, fitted: NDArray) -> NDArray:
-    """(M, N) of statistics (M, S, C) and (N, S, C)."""
+    """(Q, N) of statistics (Q, S, C) and (N, S, C)."""
     kernels = []
     for statistic in range(fitted.shape[1]):
         bandwidth = np.median(euclidean_distances(fitted[:, statistic], squared=True)) or 1.0

@@ -74,7 +74,7 @@ def _extract_features(
     ] = "auto",
     recipe: Annotated[
         str | None,
-        typer.Option(help="How frames become clips (list-backbones shows recipes); by default the backbone's own."),
+        typer.Option(help="How frames become clips: a recipe of the README's table; by default the backbone's first."),
     ] = None,
     weights: Annotated[
         str | None,
@@ -175,10 +175,10 @@ def _verify(context: typer.Context, videos: Path | None, store: Path | None, as_
         _print_json(found.as_json())
     else:
         for entry in found.problems:
-            say(f"{entry['what']} {entry['problem']}")
+            tell(f"{entry['what']} {entry['problem']}")
         compared = f", {found.videos} videos compared" if videos is not None else ""
         failed = f" ({found.failed_videos} videos are recorded as failed)" if found.failed_videos else ""
-        say(f"{found.arrays} arrays checked{compared}, {len(found.problems)} problems{failed}: {found.store}")
+        tell(f"{found.arrays} arrays checked{compared}, {len(found.problems)} problems{failed}: {found.store}")
     return 1 if found.problems else 0
 
 

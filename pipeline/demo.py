@@ -35,7 +35,8 @@ def run_demo(folder: Path, *, seed: int = 0) -> dict[str, Any]:
         seed: of the routines; another seed is another set of gymnasts, halls and performances.
 
     Returns:
-        The results as `results.json` has them, over all unseen routines of all apparatus together, and `confounds`.
+        The results as `results.json` has them, over all unseen routines of all apparatus together, with
+        `confounds` and `unseen`.
 
     Raises:
         ValueError: a routine could not be extracted.

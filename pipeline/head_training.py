@@ -81,7 +81,7 @@ def train_head(
     Args:
         store: a feature store, or videos, which are extracted first into a store beside them.
         dataset: whose label files these are: "rg", "fisv" or "csv".
-        labels: the label file or its folder; None to look in the store, its parent and where the videos came from.
+        labels: the label file or its folder; None to look in the store and where the videos came from, and beside both.
         targets: train these targets only.
         actions: train these actions only.
         head_type: "cofinal", or "gdlt", the baseline without fine grades.
@@ -109,7 +109,7 @@ def train_head(
     Raises:
         ValueError: bad arguments, labels or features: no head was written.
         VideoError: none of the videos could be extracted.
-        OSError: the head cannot be written.
+        OSError, WriteError: the head cannot be written.
     """
     started = time.perf_counter()
     if protocol not in PROTOCOLS:

@@ -110,9 +110,7 @@ def _check_metadata(head: Head, path: Path) -> None:
 
 
 def _are_numbers(intervals: Any) -> bool:
-    """Whether a head says the level and radii of its intervals; older heads say nothing of them."""
-    if intervals is None:
-        return True
+    """Whether a head says the level and radii of its intervals."""
     if not isinstance(intervals, dict) or not isinstance(intervals.get("radii"), dict):
         return False
     numbers = [intervals.get("level"), *intervals["radii"].values()]

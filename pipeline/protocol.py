@@ -87,7 +87,7 @@ class Outcome:
     predictions: list[dict[str, Any]]
     """One entry for each seed, judged video and target, in the label files' order."""
     curves: list[dict[str, Any]]
-    """One entry for each epoch of each training: `seed`, `part`, `epoch` and the losses."""
+    """One entry for each epoch of each training: `seed`, `part`, `member`, `epoch` and the losses."""
 
 
 def parts_of(

@@ -259,7 +259,7 @@ def _verdicts(head: Head, features: np.ndarray, action: str | None) -> dict[str,
 
 
 def _interval(head: Head, target: str, score: np.ndarray) -> Interval | None:
-    known = head.metadata.get("intervals")  # public heads, and older ones, do not know any
+    known = head.metadata.get("intervals")  # public heads do not know any
     if known is None or target not in known["radii"]:
         return None
     assert not isinstance(head.network, ReferenceCoFInAl), "public heads know no intervals"

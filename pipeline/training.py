@@ -1,7 +1,8 @@
 """Train and apply a head on features in memory: no file formats, no worker processes.
 
-Everything that depends on data (the standardisation of the summaries, the grades' edges, the scores' scale) is fitted
-on the training part alone and kept in the network's buffers. The number of epochs is decided beforehand: no score of
+Everything that depends on data (the principal components, the standardisation of the summaries, the grades' edges, the
+scores' scale and what they borrow from each other) is fitted on the training part alone; what prediction needs of it is
+kept in the network's buffers. The number of epochs is decided beforehand: no score of
 a held-out routine chooses anything.
 
 Shape legend: N routines, T clips, C feature, P principal component, S statistics, A actions, M targets, G grades.

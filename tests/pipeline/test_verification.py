@@ -31,11 +31,11 @@ def rewrite(store: Path, name: str, array: np.ndarray) -> None:
 def test_a_store_as_it_should_be(command, copy: Path, videos: Path) -> None:
     before = {path: path.read_bytes() for path in copy.iterdir()}
     ended = command("extract-features", "--verify", copy)
-    assert (ended.code, ended.out) == (0, "")
-    assert ended.err.strip() == f"8 arrays checked, 0 problems: {copy}"
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.strip() == f"8 arrays checked, 0 problems: {copy}"
     ended = command("extract-features", "--verify", videos, copy)
     assert ended.code == 0
-    assert ended.err.strip() == f"8 arrays checked, 8 videos compared, 0 problems: {copy}"
+    assert ended.out.strip() == f"8 arrays checked, 8 videos compared, 0 problems: {copy}"
     assert {path: path.read_bytes() for path in copy.iterdir()} == before
     ended = command("extract-features", copy, "--verify", "--json")
     assert json.loads(ended.out) == {
@@ -59,7 +59,7 @@ def test_everything_that_is_wrong_is_named(command, copy: Path) -> None:
     torn = len((copy / "videos.jsonl").read_text().splitlines())
     ended = command("extract-features", "--verify", copy)
     assert ended.code == 1
-    *said, last = ended.err.strip().splitlines()
+    *said, last = ended.out.strip().splitlines()
     assert last == f"8 arrays checked, 9 problems: {copy}"
     for line, (what, problem) in zip(
         said,
@@ -105,7 +105,7 @@ def test_failed_videos_are_no_fault_of_the_store(command, copy: Path, tmp_path: 
     assert command("extract-features", tmp_path / "bad.mp4", copy).code == 1
     ended = command("extract-features", "--verify", copy)
     assert ended.code == 0
-    assert "0 problems (1 videos are recorded as failed)" in ended.err
+    assert "0 problems (1 videos are recorded as failed)" in ended.out
     (problem,) = verify_store(copy, tmp_path / "bad.mp4").problems
     assert problem["problem"].startswith("failed: ")
 
