@@ -21,8 +21,9 @@ from benchmarks.tables import print_table
 from models.cofinal import CoFInAl, CoFInAlConfig
 from models.coupling import couple, decouple
 from models.gdlt import GDLTConfig
+from models.grade_parsing import SHARES
 from models.grading import Output
-from models.temporal_fusion import LAGS, NUM_QUARTERS, NUM_STATISTICS, Summary
+from models.temporal_fusion import LAGS, NUM_QUARTERS, NUM_STATISTICS, Summary, TemporalFusion
 from pipeline.console import ends_well
 from pipeline.evaluation import difference, mae, r_l2, srcc
 from pipeline.head_training import as_csv
@@ -34,34 +35,57 @@ DEFAULT = Variant()
 
 
 @dataclass(frozen=True)
-class FewerStatisticsConfig(CoFInAlConfig):
+class LessEvidenceConfig(CoFInAlConfig):
     """Of what is known of a routine, only a part."""
 
     kept: tuple[int, ...] = tuple(range(NUM_STATISTICS))
     """Which statistics over time."""
-    covariances: bool = True
-    """Whether the covariances, and the judges who read them, too."""
+    readings: tuple[bool, ...] = (True, True, True, True)
+    """Which readings have judges: of statistics, components, covariances, likeness."""
+    has_duration: bool = True
 
-    def build(self) -> "FewerStatistics":
+    def build(self) -> "LessEvidence":
         """Build the untrained network."""
-        return FewerStatistics(self)
+        return LessEvidence(self)
 
 
-class FewerStatistics(CoFInAl):
-    """Sees the other statistics as they are on average."""
+class PartialFusion(TemporalFusion):
+    """Takes all routines for alike in what is left out."""
 
-    config: FewerStatisticsConfig
+    kept: tuple[int, ...]
+    has_duration: bool
 
-    def judge(self, summaries: Summary, actions: Tensor | None = None) -> Output:
-        """As `GradingNetwork.judge`."""
-        is_kept = torch.tensor([[row in self.config.kept] for row in range(NUM_STATISTICS)])
-        statistics = torch.where(is_kept, summaries.statistics, self.fusion.mean)
-        return super().judge(summaries._replace(statistics=statistics), actions)
+    def summarise(self, clips: Tensor) -> Summary:
+        """As `TemporalFusion.summarise`."""
+        statistics, covariances, duration = super().summarise(clips)
+        is_kept = torch.tensor([[row in self.kept] for row in range(NUM_STATISTICS)])
+        return Summary(statistics * is_kept, covariances, duration * self.has_duration)
+
+
+class LessEvidence(CoFInAl):
+    """Has only some of the judges, who know only some of what there is to know."""
+
+    config: LessEvidenceConfig
+
+    def __init__(self, config: LessEvidenceConfig) -> None:
+        super().__init__(config)
+        self.fusion = PartialFusion(
+            config.feature_dim,
+            min(config.num_components, config.feature_dim),
+            config.fused_width,
+            num_actions=config.num_actions,
+            num_targets=len(config.targets),
+            num_remembered=config.num_remembered,
+            dropout=config.dropout,
+        )
+        self.fusion.kept, self.fusion.has_duration = config.kept, config.has_duration
 
     def conclude(self, embeddings: Tensor, responses: Tensor) -> Output:
-        """Without the last third of the judges, where nobody is to read covariances."""
-        judges = self.config.num_judges * (3 if self.config.covariances else 2) // 3
-        return super().conclude(embeddings[:, :judges], responses[:, :judges])
+        """Without the judges of the readings that are left out."""
+        panel = zip(self.config.readings, SHARES, strict=True)
+        share = self.config.num_judges // sum(SHARES)
+        sits = torch.tensor([is_read for is_read, judges in panel for _ in range(share * judges)])
+        return super().conclude(embeddings[:, sits], responses[:, sits])
 
 
 @dataclass(frozen=True)
@@ -125,12 +149,19 @@ class Ordered(CoFInAl):
 
 VARIANTS = (
     DEFAULT,
-    Variant("TFM: the mean over time alone", FewerStatisticsConfig, {"kept": (0,), "covariances": False}),
-    Variant("TFM: no change over more than a clip", FewerStatisticsConfig, {"kept": WITHOUT_LAGS}),
-    Variant("TFM: no covariances", FewerStatisticsConfig, {"covariances": False}),
-    Variant("positions: no quarters", FewerStatisticsConfig, {"kept": tuple(range(NUM_STATISTICS - NUM_QUARTERS))}),
+    Variant(
+        "TFM: the mean over time alone",
+        LessEvidenceConfig,
+        {"kept": (0,), "has_duration": False, "readings": (True, True, False, True)},
+    ),
+    Variant("TFM: no change over more than a clip", LessEvidenceConfig, {"kept": WITHOUT_LAGS}),
+    Variant("TFM: no covariances", LessEvidenceConfig, {"readings": (True, True, False, True)}),
+    Variant("TFM: no duration", LessEvidenceConfig, {"has_duration": False}),
+    Variant("TFM: no likeness", LessEvidenceConfig, {"readings": (True, True, True, False)}),
+    Variant("TFM: likeness alone", LessEvidenceConfig, {"readings": (False, False, False, True)}),
+    Variant("positions: no quarters", LessEvidenceConfig, {"kept": tuple(range(NUM_STATISTICS - NUM_QUARTERS))}),
     Variant("GPM: one grade of 32 sub-grades", settings={"num_grades": 1, "num_subgrades": 32}),
-    Variant("GPM: 3 judges, one a reading", settings={"num_judges": 3}),
+    Variant("GPM: 24 judges", settings={"num_judges": 24}),
     Variant("FGS: coarse grades only", CoarseOnlyConfig),
     Variant("FGS: ordered prototypes, no ETF", OrderedConfig),
     Variant("with the prototype loss", recipe=replace(TrainingRecipe(), prototype_weight=0.1)),

@@ -105,8 +105,9 @@ def embeddings(fisv: Path, out: Path) -> None:
     stages: dict[str, np.ndarray] = {"input": np.stack([x.mean(0) for x in judged.features])}
     for head, network in networks.items():
         summaries = Summary.of(network.fusion.summarise(torch.from_numpy(x)) for x in judged.features)
-        stages[f"{head}, TFM"] = network.fusion(summaries, None).flatten(1).numpy()
-        stages[f"{head}, grades"] = network.judge(summaries).embeddings.flatten(1).numpy()
+        evidence = network.fusion.evidence(summaries, None)
+        stages[f"{head}, TFM"] = network.fusion(evidence, None).flatten(1).numpy()
+        stages[f"{head}, grades"] = network.judge(evidence).embeddings.flatten(1).numpy()
     places = {
         name: TSNE(perplexity=PERPLEXITY, random_state=0, init="pca").fit_transform(points.astype(np.float64))
         for name, points in stages.items()

@@ -71,7 +71,7 @@ def plain_epochs(network: GradingNetwork, files: PaddedFiles, recipe: TrainingRe
             summaries = Summary.of(
                 network.fusion.summarise(clips[real]) for clips, real in zip(batch, mask, strict=True)
             )
-            losses = _losses(network, recipe, summaries, truth, None)
+            losses = _losses(network, recipe, network.fusion.evidence(summaries, None), truth, None)
             optimizer.zero_grad()
             losses["total"].backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)

@@ -23,10 +23,10 @@ from models.grading import GradingConfig, GradingNetwork
 from models.head_types import CONFIGS, head_type
 from models.reference import ReferenceCoFInAl, sizes
 
-FORMAT = 4
+FORMAT = 5
 """Version of the head file that this code writes and reads."""
 MAX_BYTES = 2 << 30
-"""A larger file is no head: a network has some seven million parameters."""
+"""A larger file is no head: a network holds some seven million numbers, and 15 thousand for each training routine."""
 MAX_MEMBERS = 32
 """Networks in a head; of the widest features, so many still fit."""
 
@@ -206,8 +206,9 @@ def _network(config: GradingConfig, tensors: dict[str, torch.Tensor], path: Path
         with torch.device("meta"):
             network = config.build()
         network.load_state_dict(tensors, assign=True)
-        if not network.fusion.least_variance > 0:
-            raise ValueError(f"a variance of {network.fusion.least_variance:g}")
+        for name in ("least_variance", "feature_scale", "likeness.distance"):
+            if not (value := network.fusion.get_buffer(name)) > 0:
+                raise ValueError(f"a {name} of {value:g}")
     except (RuntimeError, ValueError, TypeError, ArithmeticError, KeyError) as error:
         raise ValueError(
             f"the weights in {path} do not fit its configuration ({str(error).splitlines()[-1].strip()}): "

@@ -2,7 +2,8 @@
 
 Each target has G learnable prototypes, one a grade. Each takes from the fused routine what speaks for its grade; its
 response against the others' is the grade's probability. As in a hall, several judges look at the same routine: each has
-prototypes and responses of its own, and each reading of it has as many of them.
+prototypes and responses of its own. Half of them hold with what was said of routines like this one, and each of the
+other readings has as many of the rest.
 
 Shape legend: B batch, H fused width, J judges, M targets, G grades, D model width.
 """
@@ -10,7 +11,8 @@ Shape legend: B batch, H fused width, J judges, M targets, G grades, D model wid
 import torch
 from torch import Tensor, nn
 
-from models.temporal_fusion import NUM_READINGS
+SHARES = (1, 1, 1, 3)
+"""Of the judges, for each reading of the Temporal Fusion Module."""
 
 
 class GradeParsing(nn.Module):
@@ -20,8 +22,8 @@ class GradeParsing(nn.Module):
         super().__init__()
         shape = (num_judges, num_targets, num_grades, width)
         self.prototypes = nn.Parameter(torch.randn(shape) * width**-0.5)
-        size = self.prototypes.numel() // NUM_READINGS
-        self.read = nn.ModuleList(nn.Linear(fused_width, size, bias=False) for _ in range(NUM_READINGS))
+        share = self.prototypes.numel() // sum(SHARES)
+        self.read = nn.ModuleList(nn.Linear(fused_width, share * judges, bias=False) for judges in SHARES)
         self.normalise = nn.LayerNorm(width)
         self.response = nn.Parameter(torch.zeros(shape))
         self.response_bias = nn.Parameter(torch.zeros(shape[:-1]))
@@ -30,7 +32,7 @@ class GradeParsing(nn.Module):
         """Parse routines into grades.
 
         Args:
-            fused: the readings (B, 3, H) of the Temporal Fusion Module.
+            fused: the readings (B, 4, H) of the Temporal Fusion Module.
 
         Returns:
             Grade embeddings (B, J, M, G, D) and grade logits (B, J, M, G).

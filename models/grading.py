@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from models.grade_parsing import GradeParsing
-from models.temporal_fusion import NUM_READINGS, Summary, TemporalFusion
+from models.grade_parsing import SHARES, GradeParsing
+from models.temporal_fusion import Evidence, Summary, TemporalFusion
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,14 @@ class GradingConfig:
     """Width H of each reading of a routine."""
     width: int = 64
     """Model width D of grade prototypes and embeddings."""
-    num_judges: int = 12
-    """Judges J in the panel, a third of them for each reading."""
+    num_judges: int = 6
+    """Judges J in the panel, half of them for what was said of routines like the one judged."""
+    num_remembered: int = 0
+    """Training routines that the head remembers; training sets it."""
     num_grades: int = 4
     """Coarse grades G of each target."""
     dropout: float = 0.3
     """On fused routines and fine features."""
-    feature_dropout: float = 0.5
-    """On the statistics and covariances of a routine."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", tuple(self.targets))
@@ -59,8 +59,8 @@ class GradingConfig:
                 raise ValueError(f"the score range of {target!r} must grow, not run from {low} to {high}")
         if self.num_grades < 1:
             raise ValueError("a head needs at least 1 grade")
-        if self.num_judges < NUM_READINGS or self.num_judges % NUM_READINGS:
-            raise ValueError(f"a panel needs {NUM_READINGS} judges or a multiple of that, not {self.num_judges}")
+        if self.num_judges < sum(SHARES) or self.num_judges % sum(SHARES):
+            raise ValueError(f"a panel needs {sum(SHARES)} judges or a multiple of that, not {self.num_judges}")
 
     def build(self) -> "GradingNetwork":
         """Build the untrained network."""
@@ -87,7 +87,8 @@ class GradingNetwork(nn.Module):
     """Fuse (TFM) and parse grades (GPM); what becomes of the grades is a subclass's `conclude`.
 
     Buffers hold all that is fitted but not learnt, so the state dict is the whole head: the principal components of the
-    features, the standardisation of what sums them up, and the grade edges (M, G+1) and score scales (M,) in points.
+    features, the standardisation of what sums them up, the training routines that are remembered, and the grade edges
+    (M, G+1) and score scales (M,) in points.
     """
 
     edges: Tensor
@@ -105,8 +106,9 @@ class GradingNetwork(nn.Module):
             min(config.num_components, config.feature_dim),
             config.fused_width,
             num_actions=config.num_actions,
+            num_targets=len(config.targets),
+            num_remembered=config.num_remembered,
             dropout=config.dropout,
-            feature_dropout=config.feature_dropout,
         )
         self.parsing = GradeParsing(
             config.fused_width,
@@ -136,19 +138,20 @@ class GradingNetwork(nn.Module):
             if actions is None:
                 raise ValueError("this head was trained on several actions: say which one each routine shows")
             actions = one_hot(actions, self.config.num_actions).float()
-        return self.judge(Summary.of(map(self.fusion.summarise, routines)), actions)
+        summaries = Summary.of(map(self.fusion.summarise, routines))
+        return self.judge(self.fusion.evidence(summaries, actions), actions)
 
-    def judge(self, summaries: Summary, actions: Tensor | None = None) -> Output:
-        """What each judge says of routines (training prepares their summaries once).
+    def judge(self, evidence: Evidence, actions: Tensor | None = None) -> Output:
+        """What each judge says of routines (training prepares the evidence once).
 
         Args:
-            summaries: of B routines.
+            evidence: of B routines.
             actions: share of each action in each routine (B, A), where the network knows actions.
 
         Returns:
             `Output` with an axis for the judges after the first.
         """
-        return self.conclude(*self.parsing(self.fusion(summaries, actions)))
+        return self.conclude(*self.parsing(self.fusion(evidence, actions)))
 
     def conclude(self, embeddings: Tensor, responses: Tensor) -> Output:
         """Make scores of grade embeddings (B, J, M, G, D) and grade responses (B, J, M, G)."""

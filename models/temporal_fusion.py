@@ -2,11 +2,13 @@
 
 The paper lets clips attend to each other. A few hundred judged routines do not teach attention what matters
 (docs/accuracy.md has the comparison), so the clips are fused by statistics over time, and the network learns to read
-these: level, spread, extremes and change over the routine, the level of each quarter, which tells what came when, and
-the covariances of the clips' features, which tell what goes together.
+these: level, spread, extremes and change over the routine, the level of each quarter, which tells what came when, the
+covariances of the clips' features, which tell what goes together, and how long the routine is. Beside them stands what
+the judges said of training routines like this one (`models.likeness`).
 Each routine is summed up by itself: no padding, no other routine of a batch can change a result.
 
-Shape legend: B batch, T clips, C feature, P principal component, S statistics, V covariances, H fused width.
+Shape legend: B batch, T clips, C feature, P principal component, S statistics, V covariances, H fused width,
+A actions, M targets.
 """
 
 from collections.abc import Iterable
@@ -16,9 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.likeness import Likeness
+
 LAGS = 1, 2, 4, 8, 16, 32
 """In clips: change is looked at from one clip to the next, and over longer times."""
-NUM_READINGS = 3
 NUM_QUARTERS = 4
 NUM_STATISTICS = 5 + len(LAGS) + NUM_QUARTERS
 COVARIED = 64
@@ -31,14 +34,31 @@ class Summary(NamedTuple):
     """What is known of a routine once its clips are summed up; of a batch, with one more axis in front."""
 
     statistics: Tensor
-    """(S, C+P), of the clip features and of their principal components."""
+    """(S, C+P), of the clip features, compressed, and of their principal components."""
     covariances: Tensor
     """(V,): logarithm of the matrix of covariances of the first components."""
+    duration: Tensor
+    """(1,): logarithm of the number of clips."""
 
     @classmethod
     def of(cls, routines: Iterable["Summary"]) -> "Summary":
         """Those of several routines as one batch."""
         return cls(*(torch.stack(parts) for parts in zip(*routines, strict=True)))
+
+
+class Evidence(NamedTuple):
+    """What is read of B routines, standardised; linear in what a routine is summed up by, but for the likeness."""
+
+    statistics: Tensor
+    """(B, S*C), of the clip features, compressed."""
+    components: Tensor
+    """(B, S*P), of their principal components."""
+    covariances: Tensor
+    """(B, V)."""
+    likeness: Tensor
+    """(B, M): what was said of routines like these."""
+    duration: Tensor
+    """(B, 1)."""
 
 
 def summarise(clips: Tensor) -> Tensor:
@@ -79,20 +99,23 @@ def log_covariances(components: Tensor, least: Tensor) -> Tensor:
 
 
 class TemporalFusion(nn.Module):
-    """Read what is known of a routine all at once, in three ways.
+    """Read what is known of a routine all at once, in four ways.
 
-    One reading is of the statistics of the features as they are, where the strong directions speak; one of those of
-    their principal components, partly whitened, where the weak ones are heard, too; and one of the components'
-    covariances. Each has judges of its own.
+    One reading is of the statistics of the features, compressed as by a logarithm, so that single strong ones do not
+    drown the others; one of those of their principal components, partly whitened, where weak directions are heard, too;
+    one of the components' covariances; and one of the likeness to training routines. Each has judges of its own.
     """
 
     feature_mean: Tensor
+    feature_scale: Tensor
     feature_basis: Tensor
     least_variance: Tensor
     mean: Tensor
     spread: Tensor
     covariance_mean: Tensor
     covariance_spread: Tensor
+    duration_mean: Tensor
+    duration_spread: Tensor
 
     def __init__(
         self,
@@ -101,13 +124,14 @@ class TemporalFusion(nn.Module):
         width: int,
         *,
         num_actions: int,
+        num_targets: int,
+        num_remembered: int,
         dropout: float,
-        feature_dropout: float,
     ) -> None:
         super().__init__()
         self.widths = (feature_dim, num_components)
-        self.feature_dropout = feature_dropout
         self.register_buffer("feature_mean", torch.zeros(feature_dim))
+        self.register_buffer("feature_scale", torch.ones(()))
         self.register_buffer("feature_basis", torch.eye(feature_dim, num_components))  # (C, P)
         self.register_buffer("least_variance", torch.tensor(LEAST_VARIANCE))
         self.register_buffer("mean", torch.zeros(NUM_STATISTICS, sum(self.widths)))
@@ -116,9 +140,13 @@ class TemporalFusion(nn.Module):
         num_covariances = covaried * (covaried + 1) // 2
         self.register_buffer("covariance_mean", torch.zeros(num_covariances))
         self.register_buffer("covariance_spread", torch.ones(()))
-        sizes = (NUM_STATISTICS * feature_dim, NUM_STATISTICS * num_components, num_covariances)
+        self.register_buffer("duration_mean", torch.zeros(()))
+        self.register_buffer("duration_spread", torch.ones(()))
+        self.likeness = Likeness(num_remembered, NUM_STATISTICS * feature_dim, num_actions, num_targets)
+        sizes = (NUM_STATISTICS * feature_dim, NUM_STATISTICS * num_components, num_covariances, num_targets)
         self.read = nn.ModuleList(nn.Linear(size, width) for size in sizes)
         self.normalise = nn.ModuleList(nn.LayerNorm(width) for _ in sizes)
+        self.duration = nn.Linear(1, width, bias=False)
         self.action = nn.Linear(num_actions, width, bias=False) if num_actions else None
         self.dropout = nn.Dropout(dropout)
 
@@ -127,23 +155,31 @@ class TemporalFusion(nn.Module):
         clips = clips.float()
         components = (clips - self.feature_mean) @ self.feature_basis
         covariances = log_covariances(components[:, :COVARIED], self.least_variance)
-        return Summary(summarise(torch.cat([clips, components], dim=1)), covariances)
+        compressed = (clips / self.feature_scale).asinh()
+        duration = clips.new_tensor([len(clips)]).log()
+        return Summary(summarise(torch.cat([compressed, components], dim=1)), covariances, duration)
 
-    def forward(self, summaries: Summary, actions: Tensor | None) -> Tensor:
+    def evidence(self, summaries: Summary, actions: Tensor | None) -> Evidence:
+        """Standardise what is known of routines, and look for routines like them; arguments as `forward`."""
+        standard = (summaries.statistics - self.mean) / self.spread
+        statistics, components = (part.flatten(1) for part in standard.split(self.widths, 2))
+        covariances = (summaries.covariances - self.covariance_mean) / self.covariance_spread
+        duration = ((summaries.duration - self.duration_mean) / self.duration_spread).clamp(-3, 3)
+        likeness = self.likeness(statistics, duration, actions)
+        return Evidence(statistics, components, covariances, likeness, duration)
+
+    def forward(self, evidence: Evidence, actions: Tensor | None) -> Tensor:
         """Fuse routines.
 
         Args:
-            summaries: of B routines.
+            evidence: of B routines.
             actions: share of each action in each routine (B, A), where the network knows actions.
 
         Returns:
-            The readings (B, 3, H).
+            The readings (B, 4, H).
         """
-        statistics = (summaries.statistics - self.mean) / self.spread
-        covariances = (summaries.covariances - self.covariance_mean) / self.covariance_spread
-        shown = [F.dropout(x, self.feature_dropout, self.training) for x in (statistics, covariances)]
-        parts = (*shown[0].split(self.widths, 2), shown[1])
-        readings = [read(part.flatten(1)) for read, part in zip(self.read, parts, strict=True)]
+        *parts, duration = evidence
+        readings = [read(part) + self.duration(duration) for read, part in zip(self.read, parts, strict=True)]
         if self.action is not None:
             readings = [reading + self.action(actions) for reading in readings]
         readings = [normalise(reading) for normalise, reading in zip(self.normalise, readings, strict=True)]

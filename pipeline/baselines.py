@@ -70,22 +70,6 @@ def kernel_ridge(train: NDArray, scores: NDArray, test: NDArray) -> NDArray:
     return scores.mean() + model.predict(_kernel(test, train))
 
 
-def leave_one_out(train: NDArray, scores: NDArray) -> NDArray:
-    """What kernel ridge regression says of each training routine when fitted on all others, in closed form.
-
-    Only the mean score and the bandwidths are those of all routines.
-
-    Args:
-        train: statistics of the training routines (N, S, C).
-        scores: their true scores (N, M) in points.
-
-    Returns:
-        Predicted scores (N, M) in points.
-    """
-    inverse = np.linalg.inv(_kernel(train, train) + KERNEL_PENALTY * np.eye(len(train)))
-    return scores - inverse @ (scores - scores.mean(0)) / np.diag(inverse)[:, None]
-
-
 BASELINES: dict[str, Callable[[NDArray, NDArray, NDArray], NDArray]] = {
     "mean": mean,
     "ridge": ridge,

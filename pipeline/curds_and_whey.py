@@ -8,7 +8,7 @@ is taught the mixed scores. On Fis-V TES comes to be about half PCS, and PCS sta
 The shares are not negative and sum to 1: a few routines, of which held-out predictions tell nothing, can thus not turn
 a score into its opposite, nor shrink it away.
 
-Shape legend: N routines, S statistics, C feature, M targets.
+Shape legend: N routines, M targets.
 """
 
 from collections.abc import Sequence
@@ -16,18 +16,16 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import nnls
 
-from pipeline.baselines import leave_one_out
-
 PULL = 0.05, 10.0
 """How strongly each target is drawn to its own score, as a share of the routines and in routines: it keeps targets that
 are sums of others, or judged on few routines, near what they are."""
 
 
-def borrow(summaries: np.ndarray, scores: np.ndarray, ranges: Sequence[tuple[float, float]]) -> np.ndarray:
+def borrow(said: np.ndarray, scores: np.ndarray, ranges: Sequence[tuple[float, float]]) -> np.ndarray:
     """Scores to teach a head.
 
     Args:
-        summaries: statistics of the training routines (N, S, C).
+        said: held-out predictions for the training routines (N, M) in points.
         scores: their true scores (N, M) in points, NaN where unknown.
         ranges: lowest and highest possible score of each target in points.
 
@@ -40,7 +38,7 @@ def borrow(summaries: np.ndarray, scores: np.ndarray, ranges: Sequence[tuple[flo
         return scores
     centre = scores[known].mean(0)
     true = (scores[known] - centre) / spread
-    said = (leave_one_out(summaries[known], scores[known]) - centre) / spread
+    said = (said[known] - centre) / spread
     if ((said * true).sum(0) <= 0).any():  # they tell nothing, as those of a few routines may
         return scores
     pull = np.eye(len(spread)) * (PULL[0] * len(true) + PULL[1]) ** 0.5

@@ -1,11 +1,13 @@
 """Train and apply a head on features in memory: no file formats, no worker processes.
 
-Everything that depends on data (the principal components, the standardisation of the summaries, the grades' edges, the
-scores' scale and what they borrow from each other) is fitted on the training part alone; what prediction needs of it is
-kept in the network's buffers. The number of epochs is decided beforehand: no score of
-a held-out routine chooses anything.
+Everything that depends on data (the principal components, the standardisation of the summaries, the routines that are
+remembered, the grades' edges, the scores' scale and what they borrow from each other) is fitted on the training part
+alone; what prediction needs of it is kept in the network's buffers. The readings of statistics and covariances learn in
+the span of the training routines, where a few hundred numbers say all of a routine that tens of thousands do. The
+number of epochs is decided beforehand: no score of a held-out routine chooses anything.
 
-Shape legend: N routines, T clips, C feature, P principal component, S statistics, A actions, M targets, G grades.
+Shape legend: N routines, T clips, C feature, P principal component, S statistics, A actions, M targets, G grades,
+D numbers in a part of the evidence, R rank of that part.
 """
 
 import math
@@ -14,18 +16,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
+from typing import cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.ensemble import Ensemble
 from models.grading import GradingConfig, GradingNetwork
 from models.losses import losses as head_losses
 from models.losses import prototype_loss
 from models.reference import FULL_SCORE, ReferenceCoFInAl
-from models.temporal_fusion import COVARIED, LEAST_VARIANCE, Summary, TemporalFusion
+from models.temporal_fusion import COVARIED, LEAST_VARIANCE, Evidence, Summary, TemporalFusion
 from pipeline.curds_and_whey import borrow
 
 
@@ -35,14 +38,14 @@ class TrainingRecipe:
 
     epochs: int = 30
     """Passes over the training routines."""
-    batch_size: int = 16
+    batch_size: int = 32
     """Routines a batch."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     """Peak rate: linear warm-up over a tenth of the updates, then a half cosine to 0."""
     weight_decay: float = 0.05
     """AdamW's, on weight matrices."""
     mixup: float = 0.3
-    """Each routine of a batch is mixed with another, summaries and scores alike, in a share drawn from Beta(mixup,
+    """Each routine of a batch is mixed with another, evidence and scores alike, in a share drawn from Beta(mixup,
     mixup) (Zhang et al. 2018); 0: none."""
     whitening: float = 0.5
     """0 leaves the principal components their variances, 1 makes all equal."""
@@ -133,16 +136,19 @@ def fit(
     with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
         torch.manual_seed(seed)
         affordable = sum(map(len, features)) // recipe.clips_per_component
-        network = replace(config, num_components=max(1, min(config.num_components, affordable))).build()
+        components = max(1, min(config.num_components, affordable))
+        network = replace(config, num_components=components, num_remembered=len(features)).build()
         _fit_components(network.fusion, features, recipe.whitening)
         network.to(device)
         summaries = Summary.of(network.fusion.summarise(torch.from_numpy(x).to(device)) for x in features)
         _fit_buffers(network, summaries, scores)
-        whole = summaries.statistics[..., : config.feature_dim].cpu().numpy()  # (N, S, C)
-        truth = torch.from_numpy(borrow(whole, scores, config.ranges)).float().to(device)  # (N, M)
         action = None  # (N, A)
         if actions is not None:
             action = F.one_hot(torch.as_tensor(actions, device=device), config.num_actions).float()
+        evidence, said = _remember(network, summaries, action, scores)
+        truth = torch.from_numpy(borrow(said, scores, config.ranges)).float().to(device)  # (N, M)
+        whole = network.fusion.read
+        network.fusion.read, evidence, bases = _in_their_span(whole, evidence)
 
         judged = ~np.isnan(scores)
         batches = math.ceil(len(features) / recipe.batch_size)
@@ -153,9 +159,9 @@ def fit(
             sums: dict[str, float] = {}
             for rows in np.array_split(rng.permutation(len(features)), batches):
                 share, others = _partners(rows, judged, recipe.mixup, rng)
-                *parts, scored = (_mix(x[rows], x[others], share) for x in (*summaries, truth))
+                *parts, scored = (_mix(x[rows], x[others], share) for x in (*evidence, truth))
                 acted = None if action is None else _mix(action[rows], action[others], share)
-                losses = _losses(network, recipe, Summary(*parts), scored, acted)
+                losses = _losses(network, recipe, Evidence(*parts), scored, acted)
                 optimizer.zero_grad()
                 losses["total"].backward()
                 torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -165,6 +171,8 @@ def fit(
                     sums[name] = sums.get(name, 0.0) + float(loss.detach()) * len(rows) / len(features)
             if on_progress is not None:
                 on_progress(EpochProgress(epoch, recipe.epochs, sums, time.monotonic() - start))
+        _leave_their_span(whole, network.fusion.read, bases)
+        network.fusion.read = whole
     return network.eval()
 
 
@@ -262,6 +270,7 @@ def _fit_components(fusion: TemporalFusion, features: Sequence[np.ndarray], whit
     variance = variance + 1e-3 * variance.mean() + 1e-12  # directions the training part hardly shows stay small
     components = fusion.feature_basis.shape[1]
     fusion.feature_mean.copy_(mean)
+    fusion.feature_scale.copy_(_or_one(centred.square().mean().sqrt()))
     fusion.feature_basis.copy_(directions[:, :components] * variance[:components] ** (-whitening / 2))
     fusion.least_variance.copy_(LEAST_VARIANCE * (variance[: min(components, COVARIED)] ** (1 - whitening)).mean())
 
@@ -271,17 +280,74 @@ def _fit_buffers(network: GradingNetwork, summaries: Summary, scores: np.ndarray
     fusion = network.fusion
     fusion.mean.copy_(summaries.statistics.mean(0))
     fusion.covariance_mean.copy_(summaries.covariances.mean(0))
+    fusion.duration_mean.copy_(summaries.duration.mean())
+    fusion.duration_spread.copy_(_or_one(summaries.duration.std(correction=0), least=1e-4))
     centred = (summaries.statistics - fusion.mean).split(fusion.widths, -1)
     for part, spread in zip(centred, fusion.spread.split(fusion.widths, -1), strict=True):
-        found = part.square().mean((0, 2)).sqrt()[:, None]
-        spread.copy_(torch.where(found > 0, found, 1))  # of routines of one clip, some do not vary
+        spread.copy_(_or_one(part.square().mean((0, 2)).sqrt()[:, None]))  # of routines of one clip, some do not vary
     found = (summaries.covariances - fusion.covariance_mean).square().mean().sqrt()
-    fusion.covariance_spread.copy_(torch.where(found > 1e-4, found, 1))  # of logarithms, which have no unit
+    fusion.covariance_spread.copy_(_or_one(found, least=1e-4))  # of logarithms, which have no unit
     for i, column in enumerate(scores.T):
         known = column[~np.isnan(column)]
         network.cut_grades(i, known)
         low, high = network.config.ranges[i]
         network.scale[i] = max(known.std(), 0.01 * (high - low))
+
+
+def _or_one(spread: Tensor, least: float = 0.0) -> Tensor:
+    """A spread to divide by: 1 where nothing varies."""
+    return torch.where(spread > least, spread, 1)
+
+
+def _remember(
+    network: GradingNetwork, summaries: Summary, actions: Tensor | None, scores: np.ndarray
+) -> tuple[Evidence, np.ndarray]:
+    """Let the network remember the training routines.
+
+    Returns:
+        The evidence on them, their likeness being to all others, and what that makes of their scores (N, M) in points.
+    """
+    centre, scale = np.nanmean(scores, axis=0), network.scale.cpu().numpy().astype(np.float64)
+    standard = torch.from_numpy((scores - centre) / scale).to(network.scale)
+    evidence = network.fusion.evidence(summaries, actions)
+    likeness = network.fusion.likeness.remember(evidence.statistics, evidence.duration, actions, standard)
+    return evidence._replace(likeness=likeness), centre + scale * likeness.cpu().numpy().astype(np.float64)
+
+
+def _in_their_span(whole: nn.ModuleList, evidence: Evidence) -> tuple[nn.ModuleList, Evidence, list[Tensor]]:
+    """Put the training routines' statistics, components and covariances in coordinates of the space that they span.
+
+    Args:
+        whole: the layers that read the parts of the evidence.
+        evidence: on the training routines.
+
+    Returns:
+        New layers for the coordinates, the evidence in coordinates (N, R), and the bases (D, R) that make these.
+    """
+    width = cast(nn.Linear, whole[0]).out_features
+    layers, parts, bases = [], [], []
+    for part in evidence[:3]:
+        wide = part.double()
+        size, directions = torch.linalg.eigh(wide @ wide.T)  # (N,), ascending
+        kept = size > 1e-6 * size[-1]
+        kept[-1] = True
+        size, directions = size[kept].clamp(min=1e-12), directions[:, kept]
+        scale = (len(part) * len(size) / size.sum()).sqrt()  # coordinates have a mean square of 1
+        basis = wide.T @ (directions / size.sqrt()) * scale
+        layers.append(nn.Linear(len(size), width))
+        parts.append((wide @ basis).float())
+        bases.append(basis.float())
+    small = nn.ModuleList([*layers, whole[3]]).to(evidence.duration.device)
+    return small, Evidence(*parts, evidence.likeness, evidence.duration), bases
+
+
+def _leave_their_span(whole: nn.ModuleList, learnt: nn.ModuleList, bases: list[Tensor]) -> None:
+    """Give the layers for the evidence itself what those for its coordinates have learnt."""
+    with torch.no_grad():
+        for i, basis in enumerate(bases):  # the layer after these, that of the likeness, is the same in both
+            large, small = cast(nn.Linear, whole[i]), cast(nn.Linear, learnt[i])
+            large.weight.copy_(small.weight @ basis.T)
+            large.bias.copy_(small.bias)
 
 
 def _optimizer(network: GradingNetwork, recipe: TrainingRecipe) -> torch.optim.Optimizer:
@@ -323,10 +389,10 @@ def _mix(own: Tensor, other: Tensor, share: np.ndarray) -> Tensor:
 
 
 def _losses(
-    network: GradingNetwork, recipe: TrainingRecipe, summaries: Summary, truth: Tensor, actions: Tensor | None
+    network: GradingNetwork, recipe: TrainingRecipe, evidence: Evidence, truth: Tensor, actions: Tensor | None
 ) -> dict[str, Tensor]:
     """The head's losses and their weighted total."""
-    output = network.judge(summaries, actions)
+    output = network.judge(evidence, actions)
     losses = head_losses(output, truth, network.edges, network.scale, softness=recipe.softness)
     if recipe.prototype_weight:
         losses["prototypes"] = prototype_loss(output.embeddings.flatten(2, 3), margin=recipe.margin)

@@ -5,10 +5,13 @@ from torch import Tensor, nn
 
 
 def as_if_trained(network: nn.Module) -> None:
-    """Move all parameters: zero-initialised parts would hide what they do."""
+    """Move all parameters, and remember something: what is zero at first would hide what it does."""
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)
+        for name, buffer in network.named_buffers():
+            if "likeness" in name and buffer.ndim:
+                buffer.copy_(torch.randn_like(buffer))
 
 
 def batch(*routines: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from models.checkpoint import _sha256, load_head, serialise_head
+from models.checkpoint import FORMAT, _sha256, load_head, serialise_head
 from models.cofinal import CoFInAl, CoFInAlConfig
 from models.ensemble import Ensemble
 from models.gdlt import GDLT, GDLTConfig
@@ -89,7 +89,9 @@ def test_a_flipped_bit_in_the_weights_is_found(saved: Path) -> None:
     [
         ("fusion.feature_mean", torch.nan, "hold NaN"),
         ("edges", torch.inf, "hold NaN"),
-        ("fusion.least_variance", 0, "of 0"),
+        ("fusion.least_variance", 0, "least_variance of 0"),
+        ("fusion.feature_scale", -1, "feature_scale of -1"),
+        ("fusion.likeness.distance", 0, "distance of 0"),
     ],
 )
 def test_numbers_that_no_routine_can_be_judged_by_are_refused(
@@ -168,7 +170,9 @@ def test_weights_of_another_shape_are_refused(saved: Path) -> None:
         {"num_subgrades": 10**12},
         {"num_grades": 10**12},
         {"num_actions": 10**12},
-        {"num_judges": 3 * 10**9},
+        {"num_judges": 6 * 10**9},
+        {"num_remembered": 10**12},
+        {"num_remembered": -1},
         {"num_components": -1},
         {"num_judges": 0},
         {"fused_width": -1},
@@ -202,7 +206,7 @@ def test_tensors_without_elements_claim_no_sizes_either(saved: Path) -> None:
     """A tensor of shape (10**12, 0) takes no byte in a file."""
     tensors = safetensors.torch.load_file(saved) | {"fusion.read.0.weight": torch.zeros(10**12, 0)}
     record = {
-        "format": 4,
+        "format": FORMAT,
         "members": 1,
         "config": {"head_type": "cofinal"} | asdict(CONFIG) | {"feature_dim": 10**12, "fused_width": 0},
         "metadata": {},
@@ -239,7 +243,9 @@ def test_a_file_of_a_terabyte_is_not_read(tmp_path: Path) -> None:
         load_head(path)
 
 
-@pytest.mark.parametrize("header", ["[" * 100_000, "{}", "[]", "null", '{"format": 4}', "not json", "9" * 5000])
+@pytest.mark.parametrize(
+    "header", ["[" * 100_000, "{}", "[]", "null", f'{{"format": {FORMAT}}}', "not json", "9" * 5000]
+)
 def test_headers_that_are_no_record_are_refused(saved: Path, header: str) -> None:
     safetensors.torch.save_file(safetensors.torch.load_file(saved), saved, {"cofinal": header})
     with pytest.raises(ValueError, match=r"header of .*a head\.safetensors"):

@@ -18,6 +18,7 @@ CONFIG = CoFInAlConfig(
     width=16,
     num_components=12,
     fused_width=24,
+    num_remembered=5,
 )
 
 
@@ -92,8 +93,9 @@ def test_the_panel_is_the_mean_of_its_judges(network: CoFInAl) -> None:
     features, mask = batch(routine(20, 5), routine(7, 6))
     actions = torch.tensor([1, 2])
     panel = network(features, mask, actions)
+    shares = one_hot(actions, 3).float()
     summaries = Summary.of(map(network.fusion.summarise, (features[0], features[1, :7])))
-    judges = network.judge(summaries, one_hot(actions, 3).float())
+    judges = network.judge(network.fusion.evidence(summaries, shares), shares)
     assert judges.score.shape == (2, CONFIG.num_judges, 2)
     assert judges.score.std(1).min() > 1e-3
     torch.testing.assert_close(panel.score, judges.score.mean(1))
@@ -107,20 +109,15 @@ def test_the_panel_is_the_mean_of_its_judges(network: CoFInAl) -> None:
 def test_each_reading_has_judges_of_its_own(network: CoFInAl) -> None:
     summary = Summary.of(map(network.fusion.summarise, (routine(20, 5), routine(7, 6))))
     action = one_hot(torch.tensor([1, 2]), 3).float()
-    plain = network.judge(summary, action).score  # (B, J, M)
-    width = CONFIG.feature_dim
-    changed = {
-        0: summary._replace(
-            statistics=torch.cat([summary.statistics[..., :width] + 1, summary.statistics[..., width:]], 2)
-        ),
-        1: summary._replace(
-            statistics=torch.cat([summary.statistics[..., :width], summary.statistics[..., width:] + 1], 2)
-        ),
-        2: summary._replace(covariances=summary.covariances + 1),
-    }
-    for reading, other in changed.items():
+    evidence = network.fusion.evidence(summary, action)
+    plain = network.judge(evidence, action).score  # (B, J, M)
+    judges = {"statistics": [0], "components": [1], "covariances": [2], "likeness": [3, 4, 5]}
+    for name, own in judges.items():
+        other = evidence._replace(**{name: getattr(evidence, name) + 1})
         moved = (network.judge(other, action).score != plain).any(2).any(0)
-        assert moved.nonzero()[:, 0].tolist() == list(range(4 * reading, 4 * reading + 4))
+        assert moved.nonzero()[:, 0].tolist() == own
+    longer = evidence._replace(duration=evidence.duration + 1)
+    assert (network.judge(longer, action).score != plain).all()
 
 
 def test_all_that_is_not_learnt_is_in_the_state_dict(network: CoFInAl) -> None:
@@ -136,6 +133,14 @@ def test_all_that_is_not_learnt_is_in_the_state_dict(network: CoFInAl) -> None:
         "fusion.least_variance",
         "fusion.covariance_mean",
         "fusion.covariance_spread",
+        "fusion.feature_scale",
+        "fusion.duration_mean",
+        "fusion.duration_spread",
+        "fusion.likeness.statistics",
+        "fusion.likeness.duration",
+        "fusion.likeness.actions",
+        "fusion.likeness.weights",
+        "fusion.likeness.distance",
         "scoring.etf",
     }
     assert fitted <= set(other.state_dict())
@@ -151,7 +156,7 @@ def test_all_that_is_not_learnt_is_in_the_state_dict(network: CoFInAl) -> None:
         ({"ranges": ((0, 45),)}, "distinct targets"),
         ({"ranges": ((0, 45), (40, 40))}, "'PCS' must grow"),
         ({"num_subgrades": 1}, "2 sub-grades"),
-        ({"num_judges": 4}, "3 judges or a multiple"),
+        ({"num_judges": 4}, "6 judges or a multiple"),
     ],
 )
 def test_impossible_configurations_are_refused(change: dict, message: str) -> None:

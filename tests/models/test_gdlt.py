@@ -16,6 +16,7 @@ CONFIG = GDLTConfig(
     width=16,
     num_components=12,
     fused_width=24,
+    num_remembered=5,
 )
 
 
@@ -32,7 +33,8 @@ def test_the_score_is_the_mean_of_the_grades_values_weighed_by_normalised_sigmoi
     actions = torch.tensor([0, 2])
     output = network(features, mask, actions)
     summaries = Summary.of(map(network.fusion.summarise, (features[0, :5], features[1])))
-    _, responses = network.parsing(network.fusion(summaries, one_hot(actions, 3).float()))
+    shares = one_hot(actions, 3).float()
+    _, responses = network.parsing(network.fusion(network.fusion.evidence(summaries, shares), shares))
     weights = (responses.sigmoid() / responses.sigmoid().sum(-1, keepdim=True)).mean(1)  # over the judges
     torch.testing.assert_close(output.grade_logits.softmax(-1), weights)
     values = torch.tensor([[0.0, 15, 30, 45], [10, 20, 30, 40]])

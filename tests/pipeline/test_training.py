@@ -19,7 +19,6 @@ CONFIG = CoFInAlConfig(
     num_actions=2,
     width=32,
     dropout=0.1,
-    feature_dropout=0.0,
 )
 GDLT_FIELDS = {field.name for field in fields(GDLTConfig)}
 SHORT = TrainingRecipe(epochs=15, batch_size=8)
@@ -48,12 +47,12 @@ def test_it_learns_and_grades_agree_with_scores() -> None:
     for name in ("coarse", "fine", "final", "total"):
         assert seen[-1].losses[name] < seen[0].losses[name], name
 
-    new_features, truth, new_actions = routines(60, seed=1)
+    new_features, truth, new_actions = routines(200, seed=1)
     predicted = predict(network, new_features, new_actions)
     assert srcc(truth[:, 0], predicted["A"].score) > 0.9
     assert srcc(truth[:, 1], predicted["B"].score) > 0.7
     for target in predicted.values():
-        rows = np.arange(60)
+        rows = np.arange(200)
         assert (target.grade == target.probabilities.argmax(1) + 1).all()
         assert (target.edges[rows, target.grade - 1] <= target.points).all()
         assert (target.points <= target.edges[rows, target.grade]).all()
@@ -62,7 +61,7 @@ def test_it_learns_and_grades_agree_with_scores() -> None:
     said = predicted["A"]
     largest = np.flatnonzero(said.grade == np.bincount(said.grade).argmax())
     assert len(largest) >= 10
-    assert srcc(truth[largest, 0], said.subgrade[largest]) > 0.6  # within a grade only the fine grade can tell
+    assert srcc(truth[largest, 0], said.subgrade[largest]) > 0.5  # within a grade only the fine grade can tell
 
 
 @pytest.mark.gpu
@@ -85,7 +84,7 @@ def test_the_baseline_learns_without_fine_grades() -> None:
     assert seen[-1].losses["final"] < seen[0].losses["final"]
     new_features, truth, new_actions = routines(60, seed=1)
     predicted = predict(network, new_features, new_actions)
-    # a third of the judges read covariances alone, which tell nothing of these
+    # one of six judges reads covariances alone, which tell nothing of these
     assert srcc(truth[:, 0], predicted["A"].score) > 0.85
     assert srcc(truth[:, 1], predicted["B"].score) > 0.7
     for target in predicted.values():
