@@ -338,7 +338,8 @@ def _in_their_span(whole: nn.ModuleList, evidence: Evidence) -> tuple[nn.ModuleL
         parts.append((wide @ basis).float())
         bases.append(basis.float())
     small = nn.ModuleList([*layers, whole[3]]).to(evidence.duration.device)
-    return small, Evidence(*parts, evidence.likeness, evidence.duration), bases
+    statistics, components, covariances = parts
+    return small, Evidence(statistics, components, covariances, evidence.likeness, evidence.duration), bases
 
 
 def _leave_their_span(whole: nn.ModuleList, learnt: nn.ModuleList, bases: list[Tensor]) -> None:

@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from models.cofinal import CoFInAlConfig
 from models.gdlt import GDLTConfig
+from models.temporal_fusion import Evidence
 from pipeline.evaluation import srcc
-from pipeline.training import EpochProgress, TrainingRecipe, fit, predict
+from pipeline.training import EpochProgress, TrainingRecipe, _in_their_span, _leave_their_span, fit, predict
 
 CONFIG = CoFInAlConfig(
     feature_dim=8,
@@ -185,6 +187,16 @@ def test_arrays_that_do_not_fit_are_refused(change: dict, message: str) -> None:
     values = {"features": [np.zeros((3, 8), np.float32)] * 4, "scores": np.ones((4, 2)), "actions": np.zeros(4, int)}
     with pytest.raises(ValueError, match=message):
         fit(**(values | change), config=CONFIG, recipe=SHORT)
+
+
+def test_what_is_learnt_in_the_span_of_the_routines_reads_the_evidence_itself() -> None:
+    evidence = Evidence(torch.randn(9, 40), torch.randn(9, 5), torch.randn(9, 1), torch.randn(9, 2), torch.randn(9, 1))
+    whole = nn.ModuleList(nn.Linear(part.shape[1], 3) for part in evidence[:4])
+    small, coordinates, bases = _in_their_span(whole, evidence)
+    assert [part.shape[1] for part in coordinates] == [9, 5, 1, 2, 1]
+    _leave_their_span(whole, small, bases)
+    for i in range(4):
+        torch.testing.assert_close(whole[i](evidence[i]), small[i](coordinates[i]), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("num", "components"), [(4, 1), (6, 2), (40, 8)])
