@@ -66,18 +66,11 @@ class LessEvidence(CoFInAl):
     """Has only some of the judges, who know only some of what there is to know."""
 
     config: LessEvidenceConfig
+    fusion: PartialFusion
+    fusion_type = PartialFusion
 
     def __init__(self, config: LessEvidenceConfig) -> None:
         super().__init__(config)
-        self.fusion = PartialFusion(
-            config.feature_dim,
-            min(config.num_components, config.feature_dim),
-            config.fused_width,
-            num_actions=config.num_actions,
-            num_targets=len(config.targets),
-            num_remembered=config.num_remembered,
-            dropout=config.dropout,
-        )
         self.fusion.kept, self.fusion.has_duration = config.kept, config.has_duration
 
     def conclude(self, embeddings: Tensor, responses: Tensor) -> Output:

@@ -93,6 +93,7 @@ class GradingNetwork(nn.Module):
 
     edges: Tensor
     scale: Tensor
+    fusion_type: type[TemporalFusion] = TemporalFusion
 
     def __init__(self, config: GradingConfig) -> None:
         super().__init__()
@@ -101,7 +102,7 @@ class GradingNetwork(nn.Module):
         share = torch.linspace(0, 1, config.num_grades + 1)
         self.register_buffer("edges", low[:, None] + (high - low)[:, None] * share)
         self.register_buffer("scale", (high - low) / 4)
-        self.fusion = TemporalFusion(
+        self.fusion = self.fusion_type(
             config.feature_dim,
             min(config.num_components, config.feature_dim),
             config.fused_width,

@@ -63,7 +63,7 @@ def test_it_learns_and_grades_agree_with_scores() -> None:
     said = predicted["A"]
     largest = np.flatnonzero(said.grade == np.bincount(said.grade).argmax())
     assert len(largest) >= 10
-    assert srcc(truth[largest, 0], said.subgrade[largest]) > 0.5  # within a grade only the fine grade can tell
+    assert srcc(truth[largest, 0], said.subgrade[largest]) > 0.6  # within a grade only the fine grade can tell
 
 
 @pytest.mark.gpu
