@@ -21,13 +21,13 @@ def routines(noise: tuple[float, float], seed: int = 0) -> tuple[np.ndarray, np.
 
 
 def held_out(features: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    return cross_val_predict(Ridge(1.0), features, scores, cv=LeaveOneOut())
+    return cross_val_predict(Ridge(300.0), features, scores, cv=LeaveOneOut())
 
 
 def test_a_noisy_score_comes_nearer_to_what_both_judge() -> None:
     said, scores, quality = routines(noise=(6.0, 1.0))
     taught = borrow(said, scores, RANGES)
-    assert srcc(quality, taught[:, 0]) > srcc(quality, scores[:, 0]) + 0.1
+    assert srcc(quality, taught[:, 0]) > srcc(quality, scores[:, 0]) + 0.2
     assert srcc(quality, taught[:, 1]) > srcc(quality, scores[:, 1]) - 0.02
 
 
