@@ -93,7 +93,7 @@ class CoarseOnlyConfig(CoFInAlConfig):
 class CoarseOnly(CoFInAl):
     """Takes every routine for the mean of its grade's training scores: the best that a grade alone can say.
 
-    Of the network's 7 million parameters only the 8 thousand that read fine features have nothing to do.
+    Of the network's 6 million parameters only the 8 thousand that read fine features have nothing to do.
     """
 
     positions: Tensor

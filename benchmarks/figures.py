@@ -66,10 +66,10 @@ def grades(fisv: Path, out: Path, seeds: int) -> None:
                 for n, m, s in zip(numbers, mean, spread, strict=True)
             ]
             axes = figure.add_subplot(len(labels.targets), 2, 1 + 2 * line + place)
-            axes.bar(range(len(numbers)), mean, yerr=spread, color=PALE, edgecolor=INK, ecolor=INK, capsize=3)
+            bars = axes.bar(range(len(numbers)), mean, yerr=spread, color=PALE, edgecolor=INK, ecolor=INK, capsize=3)
+            axes.bar_label(bars, [f"{value:.3f}" for value in mean], padding=3)
             axes.set_xticks(range(len(numbers)), list(map(str, numbers)))
-            axes.set(title=target, xlabel=f"number of {what}", ylabel="SRCC")
-            axes.set_ylim(mean.min() - 0.05, mean.max() + 0.03)
+            axes.set(title=target, xlabel=f"number of {what}", ylabel="SRCC", ylim=(0, 1))
     _write(out, "grades", figure, rows)
 
 

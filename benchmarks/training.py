@@ -4,9 +4,10 @@
 
 Both train the same head with the same losses and optimiser, in batches of the same number of whole routines. The plain
 loop reads features from disk in every epoch, through a DataLoader with 8 worker processes, pads each routine to the
-longest of the data set and sums up the clips in every batch. They take turns, and the medians of their epochs are
-compared, by the clock and by seconds of CPU, which tell more where other programs run. The default training, with its
-mixup, is timed apart.
+longest of the data set, sums up the clips in every batch and learns all numbers of the layers that read them; `fit`
+loads and sums up once, and learns these layers in the span of the training routines. They take turns, and the medians
+of their epochs are compared, by the clock and by seconds of CPU, which tell more where other programs run. The default
+training, with its mixup, is timed apart.
 """
 
 import copy

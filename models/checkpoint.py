@@ -28,7 +28,7 @@ FORMAT = 5
 MAX_BYTES = 2 << 30
 """A larger file is no head: a network holds some seven million numbers, and 15 thousand for each training routine."""
 MAX_MEMBERS = 32
-"""Networks in a head; of the widest features, so many still fit."""
+"""Networks in a head."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,25 @@ class Head:
     """The trained network, in eval mode, on the CPU."""
     metadata: dict[str, Any]
     """What the caller of `serialise_head` recorded."""
+
+
+def check_size(config: GradingConfig, members: int) -> None:
+    """See to it, before it is trained, that a head can be read again.
+
+    Args:
+        config: of its networks, with the number of routines that they will remember.
+        members: how many there will be.
+
+    Raises:
+        ValueError: its file would be larger than `load_head` takes.
+    """
+    with torch.device("meta"):
+        size = members * sum(tensor.nbytes for tensor in config.build().state_dict().values())
+    if size > MAX_BYTES:
+        raise ValueError(
+            f"a head of {members} networks that remember {config.num_remembered} training videos would take {size} "
+            f"bytes, and no head may have more than {MAX_BYTES}: train fewer networks or on fewer videos"
+        )
 
 
 def serialise_head(network: GradingNetwork | Ensemble, metadata: dict[str, Any]) -> bytes:

@@ -47,7 +47,7 @@ class Summary(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """What is read of B routines, standardised; linear in what a routine is summed up by, but for the likeness."""
+    """What is read of B routines, standardised; but for likeness and duration linear in what sums a routine up."""
 
     statistics: Tensor
     """(B, S*C), of the clip features, compressed."""

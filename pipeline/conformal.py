@@ -1,7 +1,9 @@
-"""Split conformal prediction intervals: how far a score may be off, from how far others were (Vovk et al. 2005).
+"""Conformal prediction intervals: how far a score may be off, from how far others were (Vovk et al. 2005).
 
 An interval is score +- radius, the radius a quantile of the absolute errors on routines that their heads never saw.
-Where a new routine is exchangeable with those, it holds the judges' score with at least the nominal probability.
+These heads are trained on the folds of a cross-validation, and the interval lies around the score of one that is
+trained on all of them (cross-conformal, Vovk 2015): coverage is near the nominal one where a new routine is like those
+and a fold more or less makes little difference to a head, but it is not guaranteed, as it is of one calibration part.
 """
 
 import math

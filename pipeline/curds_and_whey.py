@@ -30,21 +30,21 @@ def borrow(said: np.ndarray, scores: np.ndarray, ranges: Sequence[tuple[float, f
         ranges: lowest and highest possible score of each target in points.
 
     Returns:
-        (N, M) in points, within the ranges; rows of which a score is unknown as they are.
+        (N, M) in points, within the ranges; as they are rows of which a score is unknown, and targets that do not vary
+        or of which the predictions tell nothing, as those of a few routines may.
     """
     known = ~np.isnan(scores).any(1)
-    spread = scores[known].std(0)
-    if scores.shape[1] == 1 or known.sum() < 2 or not spread.all():
+    if not known.any():
         return scores
-    centre = scores[known].mean(0)
-    true = (scores[known] - centre) / spread
-    said = (said[known] - centre) / spread
-    if ((said * true).sum(0) <= 0).any():  # they tell nothing, as those of a few routines may
-        return scores
-    pull = np.eye(len(spread)) * (PULL[0] * len(true) + PULL[1]) ** 0.5
-    shares = [nnls(np.vstack([said, pull]), np.append(true[:, m], pull[m]))[0] for m in range(len(spread))]
-    mix = np.stack([share / share.sum() for share in shares], axis=1)  # (M, M)
-    low, high = np.transpose(ranges)
+    centre, spread = scores[known].mean(0), scores[known].std(0)
+    spread[spread == 0] = np.inf
+    true, said = ((x[known] - centre) / spread for x in (scores, said))
+    told = np.flatnonzero((said * true).sum(0) > 0).tolist()
+    true, said = true[:, told], said[:, told]
+    pull = np.eye(len(told)) * (PULL[0] * len(true) + PULL[1]) ** 0.5
     taught = scores.copy()
-    taught[known] = np.clip(centre + spread * (true @ mix), low, high)
+    for m, target in enumerate(told):
+        share = nnls(np.vstack([said, pull]), np.append(true[:, m], pull[m]))[0]
+        mixed = centre[target] + spread[target] * (true @ share / share.sum())
+        taught[known, target] = mixed.clip(*ranges[target])
     return taught

@@ -73,14 +73,22 @@ def fisher_average(correlations: Sequence[float]) -> float:
 
 
 def bootstrap(
-    truth: np.ndarray, predicted: np.ndarray, *, level: float = 0.95, resamples: int = 1000, seed: int = 0
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    groups: Sequence[str] | None = None,
+    *,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> dict[str, list[float]]:
-    """Percentile bootstrap intervals over routines.
+    """Percentile bootstrap intervals over routines, or over groups of them.
 
     Args:
         truth: true scores (N,) in points.
         predicted: predicted scores (S, N) of S trainings; each resample takes the same routines of all of them, and
             their mean figure.
+        groups: the group of each routine (N,), say its skater. Whole groups are drawn then: routines of one group are
+            alike, and tell less than as many of different ones.
         level: share of the resamples that an interval holds.
         resamples: how often the routines are drawn.
         seed: of the draw.
@@ -88,7 +96,7 @@ def bootstrap(
     Returns:
         `[low, high]` of "srcc", "r_l2" and "mae". R-l2 keeps the range of all routines: it is a constant of the data.
     """
-    drawn = _resampled(truth, predicted, resamples, seed)
+    drawn = _resampled(truth, predicted, groups, resamples, seed)
     return {name: _bounds(x, level) for name, x in drawn.items()}
 
 
@@ -96,25 +104,27 @@ def difference(
     truth: np.ndarray,
     predicted: np.ndarray,
     other: np.ndarray,
+    groups: Sequence[str] | None = None,
     *,
     level: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, tuple[float, list[float]]]:
-    """How much the figures of one model exceed another's, with paired bootstrap intervals over routines.
+    """How much the figures of one model exceed another's, with paired bootstrap intervals.
 
     Args:
         truth: true scores (N,) in points.
         predicted: predicted scores (S, N) of S trainings of the one.
         other: those of the other.
-        level: as for `bootstrap`; each resample takes the same routines of both.
+        groups: as for `bootstrap`; each resample takes the same routines of both.
+        level: likewise.
         resamples: likewise.
         seed: likewise.
 
     Returns:
         Mean difference and `[low, high]` of "srcc", "r_l2" and "mae".
     """
-    one, two = (_resampled(truth, x, resamples, seed) for x in (predicted, other))
+    one, two = (_resampled(truth, x, groups, resamples, seed) for x in (predicted, other))
     found = {}
     for name, figure in (("srcc", srcc), ("r_l2", r_l2), ("mae", mae)):
         mean = np.mean([figure(truth, a) - figure(truth, b) for a, b in zip(predicted, other, strict=True)])
@@ -127,6 +137,7 @@ def evaluate(
     predicted: np.ndarray,
     *,
     bounds: tuple[np.ndarray, np.ndarray] | None = None,
+    groups: Sequence[str] | None = None,
     events: Sequence[str] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -136,6 +147,7 @@ def evaluate(
         truth: true scores (N,) in points.
         predicted: predicted scores (S, N) in points, a row for each of S trainings by other seeds.
         bounds: lower and upper ends (S, N) of their prediction intervals, in points.
+        groups: the group of each routine (N,), which the bootstrap draws as a whole.
         events: the event of each routine (N,), for `srcc_within_events`.
         seed: of the bootstrap.
 
@@ -167,7 +179,7 @@ def evaluate(
         if events is not None and (within := srcc_within_events(truth, said, events)) is not None:
             found["srcc_within_events"] = within
         each.append(found)
-    return over_seeds(each) | {"n": len(truth), "intervals": bootstrap(truth, predicted, seed=seed)}
+    return over_seeds(each) | {"n": len(truth), "intervals": bootstrap(truth, predicted, groups, seed=seed)}
 
 
 def over_seeds(each: Sequence[dict[str, float]]) -> dict[str, Any]:
@@ -185,15 +197,20 @@ def average(targets: Sequence[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def _resampled(truth: np.ndarray, predicted: np.ndarray, resamples: int, seed: int) -> dict[str, np.ndarray]:
+def _resampled(
+    truth: np.ndarray, predicted: np.ndarray, groups: Sequence[str] | None, resamples: int, seed: int
+) -> dict[str, np.ndarray]:
     """Figures (resamples,) of drawn routines, each the mean over the trainings' predictions (S, N)."""
-    rows = np.random.default_rng(seed).integers(0, len(truth), (resamples, len(truth)))
+    _, group = np.unique(range(len(truth)) if groups is None else groups, return_inverse=True)
+    members = [np.flatnonzero(group == g) for g in range(group.max() + 1)]
     errors = predicted - truth
-    return {
-        "srcc": _rank_correlation(truth[rows], predicted[:, rows]).mean(0),
-        "r_l2": 100 * np.square(errors).mean(0)[rows].mean(1) / _squared_range(truth),
-        "mae": np.abs(errors).mean(0)[rows].mean(1),
-    }
+    square, absolute = np.square(errors).mean(0), np.abs(errors).mean(0)
+    drawn = []
+    for chosen in np.random.default_rng(seed).integers(0, len(members), (resamples, len(members))):
+        rows = np.concatenate([members[g] for g in chosen])
+        correlation = _rank_correlation(truth[rows], predicted[:, rows]).mean()
+        drawn.append((correlation, 100 * square[rows].mean() / _squared_range(truth), absolute[rows].mean()))
+    return dict(zip(("srcc", "r_l2", "mae"), np.transpose(drawn), strict=True))
 
 
 def _bounds(drawn: np.ndarray, level: float) -> list[float]:

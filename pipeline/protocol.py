@@ -18,6 +18,7 @@ import numpy as np
 from sklearn.model_selection import GroupKFold, KFold
 
 from data.labels import LabelRow, LabelSet
+from models.checkpoint import check_size
 from models.ensemble import Ensemble
 from models.grading import GradingConfig, GradingNetwork
 from models.head_types import CONFIGS
@@ -197,9 +198,11 @@ def run(
         device: torch device.
 
     Raises:
-        ValueError: a training part from which nothing can be learnt.
+        ValueError: a training part from which nothing can be learnt, or a head too large to be read again.
     """
     first = next(iter(plans))
+    kept = examples.at(plans[first][-1].training)
+    check_size(replace(_head_config(head_type, kept, labels), num_remembered=len(kept.rows)), members)
     plans = {seed: [x for x in parts if len(x.judged) or seed == first] for seed, parts in plans.items()}
     names = [{x.name for part in parts for x in (part, *part.calibration)} for parts in plans.values()]
     with progress("epochs") as bar:
@@ -264,6 +267,7 @@ def _run_seed(
         said = predict(head_of(part), judged.features, judged.actions)
         return np.stack([said[target].score for target in labels.targets], axis=1) - judged.scores
 
+    grouped = examples.groups(np.arange(len(examples.rows)))
     for part in parts:
         network = head_of(part)
         missed = np.concatenate([np.empty((0, len(labels.targets))), *map(errors, part.calibration)])
@@ -273,7 +277,8 @@ def _run_seed(
             judged = examples.at(part.judged)
             said = predict(networks_of(part)[0], judged.features, judged.actions)
             together = predict(network, judged.features, judged.actions) if members > 1 else None
-            predictions += _predictions(said, together, radii, examples.at(part.training), judged, labels)
+            groups = None if grouped is None else [grouped[i] for i in part.judged]
+            predictions += _predictions(said, together, radii, examples.at(part.training), judged, groups, labels)
     place = {row.where: i for i, row in enumerate(labels.rows)}
     predictions.sort(key=lambda entry: (place[entry["where"]], labels.targets.index(entry["target"])))
     without_place = [{name: value for name, value in entry.items() if name != "where"} for entry in predictions]
@@ -304,15 +309,12 @@ def _predictions(
     radii: Mapping[str, float],
     training: Examples,
     judged: Examples,
+    groups: Sequence[str] | None,
     labels: LabelSet,
 ) -> list[dict[str, Any]]:
     entries = []
     for column, target in enumerate(labels.targets):
-        known = np.flatnonzero(~np.isnan(training.scores[:, column]))
-        simple = {
-            name: baseline(training.pooled[known], training.scores[known, column], judged.pooled)
-            for name, baseline in BASELINES.items()
-        }
+        simple = _baselines(training, column, judged)
         verdict = said[target]
         beside = {} if together is None else {"ensemble": together[target].score}
         if target in radii:
@@ -327,6 +329,7 @@ def _predictions(
                     "where": row.where,
                     "video": row.video,
                     "action": row.action or "",
+                    **({} if groups is None else {"group": groups[i]}),
                     **({} if row.event is None else {"event": row.event}),
                     "target": target,
                     "true": row.scores[target],
@@ -337,6 +340,22 @@ def _predictions(
                 }
             )
     return entries
+
+
+def _baselines(training: Examples, column: int, judged: Examples) -> dict[str, np.ndarray]:
+    """What the baselines say of one target (judged,): they know the usual score of each action, as the head may."""
+    known = np.flatnonzero(~np.isnan(training.scores[:, column]))
+    scores = training.scores[known, column]
+    usual, of_judged = (np.full(len(x), scores.mean()) for x in (known, judged.rows))
+    if training.actions is not None and judged.actions is not None:
+        acted = training.actions[known]
+        for action in np.unique(acted):
+            of_action = scores[acted == action].mean()
+            usual[acted == action], of_judged[judged.actions == action] = of_action, of_action
+    return {
+        name: of_judged + baseline(training.pooled[known], scores - usual, judged.pooled)
+        for name, baseline in BASELINES.items()
+    }
 
 
 def summarise(predictions: Sequence[dict[str, Any]], *, by_action: bool = True) -> dict[str, Any]:
@@ -360,8 +379,14 @@ def summarise(predictions: Sequence[dict[str, Any]], *, by_action: bool = True) 
         return np.array([entry[name] for entry in by_key[key]]).reshape(seeds, -1)
 
     def evaluated(key: str, name: str, **beside: Any) -> dict[str, Any]:
-        events = column(key, "event")[0].tolist() if "event" in by_key[key][0] else None
-        return evaluate(column(key, "true")[0], column(key, name), events=events, **beside)
+        known = {field: column(key, field)[0].tolist() for field in ("group", "event") if field in by_key[key][0]}
+        return evaluate(
+            column(key, "true")[0],
+            column(key, name),
+            groups=known.get("group"),
+            events=known.get("event"),
+            **beside,
+        )
 
     def averaged(seed: int) -> dict[str, float]:
         pairs = [(column(key, "true")[seed], column(key, "predicted")[seed]) for key in by_key]

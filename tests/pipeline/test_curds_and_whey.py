@@ -54,13 +54,18 @@ def test_a_few_routines_never_turn_a_score_into_its_opposite(num: int) -> None:
 
 def test_what_cannot_be_mapped_is_left_alone() -> None:
     said, scores, _ = routines(noise=(6.0, 1.0))
-    assert (borrow(said, scores[:, :1], RANGES[:1]) == scores[:, :1]).all()
-    constant = np.stack([scores[:, 0], np.full(300, 7.0)], axis=1)
-    assert (borrow(said, constant, RANGES) == constant).all()
+    np.testing.assert_allclose(borrow(said[:, :1], scores[:, :1], RANGES[:1]), scores[:, :1])
+    constant, opposite = np.full(300, 7.0), np.random.default_rng(0).normal(size=300)
+    three = np.column_stack([scores, constant, opposite]), np.column_stack([said, constant, -opposite])
+    taught = borrow(three[1], three[0], RANGES * 2)
+    np.testing.assert_array_equal(taught[:, 2:], three[0][:, 2:])
+    np.testing.assert_array_equal(taught[:, :2], borrow(said, scores, RANGES))
     scores[::2, 1] = np.nan
     taught = borrow(said, scores, RANGES)
     np.testing.assert_array_equal(taught[::2], scores[::2])
     assert not np.allclose(taught[1::2, 0], scores[1::2, 0])
+    scores[:, 1] = np.nan
+    np.testing.assert_array_equal(borrow(said, scores, RANGES), scores)
 
 
 def test_taught_scores_stay_in_their_ranges() -> None:

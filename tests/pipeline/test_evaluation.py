@@ -90,6 +90,20 @@ def test_bootstrap_covers_the_estimate_narrows_with_n_and_repeats_by_seed() -> N
     assert bootstrap(truth, predicted, seed=1) != narrow
 
 
+def test_routines_that_repeat_one_another_tell_no_more_than_one_of_them() -> None:
+    truth, predicted = noisy(60)
+    groups = [str(i) for i in range(60)]
+    once = bootstrap(truth, predicted)
+    repeated = [np.tile(x, 4) for x in (truth, predicted[0], groups)]
+    together = bootstrap(repeated[0], repeated[1][None], repeated[2].tolist())
+    apart = bootstrap(repeated[0], repeated[1][None])
+    for name, (low, high) in once.items():
+        width = together[name][1] - together[name][0]
+        assert 0.8 < width / (high - low) < 1.25, name
+        assert apart[name][1] - apart[name][0] < 0.65 * width, name
+    assert bootstrap(truth, predicted, sorted(groups)) != bootstrap(truth, predicted, ["one"] * 60)
+
+
 def test_a_difference_is_paired_and_tells_the_better_one() -> None:
     rng = np.random.default_rng(0)
     truth = rng.normal(size=300)

@@ -10,11 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.labels import LabelRow, LabelSet
+from models import checkpoint
 from pipeline import train_head
 from pipeline.baselines import pool
 from pipeline.conformal import radius
 from pipeline.protocol import Examples, Outcome, fold_rows, parts_of, run, summarise
 from pipeline.training import TrainingRecipe
+
+RECIPE = TrainingRecipe(epochs=1)
 
 
 @given(st.integers(5, 60), st.integers(2, 5), st.integers(0, 3))
@@ -146,6 +149,38 @@ def test_figures_are_means_over_seeds_with_baselines_and_average_alike() -> None
             values = [found(x)[name] for x in apart]
             assert found(results)[name] == pytest.approx(np.mean(values))
             assert found(results)["std"][name] == pytest.approx(np.std(values, ddof=1))
+
+
+def test_baselines_know_the_usual_score_of_each_action() -> None:
+    examples, labels = made_up(np.tile([4.0, 4.5, 12.0, 12.5], 6))
+    action = np.tile([0, 0, 1, 1], 6)
+    rows = [replace(row, action=("low", "high")[a]) for row, a in zip(examples.rows, action, strict=True)]
+    examples = replace(examples, rows=rows, actions=action)
+    labels = replace(labels, actions=("low", "high"), rows=tuple(rows))
+    parts = parts_of(examples, "cv", folds=3, seed=0)[1]
+    found = run({0: parts}, examples, labels, recipe=TrainingRecipe(epochs=1), device="cpu")
+    for name in ("mean", "ridge", "kernel_ridge"):
+        for entry in found.predictions:
+            assert abs(entry[name] - {"low": 4.25, "high": 12.25}[entry["action"]]) < 1, (name, entry)
+
+
+@pytest.mark.parametrize("has_groups", [True, False])
+def test_groups_stand_beside_predictions_and_widen_the_intervals(has_groups: bool) -> None:
+    examples, labels = made_up(np.linspace(2, 18, 24), [f"s{i // 4}" for i in range(24)] if has_groups else None)
+    found = run({0: parts_of(examples, "cv", folds=3, seed=0)[1]}, examples, labels, recipe=RECIPE, device="cpu")
+    assert all(("group" in entry) == has_groups for entry in found.predictions)
+    ends = summarise(found.predictions)["targets"]["score"]["intervals"]["mae"]
+    if has_groups:
+        alone = [{k: v for k, v in entry.items() if k != "group"} for entry in found.predictions]
+        assert np.ptp(ends) > np.ptp(summarise(alone)["targets"]["score"]["intervals"]["mae"])
+
+
+def test_a_head_too_large_to_be_read_is_refused_before_it_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    examples, labels = made_up(np.linspace(2, 18, 24))
+    parts = parts_of(examples, "cv", folds=3, seed=0)[1]
+    monkeypatch.setattr(checkpoint, "MAX_BYTES", 1 << 20)
+    with pytest.raises(ValueError, match="2 networks that remember 24 training videos would take"):
+        run({0: parts}, examples, labels, members=2, recipe=RECIPE, device="cpu")
 
 
 def test_the_official_protocols_intervals_come_from_folds_of_its_train_split() -> None:
