@@ -23,8 +23,10 @@ from models.coupling import couple, decouple
 from models.gdlt import GDLTConfig
 from models.grade_parsing import SHARES
 from models.grading import Output
-from models.temporal_fusion import LAGS, NUM_QUARTERS, NUM_STATISTICS, Summary, TemporalFusion
+from models.likeness import Likeness
+from models.temporal_fusion import LAGS, NUM_QUARTERS, NUM_STATISTICS, Evidence, Summary, TemporalFusion
 from pipeline.console import ends_well
+from pipeline.curds_and_whey import borrow
 from pipeline.evaluation import difference, mae, r_l2, srcc
 from pipeline.head_training import as_csv
 from pipeline.training import TrainingRecipe
@@ -122,6 +124,50 @@ class CoarseOnly(CoFInAl):
 
 
 @dataclass(frozen=True)
+class UngradedConfig(CoFInAlConfig):
+    """No grades in the score."""
+
+    def build(self) -> "Ungraded":
+        """Build the untrained network."""
+        return Ungraded(self)
+
+
+class BorrowingLikeness(Likeness):
+    """Is taught what the head is taught."""
+
+    def remember(self, statistics: Tensor, duration: Tensor, actions: Tensor | None, scores: Tensor) -> Tensor:
+        """As `Likeness.remember`, which it does twice."""
+        said = super().remember(statistics, duration, actions, scores)
+        anywhere = [(-np.inf, np.inf)] * scores.shape[1]
+        taught = torch.from_numpy(borrow(said.numpy(), scores.numpy(), anywhere))
+        super().remember(statistics, duration, actions, taught)
+        return said
+
+
+class Ungraded(CoFInAl):
+    """Its score is the likeness itself: kernel ridge regression, with nothing learnt by a network."""
+
+    centre: Tensor
+
+    def __init__(self, config: UngradedConfig) -> None:
+        super().__init__(config)
+        numbers, targets = NUM_STATISTICS * config.feature_dim, len(config.targets)
+        self.fusion.likeness = BorrowingLikeness(config.num_remembered, numbers, config.num_actions, targets)
+        self.register_buffer("centre", torch.zeros(targets))
+
+    def judge(self, evidence: Evidence, actions: Tensor | None = None) -> Output:
+        """Score by the likeness."""
+        judged = super().judge(evidence, actions)
+        score = self.centre + self.scale * evidence.likeness
+        return judged._replace(score=score[:, None].expand_as(judged.score))
+
+    def cut_grades(self, target: int, scores: np.ndarray) -> None:
+        """Cut as ever, and keep the mean, which is the likeness's zero."""
+        super().cut_grades(target, scores)
+        self.centre[target] = scores.mean()
+
+
+@dataclass(frozen=True)
 class OrderedConfig(CoFInAlConfig):
     """Sub-grade prototypes in an order."""
 
@@ -152,6 +198,7 @@ VARIANTS = (
     Variant("TFM: no duration", LessEvidenceConfig, {"has_duration": False}),
     Variant("TFM: no likeness", LessEvidenceConfig, {"readings": (True, True, True, False)}),
     Variant("TFM: likeness alone", LessEvidenceConfig, {"readings": (False, False, False, True)}),
+    Variant("no grades: likeness as the score", UngradedConfig, recipe=TrainingRecipe(epochs=1)),
     Variant("positions: no quarters", LessEvidenceConfig, {"kept": tuple(range(NUM_STATISTICS - NUM_QUARTERS))}),
     Variant("GPM: one grade of 32 sub-grades", settings={"num_grades": 1, "num_subgrades": 32}),
     Variant("GPM: 24 judges", settings={"num_judges": 24}),
