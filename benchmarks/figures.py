@@ -79,7 +79,7 @@ def predicted(fisv: Path, out: Path) -> None:
     heads = (GDLT, COFINAL)
     said = held_out_predictions(heads, fisv, ["random"], range(1))
     rows = []
-    figure = Figure(figsize=(7, 7), layout="constrained")
+    figure = Figure(figsize=(8, 7), layout="constrained")
     for line, target in enumerate(labels.targets):
         truth = examples.scores[:, line]
         for place, head in enumerate(heads):
@@ -147,11 +147,18 @@ def clips(fisv: Path, out: Path) -> None:
             axes = figure.add_subplot(SHOWN, 2, 1 + 2 * line + column)
             limit = np.abs(change).max()
             image = axes.imshow(
-                change.T, origin="lower", aspect="auto", cmap="PuOr", vmin=-limit, vmax=limit, interpolation="nearest"
+                change.T,
+                extent=(0.5, len(change) + 0.5, 0.5, change.shape[1] + 0.5),  # both counted from 1
+                origin="lower",
+                aspect="auto",
+                cmap="PuOr",
+                vmin=-limit,
+                vmax=limit,
+                interpolation="nearest",
             )
             score = examples.scores[chosen, column]
             axes.set(title=f"programme {examples.rows[chosen].video}, {target} {score:.2f} points", ylabel="grade")
-            axes.set_yticks(range(change.shape[1]), list(map(str, range(1, change.shape[1] + 1))))
+            axes.set_yticks(range(1, change.shape[1] + 1))
             axes.set_xlabel("clip" if line == SHOWN - 1 else "")
             figure.colorbar(image, ax=axes, label="points of %")
             rows += [
