@@ -40,6 +40,8 @@ def borrow(said: np.ndarray, scores: np.ndarray, ranges: Sequence[tuple[float, f
     spread[spread == 0] = np.inf
     true, said = ((x[known] - centre) / spread for x in (scores, said))
     told = np.flatnonzero((said * true).sum(0) > 0).tolist()
+    if len(told) < 2:
+        return scores
     true, said = true[:, told], said[:, told]
     pull = np.eye(len(told)) * (PULL[0] * len(true) + PULL[1]) ** 0.5
     taught = scores.copy()

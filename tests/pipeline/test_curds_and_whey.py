@@ -54,7 +54,9 @@ def test_a_few_routines_never_turn_a_score_into_its_opposite(num: int) -> None:
 
 def test_what_cannot_be_mapped_is_left_alone() -> None:
     said, scores, _ = routines(noise=(6.0, 1.0))
-    np.testing.assert_allclose(borrow(said[:, :1], scores[:, :1], RANGES[:1]), scores[:, :1])
+    assert (borrow(said[:, :1], scores[:, :1], RANGES[:1]) == scores[:, :1]).all()
+    beside = np.stack([scores[:, 0], np.full(300, 7.0)], axis=1)
+    assert (borrow(said, beside, RANGES) == beside).all()
     constant, opposite = np.full(300, 7.0), np.random.default_rng(0).normal(size=300)
     three = np.column_stack([scores, constant, opposite]), np.column_stack([said, constant, -opposite])
     taught = borrow(three[1], three[0], RANGES * 2)

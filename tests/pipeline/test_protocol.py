@@ -158,7 +158,7 @@ def test_baselines_know_the_usual_score_of_each_action() -> None:
     examples = replace(examples, rows=rows, actions=action)
     labels = replace(labels, actions=("low", "high"), rows=tuple(rows))
     parts = parts_of(examples, "cv", folds=3, seed=0)[1]
-    found = run({0: parts}, examples, labels, recipe=TrainingRecipe(epochs=1), device="cpu")
+    found = run({0: parts}, examples, labels, recipe=RECIPE, device="cpu")
     for name in ("mean", "ridge", "kernel_ridge"):
         for entry in found.predictions:
             assert abs(entry[name] - {"low": 4.25, "high": 12.25}[entry["action"]]) < 1, (name, entry)
