@@ -2,9 +2,10 @@
 
     python -m benchmarks.ablation [FISV] [--out ablation.csv]
 
-Random and skater-disjoint folds, fold seeds 0 to 4; figures are means over the seeds of pooled out-of-fold predictions.
-Differences are default minus variant, paired by routine, with 95% bootstrap intervals: the part helps if SRCC's is
-above 0 and that of the mean absolute error (MAE, points) below.
+Random, skater-disjoint and event-disjoint folds, fold seeds 0 to 4; figures are means over the seeds of pooled
+out-of-fold predictions. Differences are default minus variant, paired by routine, with 95% bootstrap intervals that
+draw routines, or whole groups where the folds keep groups together: the part helps if SRCC's is above 0 and that of the
+mean absolute error (MAE, points) below.
 """
 
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ import torch
 import typer
 from torch import Tensor
 
-from benchmarks.cross_validation import FISV, Variant, held_out_predictions, load
+from benchmarks.cross_validation import FISV, KINDS, Variant, held_out_predictions, load
 from benchmarks.tables import print_table
 from models.cofinal import CoFInAl, CoFInAlConfig
 from models.coupling import couple, decouple
@@ -32,7 +33,6 @@ from pipeline.head_training import as_csv
 from pipeline.training import TrainingRecipe
 
 WITHOUT_LAGS = tuple(row for row in range(NUM_STATISTICS) if row not in range(6, 5 + len(LAGS)))
-ABLATED_ON = ("random", "skater-disjoint")
 DEFAULT = Variant()
 
 
@@ -215,16 +215,16 @@ def _main(
     to: Annotated[Path | None, typer.Option("--out", help="Write the figures to this CSV file, too.")] = None,
 ) -> None:
     """Cross-validate every variant and print tables in Markdown."""
-    labels, examples = load(fisv, "random")
-    said = held_out_predictions(VARIANTS, fisv, ABLATED_ON, range(seeds))
+    said = held_out_predictions(VARIANTS, fisv, KINDS, range(seeds))
+    labels, _ = load(fisv, "random")
     rows = [
-        _figures(kind, target, variant.name, examples.scores[:, column], said, column)
-        for kind in ABLATED_ON
-        for column, target in enumerate(labels.targets)
+        _figures(fisv, kind, column, variant.name, said)
+        for kind in KINDS
+        for column in range(len(labels.targets))
         for variant in VARIANTS
     ]
     columns = [f"{target} {of}" for target in labels.targets for of in ("SRCC", "default −", "MAE", "default −")]
-    for kind in ABLATED_ON:
+    for kind in KINDS:
         lines = []
         for variant in VARIANTS:
             of_variant = [row for row in rows if (row["folds"], row["head"]) == (kind, variant.name)]
@@ -234,14 +234,14 @@ def _main(
         to.write_bytes(as_csv(rows))
 
 
-def _figures(
-    kind: str, target: str, name: str, truth: np.ndarray, said: dict[tuple[str, str], np.ndarray], column: int
-) -> dict[str, Any]:
+def _figures(fisv: Path, kind: str, column: int, name: str, said: dict[tuple[str, str], np.ndarray]) -> dict[str, Any]:
+    labels, examples = load(fisv, kind)
+    truth, groups = examples.scores[:, column], examples.groups(np.arange(len(examples.rows)))
     default, variant = (said[head, kind][..., column] for head in (DEFAULT.name, name))
     figures = {"srcc": srcc, "r_l2": r_l2, "mae": mae}
     each = {of: [figure(truth, one) for one in variant] for of, figure in figures.items()}
-    row: dict[str, Any] = {"folds": kind, "target": target, "head": name}
-    for of, (mean, (low, high)) in difference(truth, default, variant).items():
+    row: dict[str, Any] = {"folds": kind, "target": labels.targets[column], "head": name}
+    for of, (mean, (low, high)) in difference(truth, default, variant, groups).items():
         row |= {of: float(np.mean(each[of])), f"{of}_std": float(np.std(each[of], ddof=1))}
         row |= {f"{of}_difference": mean, f"{of}_low": low, f"{of}_high": high}
     return row

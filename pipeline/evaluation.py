@@ -104,25 +104,27 @@ def difference(
     truth: np.ndarray,
     predicted: np.ndarray,
     other: np.ndarray,
+    groups: Sequence[str] | None = None,
     *,
     level: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, tuple[float, list[float]]]:
-    """How much the figures of one model exceed another's, with paired bootstrap intervals over routines.
+    """How much the figures of one model exceed another's, with paired bootstrap intervals.
 
     Args:
         truth: true scores (N,) in points.
         predicted: predicted scores (S, N) of S trainings of the one.
         other: those of the other.
-        level: as for `bootstrap`; each resample takes the same routines of both.
+        groups: as for `bootstrap`; each resample takes the same routines of both.
+        level: likewise.
         resamples: likewise.
         seed: likewise.
 
     Returns:
         Mean difference and `[low, high]` of "srcc", "r_l2" and "mae".
     """
-    one, two = (_resampled(truth, x, None, resamples, seed) for x in (predicted, other))
+    one, two = (_resampled(truth, x, groups, resamples, seed) for x in (predicted, other))
     found = {}
     for name, figure in (("srcc", srcc), ("r_l2", r_l2), ("mae", mae)):
         mean = np.mean([figure(truth, a) - figure(truth, b) for a, b in zip(predicted, other, strict=True)])

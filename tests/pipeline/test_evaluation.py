@@ -121,6 +121,13 @@ def test_a_difference_is_paired_and_tells_the_better_one() -> None:
     assert found["srcc"][1][1] - found["srcc"][1][0] < 0.1 * (wide[1] - wide[0])
     assert difference(truth, shared, shared)["mae"] == (0.0, [0.0, 0.0])
 
+    copies = [np.tile(x, 4) for x in (truth, better, shared)]
+    apart, together = difference(*copies), difference(*copies, [str(i) for i in range(300)] * 4)
+    for name, (_, (low, high)) in found.items():
+        widths = [np.ptp(one[name][1]) / (high - low) for one in (apart, together)]
+        assert widths[0] < 0.65, name
+        assert 0.8 < widths[1] < 1.25, name
+
 
 def test_bootstrap_draws_the_same_routines_of_every_seed() -> None:
     truth, predicted = noisy(60)
