@@ -1,7 +1,7 @@
 """Held-out predictions of variants of the head on the Fis-V programmes, several trainings at a time."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from functools import cache
@@ -21,7 +21,7 @@ from models.grading import GradingConfig
 from pipeline.console import progress
 from pipeline.head_training import label_places, load_examples
 from pipeline.protocol import Examples, fold_rows
-from pipeline.training import TrainingRecipe, fit, predict
+from pipeline.training import TargetPrediction, TrainingRecipe, fit, predict
 
 FISV = Path(os.environ.get("COFINAL_SHARED", "../shared")) / "data/fisv"
 FOLDS = 5
@@ -78,17 +78,23 @@ def config_of(variant: Variant, labels: LabelSet, examples: Examples) -> Grading
 
 
 def cross_validate(variant: Variant, fisv: Path, kind: str, seed: int) -> np.ndarray:
-    """Held-out predictions (N, M) in points, a training for each of `FOLDS` folds."""
+    """Held-out scores (N, M) in points, a training for each of `FOLDS` folds."""
+    held_out = [*verdicts(variant, fisv, kind, seed)]
+    scores = np.concatenate([np.stack([said.score for said in of.values()], axis=1) for _, of in held_out])
+    return scores[np.argsort(np.concatenate([rows for rows, _ in held_out]))]
+
+
+def verdicts(
+    variant: Variant, fisv: Path, kind: str, seed: int
+) -> Iterator[tuple[np.ndarray, dict[str, TargetPrediction]]]:
+    """Rows held out of each of `FOLDS` trainings, and what the head says of them by target."""
     labels, examples = load(fisv, kind)
     config = config_of(variant, labels, examples)
     everything = np.arange(len(examples.rows))
-    held_out = np.full(examples.scores.shape, np.nan)
     for rows in fold_rows(len(everything), FOLDS, seed=seed, groups=examples.groups(everything)):
         training, judged = examples.at(np.setdiff1d(everything, rows)), examples.at(rows)
         network = fit(training.features, training.scores, config=config, recipe=variant.recipe, seed=seed)
-        said = predict(network, judged.features)
-        held_out[rows] = np.stack([said[target].score for target in labels.targets], axis=1)
-    return held_out
+        yield rows, predict(network, judged.features)
 
 
 def held_out_predictions(

@@ -92,7 +92,8 @@ class TargetPrediction:
     edges: np.ndarray | None
     """Grade edges (N, G+1) in points: grade g spans edges[g-1] to edges[g]. None for public heads: they have none."""
     subgrade: np.ndarray | None
-    """Most probable sub-grade within that grade (N,), counted from 1, lowest first; None without fine grades."""
+    """Sub-grade within that grade (N,), counted from 1, lowest first: the median of their probabilities, which tells
+    more than the most probable one (docs/accuracy.md); of public heads the latter. None without fine grades."""
     num_subgrades: int
     """Sub-grades within each grade; 0 without fine grades."""
     points: np.ndarray | None
@@ -416,7 +417,8 @@ def _target_prediction(
     num_subgrades = 0
     if subgrade_logits is not None:
         num_subgrades = subgrade_logits.shape[-1]
-        subgrade = subgrade_logits[torch.arange(len(grade)), grade].argmax(-1)  # (N,)
+        fine = subgrade_logits[torch.arange(len(grade)), grade].softmax(-1)  # (N, K)
+        subgrade = (fine.cumsum(-1)[:, :-1] < 0.5).sum(-1)  # (N,)
         points = edges[grade] + (edges[grade + 1] - edges[grade]) * (subgrade / (num_subgrades - 1))
     return TargetPrediction(
         score=score.cpu().numpy(),

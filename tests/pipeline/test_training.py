@@ -60,6 +60,12 @@ def test_it_learns_and_grades_agree_with_scores() -> None:
         assert (target.points <= target.edges[rows, target.grade]).all()
         assert set(target.subgrade) <= set(range(1, CONFIG.num_subgrades + 1))
         assert srcc(target.points, target.score) > 0.9
+    with torch.inference_mode():
+        clips, action = torch.from_numpy(new_features[0])[None], torch.tensor([new_actions[0]])
+        fine = network(clips, torch.ones(1, clips.shape[1], dtype=torch.bool), action).subgrade_logits[0].softmax(-1)
+    for target, of_grades in zip(predicted.values(), fine, strict=True):
+        below, place = of_grades[target.grade[0] - 1], target.subgrade[0]
+        assert below[: place - 1].sum() < 0.5 <= below[:place].sum() + 1e-6  # it is the median
     said = predicted["A"]
     largest = np.flatnonzero(said.grade == np.bincount(said.grade).argmax())
     assert len(largest) >= 10
