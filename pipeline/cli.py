@@ -206,7 +206,9 @@ def _train_head(
     protocol: Annotated[
         str, typer.Option(help="auto, official (train on train, test once) or cv (cross-validation).")
     ] = "auto",
-    folds: Annotated[int | None, typer.Option(help="Folds of the cross-validation, 5 by default.")] = None,
+    folds: Annotated[
+        int | None, typer.Option(help="Folds of the cross-validation, or of --intervals; 5 by default.")
+    ] = None,
     groups: Annotated[
         str | None,
         typer.Option(
@@ -221,7 +223,8 @@ def _train_head(
     intervals: Annotated[
         bool,
         typer.Option(
-            "--intervals", help="Predict intervals too and say how many scores they hold: takes 3 to 6 times."
+            "--intervals",
+            help="Predict intervals too and say how many scores they hold: 16 trainings of 5 folds, not 6.",
         ),
     ] = False,
     head: Annotated[

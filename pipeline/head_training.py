@@ -135,8 +135,6 @@ def train_head(
         label_set = with_column(label_set, "group", groups, VIDEO_SUFFIXES)
     if events is not None:
         label_set = with_column(label_set, "event", events, VIDEO_SUFFIXES)
-        if max(Counter(row.event for row in label_set.rows).values()) < SMALLEST_EVENT:
-            raise ValueError(f"no event in {events} has {SMALLEST_EVENT} videos or more; leave --events out")
     if extractor and folder != source:
         raise ValueError("--extractor is for features that came without a manifest; leave it out with videos")
 
@@ -162,6 +160,12 @@ def train_head(
     for option, given in (("--folds", folds), ("--groups", groups)):
         if given is not None and protocol != "cv" and not intervals:
             raise ValueError(f"{option} is for cross-validation, and there is a test split: add --protocol cv")
+    if events is not None:
+        judged = [examples.rows[i].event for part in plans[seed] for i in part.judged]
+        if max(Counter(judged).values()) < SMALLEST_EVENT:
+            raise ValueError(
+                f"no event in {events} has {SMALLEST_EVENT} videos or more to judge heads on; leave --events out"
+            )
     recipe = TrainingRecipe() if epochs is None else TrainingRecipe(epochs=epochs)
     outcome = run(plans, examples, label_set, head_type=head_type, members=ensemble, recipe=recipe, device=torch_device)
     network, predictions = outcome.network, outcome.predictions

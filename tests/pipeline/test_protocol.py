@@ -197,6 +197,22 @@ def test_the_official_protocols_intervals_come_from_folds_of_its_train_split() -
     assert all(entry["low"] <= entry["predicted"] <= entry["high"] for entry in found.predictions)
 
 
+def test_no_score_of_the_test_split_changes_an_official_head() -> None:
+    def official(scores: np.ndarray) -> Outcome:
+        examples, labels = made_up(scores)
+        rows = [replace(row, split="test" if i % 4 == 0 else "train") for i, row in enumerate(examples.rows)]
+        examples = replace(examples, rows=rows)
+        parts = parts_of(examples, "official", folds=5, seed=0)[1]
+        return run({0: parts}, examples, labels, recipe=RECIPE, device="cpu")
+
+    scores = np.linspace(2, 18, 40)
+    one, other = official(scores), official(np.where(np.arange(40) % 4, scores, 20 - scores))
+    assert [entry["true"] for entry in one.predictions] != [entry["true"] for entry in other.predictions]
+    assert [entry["predicted"] for entry in one.predictions] == [entry["predicted"] for entry in other.predictions]
+    for name, weights in one.network.state_dict().items():
+        assert torch.equal(weights, other.network.state_dict()[name]), name
+
+
 @pytest.mark.slow
 @pytest.mark.shared
 def test_head_beats_ridge_on_fisv(shared: Path, tmp_path: Path) -> None:
