@@ -20,7 +20,7 @@ from rich.table import Table
 from data.datasets import Joined, join, with_column
 from data.feature_store import FeatureStore
 from data.files import write_atomic
-from data.labels import GENERATED_RECORDS, LabelSet, read_labels
+from data.labels import GENERATED_RECORDS, LabelRow, LabelSet, read_labels
 from extractors.backbone import resolve_device
 from extractors.video import VIDEO_SUFFIXES, VideoError
 from models.checkpoint import MAX_MEMBERS, serialise_head
@@ -135,6 +135,7 @@ def train_head(
         label_set = with_column(label_set, "group", groups, VIDEO_SUFFIXES)
     if events is not None:
         label_set = with_column(label_set, "event", events, VIDEO_SUFFIXES)
+        _check_events(events, label_set.rows)
     if extractor and folder != source:
         raise ValueError("--extractor is for features that came without a manifest; leave it out with videos")
 
@@ -161,11 +162,7 @@ def train_head(
         if given is not None and protocol != "cv" and not intervals:
             raise ValueError(f"{option} is for cross-validation, and there is a test split: add --protocol cv")
     if events is not None:
-        judged = [examples.rows[i].event for part in plans[seed] for i in part.judged]
-        if max(Counter(judged).values()) < SMALLEST_EVENT:
-            raise ValueError(
-                f"no event in {events} has {SMALLEST_EVENT} videos or more to judge heads on; leave --events out"
-            )
+        _check_events(events, [examples.rows[i] for part in plans[seed] for i in part.judged])
     recipe = TrainingRecipe() if epochs is None else TrainingRecipe(epochs=epochs)
     outcome = run(plans, examples, label_set, head_type=head_type, members=ensemble, recipe=recipe, device=torch_device)
     network, predictions = outcome.network, outcome.predictions
@@ -220,6 +217,14 @@ def train_head(
 
 def _folds_of(kept: Part, examples: Examples) -> dict[str, Any]:
     return {"folds": len(kept.calibration), "grouped": examples.groups(kept.training) is not None}
+
+
+def _check_events(events: str, rows: Sequence[LabelRow]) -> None:
+    """Refuse events none of which has enough of some videos."""
+    if max(Counter(row.event for row in rows).values()) < SMALLEST_EVENT:
+        raise ValueError(
+            f"no event in {events} has {SMALLEST_EVENT} videos or more to judge heads on; leave --events out"
+        )
 
 
 def _is_store(source: Path) -> bool:

@@ -440,6 +440,24 @@ def test_groups_of_a_csv_file_replace_those_of_the_labels(club: Path, tmp_path: 
     assert result.results["training"]["grouped"] is True
 
 
+def test_events_too_small_are_refused_before_extraction_and_among_the_judged(store: Path, tmp_path: Path) -> None:
+    labels, events = tmp_path / "labels.csv", tmp_path / "events.csv"
+    rows = [f"v{i},{5 + i},{'test' if i > 4 else 'train'}" for i in range(7)]
+    labels.write_text("\n".join(["video,score,split", *rows]) + "\n")
+    events.write_text("video,event\n" + "".join(f"v{i},{'test' if i > 4 else 'train'}\n" for i in range(7)))
+    run = {"labels": labels, "epochs": 1, "events": f"{events}:event", "out": tmp_path / "h.safetensors"}
+    with pytest.raises(ValueError, match=r"no event in .* has 4 videos or more to judge heads on"):
+        train_head(store, "csv", **run)
+
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    (videos / "v0.mp4").write_bytes(b"not opened")
+    events.write_text("video,event\n" + "".join(f"v{i},{i}\n" for i in range(7)))
+    with pytest.raises(ValueError, match=r"no event in .* has 4 videos or more"):
+        train_head(videos, "csv", **run)
+    assert not (tmp_path / "videos-features").exists()
+
+
 def test_official_protocol_and_leftovers(command, store: Path, tmp_path: Path) -> None:
     rows = [f"v{i},{5 + i},{'test' if i > 4 else 'train'}" for i in range(7)]
     labels = tmp_path / "judges.csv"
