@@ -72,17 +72,18 @@ def _main(
         reached, beside, simple = [], [], []
         for kind, results in plain.items():
             say(f"{kind} folds")
-            for target, found in results.result()["targets"].items():
+            of_kind = results.result()
+            for target, found in of_kind["targets"].items():
                 at_least, at_most = GOALS[kind, target]
                 srcc, r_l2, *others = (_figure(found, name) for name in FIGURES)
-                bounds = [f"{low:.2f} to {high:.2f}" for low, high in map(found["intervals"].get, ("srcc", "r_l2"))]
-                goals = [f">= {at_least:.2f}", f"<= {at_most:.2f}"]
-                reached.append([kind, target, srcc, bounds[0], goals[0], r_l2, bounds[1], goals[1]])
+                srcc_bounds, r_l2_bounds = (_bounds(found, name) for name in ("srcc", "r_l2"))
+                goals = f">= {at_least:.2f}", f"<= {at_most:.2f}"
+                reached.append([kind, target, srcc, srcc_bounds, goals[0], r_l2, r_l2_bounds, goals[1]])
                 beside.append([kind, target, *others])
-                baselines = [of[target] for of in results.result()["baselines"].values()]
+                baselines = [of[target] for of in of_kind["baselines"].values()]
                 simple.append([kind, target, *(f"{of['srcc']:.3f} ({of['r_l2']:.2f})" for of in baselines)])
-            both = (_figure(results.result()["average"], name) for name in ("srcc", "r_l2"))
-            reached.append([kind, "average", next(both), "", "", next(both), "", ""])
+            srcc, r_l2 = (_figure(of_kind["average"], name) for name in ("srcc", "r_l2"))
+            reached.append([kind, "average", srcc, "", "", r_l2, "", ""])
         print_table(["5 folds", "target", "SRCC", "95%", "goal", "R-l2", "95%", "goal"], reached)
         print_table(["5 folds", "target", *list(FIGURES.values())[2:]], beside)
         print_table(["baselines: SRCC (R-l2)", "target", *(name.replace("_", " ") for name in BASELINES)], simple)
@@ -106,6 +107,11 @@ def _figure(found: dict[str, Any], name: str) -> str:
     places = 2 if name in ("r_l2", "mae", "rmse") else 3
     spread = f" ± {found['std'][name]:.{places}f}" if "std" in found else ""
     return f"{found[name]:.{places}f}{spread}"
+
+
+def _bounds(found: dict[str, Any], name: str) -> str:
+    low, high = found["intervals"][name]
+    return f"{low:.2f} to {high:.2f}"
 
 
 if __name__ == "__main__":

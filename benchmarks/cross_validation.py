@@ -1,7 +1,7 @@
 """Held-out predictions of variants of the head on the Fis-V programmes, several trainings at a time."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from functools import cache
@@ -21,7 +21,7 @@ from models.grading import GradingConfig
 from pipeline.console import progress
 from pipeline.head_training import label_places, load_examples
 from pipeline.protocol import Examples, fold_rows
-from pipeline.training import TargetPrediction, TrainingRecipe, fit, predict
+from pipeline.training import TrainingRecipe, fit, predict
 
 FISV = Path(os.environ.get("COFINAL_SHARED", "../shared")) / "data/fisv"
 FOLDS = 5
@@ -77,33 +77,36 @@ def config_of(variant: Variant, labels: LabelSet, examples: Examples) -> Grading
     return variant.config(examples.features[0].shape[1], labels.targets, ranges, **variant.settings)
 
 
-def cross_validate(variant: Variant, fisv: Path, kind: str, seed: int) -> np.ndarray:
-    """Held-out scores (N, M) in points, a training for each of `FOLDS` folds."""
-    held_out = [*verdicts(variant, fisv, kind, seed)]
-    scores = np.concatenate([np.stack([said.score for said in of.values()], axis=1) for _, of in held_out])
-    return scores[np.argsort(np.concatenate([rows for rows, _ in held_out]))]
-
-
-def verdicts(
-    variant: Variant, fisv: Path, kind: str, seed: int
-) -> Iterator[tuple[np.ndarray, dict[str, TargetPrediction]]]:
-    """Rows held out of each of `FOLDS` trainings, and what the head says of them by target."""
+def cross_validate(variant: Variant, fisv: Path, kind: str, seed: int, fields: Sequence[str]) -> np.ndarray:
+    """Fields (N, M, F) of `TargetPrediction`, held out: a training for each of `FOLDS` folds."""
     labels, examples = load(fisv, kind)
     config = config_of(variant, labels, examples)
     everything = np.arange(len(examples.rows))
+    held_out = np.full((*examples.scores.shape, len(fields)), np.nan)
     for rows in fold_rows(len(everything), FOLDS, seed=seed, groups=examples.groups(everything)):
         training, judged = examples.at(np.setdiff1d(everything, rows)), examples.at(rows)
         network = fit(training.features, training.scores, config=config, recipe=variant.recipe, seed=seed)
-        yield rows, predict(network, judged.features)
+        said = predict(network, judged.features)
+        for column, target in enumerate(labels.targets):
+            held_out[rows, column] = np.stack([getattr(said[target], name) for name in fields], axis=1)
+    return held_out
 
 
 def held_out_predictions(
     variants: Iterable[Variant], fisv: Path, kinds: Iterable[str], seeds: range
 ) -> dict[tuple[str, str], np.ndarray]:
+    """As `held_out_verdicts`, of the scores alone: (S, N, M) in points."""
+    said = held_out_verdicts(variants, fisv, kinds, seeds, ("score",))
+    return {key: fields[..., 0] for key, fields in said.items()}
+
+
+def held_out_verdicts(
+    variants: Iterable[Variant], fisv: Path, kinds: Iterable[str], seeds: range, fields: Sequence[str]
+) -> dict[tuple[str, str], np.ndarray]:
     """Cross-validate variants on several kinds and seeds of folds.
 
     Returns:
-        Predictions (S, N, M) of S seeds by name of the variant and kind of folds.
+        Fields (S, N, M, F) of `TargetPrediction`, of S seeds, by name of the variant and kind of folds.
     """
     feature_folder(fisv)
     keys = [(variant, kind, seed) for variant in variants for kind in kinds for seed in seeds]
@@ -112,7 +115,7 @@ def held_out_predictions(
     with progress("cross-validations") as bar, ProcessPoolExecutor(os.cpu_count(), context, alone) as workers:
         task = bar.add_task("training", total=len(keys))
         running = {
-            workers.submit(cross_validate, variant, fisv, kind, seed): (variant.name, kind, seed)
+            workers.submit(cross_validate, variant, fisv, kind, seed, fields): (variant.name, kind, seed)
             for variant, kind, seed in keys
         }
         for done in as_completed(running):

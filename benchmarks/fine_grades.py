@@ -9,20 +9,19 @@ stand for, beside that of the best a coarse grade could say, the median true sco
 and that of the final score.
 """
 
-import os
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
 
-from benchmarks.cross_validation import FISV, KINDS, Variant, alone, feature_folder, load, verdicts
+from benchmarks.cross_validation import FISV, KINDS, Variant, held_out_verdicts, load
 from benchmarks.tables import print_table
-from pipeline.console import ends_well, say
+from models.cofinal import CoFInAlConfig
+from pipeline.console import ends_well
 from pipeline.evaluation import mae, srcc_within_events
 
+HEAD = Variant()
 COLUMNS = (
     "SRCC, fine grade",
     "SRCC, score",
@@ -38,40 +37,28 @@ def _main(
     seeds: Annotated[int, typer.Option(help="Fold seeds, from 0 on.")] = 5,
 ) -> None:
     """Cross-validate the default head and print a table in Markdown."""
-    feature_folder(fisv)
-    labels, _ = load(fisv, "random")
+    said = held_out_verdicts([HEAD], fisv, KINDS, range(seeds), ("grade", "subgrade", "points", "score"))
+    labels, examples = load(fisv, "random")
     rows = []
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), alone) as workers:
-        running = {kind: [workers.submit(_figures, fisv, kind, seed) for seed in range(seeds)] for kind in KINDS}
-        for kind, each in running.items():
-            say(f"{kind} folds")
-            found = np.stack([one.result() for one in each])  # (seeds, targets, columns)
-            for target, mean, spread in zip(labels.targets, found.mean(0), found.std(0, ddof=1), strict=True):
-                cells = [f"{x:.2f} ± {y:.2f}" for x, y in zip(mean, spread, strict=True)]
-                rows.append([kind, target, *cells])
+    for kind in KINDS:
+        for column, target in enumerate(labels.targets):
+            truth = examples.scores[:, column]
+            found = np.array([_figures(truth, *fields.T) for fields in said[HEAD.name, kind][:, :, column]])
+            cells = [f"{x:.2f} ± {y:.2f}" for x, y in zip(found.mean(0), found.std(0, ddof=1), strict=True)]
+            rows.append([kind, target, *cells])
     print_table(["5 folds", "target", *COLUMNS], rows)
 
 
-def _figures(fisv: Path, kind: str, seed: int) -> list[list[float]]:
-    labels, examples = load(fisv, kind)
-    held_out = [*verdicts(Variant(), fisv, kind, seed)]
-    order = np.concatenate([rows for rows, _ in held_out])
-    found = []
-    for column, target in enumerate(labels.targets):
-        truth = examples.scores[order, column]
-        of_target = [said[target] for _, said in held_out]
-        grade, fine, points, score = (
-            np.concatenate([getattr(said, name) for said in of_target])
-            for name in ("grade", "subgrade", "points", "score")
-        )
-        best = np.empty_like(truth)
-        for given in np.unique(grade):
-            best[grade == given] = np.median(truth[grade == given])
-        within = [srcc_within_events(truth, said, [str(given) for given in grade]) for said in (fine, score)]
-        errors = [mae(truth, said) for said in (best, points, score)]
-        ends = np.isin(fine, (1, of_target[0].num_subgrades)).mean()
-        found.append([float("nan") if of is None else of for of in within] + [*errors, float(ends)])
-    return found
+def _figures(
+    truth: np.ndarray, grade: np.ndarray, subgrade: np.ndarray, points: np.ndarray, score: np.ndarray
+) -> list[float]:
+    best = np.empty_like(truth)
+    for given in np.unique(grade):
+        best[grade == given] = np.median(truth[grade == given])
+    within = [srcc_within_events(truth, said, [str(given) for given in grade]) for said in (subgrade, score)]
+    errors = [mae(truth, said) for said in (best, points, score)]
+    ends = np.isin(subgrade, (1, CoFInAlConfig.num_subgrades)).mean()
+    return [float("nan") if of is None else of for of in within] + [*errors, float(ends)]
 
 
 if __name__ == "__main__":

@@ -183,10 +183,15 @@ def test_a_head_too_large_to_be_read_is_refused_before_it_is_trained(monkeypatch
         run({0: parts}, examples, labels, members=2, recipe=RECIPE, device="cpu")
 
 
-def test_the_official_protocols_intervals_come_from_folds_of_its_train_split() -> None:
-    examples, labels = made_up(np.linspace(2, 18, 40))
+def with_a_test_split(scores: np.ndarray) -> tuple[Examples, LabelSet]:
+    """Routines of `made_up`, every fourth of them for the test."""
+    examples, labels = made_up(scores)
     rows = [replace(row, split="test" if i % 4 == 0 else "train") for i, row in enumerate(examples.rows)]
-    examples = replace(examples, rows=rows)
+    return replace(examples, rows=rows), labels
+
+
+def test_the_official_protocols_intervals_come_from_folds_of_its_train_split() -> None:
+    examples, labels = with_a_test_split(np.linspace(2, 18, 40))
     protocol, parts = parts_of(examples, "auto", folds=5, seed=0, intervals=True)
     assert protocol == "official"
     (part,) = parts
@@ -199,9 +204,7 @@ def test_the_official_protocols_intervals_come_from_folds_of_its_train_split() -
 
 def test_no_score_of_the_test_split_changes_an_official_head() -> None:
     def official(scores: np.ndarray) -> Outcome:
-        examples, labels = made_up(scores)
-        rows = [replace(row, split="test" if i % 4 == 0 else "train") for i, row in enumerate(examples.rows)]
-        examples = replace(examples, rows=rows)
+        examples, labels = with_a_test_split(scores)
         parts = parts_of(examples, "official", folds=5, seed=0)[1]
         return run({0: parts}, examples, labels, recipe=RECIPE, device="cpu")
 
