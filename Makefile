@@ -6,7 +6,7 @@ RUN = .venv/bin/python
 .PHONY: demo test test-slow lint clean
 
 demo: .venv/installed
-	$(RUN) -m pipeline.demo
+	$(RUN) -m cofinal.pipeline.demo
 
 test: .venv/installed-dev
 	$(RUN) -m pytest
@@ -29,6 +29,8 @@ lint: .venv/installed-dev
 
 .venv/installed-dev: .venv/installed
 	$(RUN) -m pip install --quiet --editable '.[dev]'
+	mkdir -p .venv/checkout
+	ln -sfn ../.. .venv/checkout/cofinal
 	@touch $@
 
 clean:

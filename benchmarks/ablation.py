@@ -17,20 +17,21 @@ import torch
 import typer
 from torch import Tensor
 
-from benchmarks.cross_validation import FISV, KINDS, Variant, held_out_predictions, load
-from benchmarks.tables import print_table
-from models.cofinal import CoFInAl, CoFInAlConfig
-from models.coupling import couple, decouple
-from models.gdlt import GDLTConfig
-from models.grade_parsing import SHARES
-from models.grading import Output
-from models.likeness import Likeness
-from models.temporal_fusion import LAGS, NUM_QUARTERS, NUM_STATISTICS, Evidence, Summary, TemporalFusion
-from pipeline.console import ends_well
-from pipeline.curds_and_whey import borrow
-from pipeline.evaluation import difference, mae, r_l2, srcc
-from pipeline.head_training import as_csv
-from pipeline.training import TrainingRecipe
+from cofinal.models.cofinal import CoFInAl, CoFInAlConfig
+from cofinal.models.coupling import couple, decouple
+from cofinal.models.gdlt import GDLTConfig
+from cofinal.models.grade_parsing import SHARES
+from cofinal.models.grading import Output
+from cofinal.models.likeness import Likeness
+from cofinal.models.temporal_fusion import LAGS, NUM_QUARTERS, NUM_STATISTICS, Evidence, Summary, TemporalFusion
+from cofinal.pipeline.console import ends_well
+from cofinal.pipeline.curds_and_whey import borrow
+from cofinal.pipeline.evaluation import difference, mae, r_l2, srcc
+from cofinal.pipeline.head_training import as_csv
+from cofinal.pipeline.training import TrainingRecipe
+
+from .cross_validation import FISV, KINDS, Variant, held_out_predictions, load
+from .tables import print_table
 
 WITHOUT_LAGS = tuple(row for row in range(NUM_STATISTICS) if row not in range(6, 5 + len(LAGS)))
 DEFAULT = Variant()

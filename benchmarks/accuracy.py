@@ -17,11 +17,12 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.cross_validation import FISV, KINDS, alone, feature_folder
-from benchmarks.tables import print_table
-from pipeline.baselines import BASELINES
-from pipeline.console import ends_well, say
-from pipeline.head_training import train_head
+from cofinal.pipeline.baselines import BASELINES
+from cofinal.pipeline.console import ends_well, say
+from cofinal.pipeline.head_training import train_head
+
+from .cross_validation import FISV, KINDS, alone, feature_folder
+from .tables import print_table
 
 SEEDS = 5
 MEMBERS = 5

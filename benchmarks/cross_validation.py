@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from data.datasets import join, with_column
-from data.feature_store import FeatureStore
-from data.labels import LabelSet, read_labels
-from extractors.video import VIDEO_SUFFIXES
-from models.cofinal import CoFInAlConfig
-from models.grading import GradingConfig
-from pipeline.console import progress
-from pipeline.head_training import label_places, load_examples
-from pipeline.protocol import Examples, fold_rows
-from pipeline.training import TrainingRecipe, fit, predict
+from cofinal.data.datasets import join, with_column
+from cofinal.data.feature_store import FeatureStore
+from cofinal.data.labels import LabelSet, read_labels
+from cofinal.extractors.video import VIDEO_SUFFIXES
+from cofinal.models.cofinal import CoFInAlConfig
+from cofinal.models.grading import GradingConfig
+from cofinal.pipeline.console import progress
+from cofinal.pipeline.head_training import label_places, load_examples
+from cofinal.pipeline.protocol import Examples, fold_rows
+from cofinal.pipeline.training import TrainingRecipe, fit, predict
 
 FISV = Path(os.environ.get("COFINAL_SHARED", "../shared")) / "data/fisv"
 FOLDS = 5

@@ -12,10 +12,11 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from benchmarks.tables import print_table
-from pipeline.baselines import BASELINES
-from pipeline.console import ends_well, say
-from pipeline.demo import TARGET, run_demo
+from cofinal.pipeline.baselines import BASELINES
+from cofinal.pipeline.console import ends_well, say
+from cofinal.pipeline.demo import TARGET, run_demo
+
+from .tables import print_table
 
 SEEDS = (0, 1, 2)
 

@@ -33,18 +33,19 @@ import torch
 import typer
 from torch import Tensor, nn
 
-from benchmarks.memory import peak_pss
-from benchmarks.tables import print_table
-from extractors.backbone import PRECISIONS, Backbone, load_backbone
-from extractors.catalogue import CATALOGUE
-from extractors.clips import select
-from extractors.extract import extract, one_thread
-from extractors.reader import Reader
-from extractors.recipes import get_recipe
-from extractors.video import choose_decoder, probe
-from models.checkpoint import serialise_head
-from models.cofinal import CoFInAl, CoFInAlConfig
-from pipeline.console import ends_well, out, say
+from cofinal.extractors.backbone import PRECISIONS, Backbone, load_backbone
+from cofinal.extractors.catalogue import CATALOGUE
+from cofinal.extractors.clips import select
+from cofinal.extractors.extract import extract, one_thread
+from cofinal.extractors.reader import Reader
+from cofinal.extractors.recipes import get_recipe
+from cofinal.extractors.video import choose_decoder, probe
+from cofinal.models.checkpoint import serialise_head
+from cofinal.models.cofinal import CoFInAl, CoFInAlConfig
+from cofinal.pipeline.console import ends_well, out, say
+
+from .memory import peak_pss
+from .tables import print_table
 
 FPS, HEIGHT, WIDTH, DURATION_S = 25, 720, 1280, 92
 BASELINE_BATCH = 4
@@ -279,7 +280,7 @@ def score(video: Path) -> str:
     }
     head = video.with_name("head.safetensors")
     head.write_bytes(serialise_head(network, metadata))
-    command = [sys.executable, "-c", "from pipeline.cli import score_video_command as command; command()"]
+    command = [sys.executable, "-c", "from cofinal.pipeline.cli import score_video_command as command; command()"]
 
     def run(*arguments: str | Path) -> tuple[float, str]:
         started = time.perf_counter()

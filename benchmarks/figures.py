@@ -19,17 +19,18 @@ import typer
 from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
 
-from benchmarks.cross_validation import FISV, FOLDS, Variant, config_of, held_out_predictions, load
-from models.cofinal import CoFInAlConfig
-from models.gdlt import GDLTConfig
-from models.grading import GradingNetwork
-from models.temporal_fusion import Summary
-from pipeline.console import ends_well, say
-from pipeline.evaluation import r_l2, srcc
-from pipeline.head_training import as_csv
-from pipeline.plots import INK, MARK, PALE, png
-from pipeline.protocol import fold_rows
-from pipeline.training import fit
+from cofinal.models.cofinal import CoFInAlConfig
+from cofinal.models.gdlt import GDLTConfig
+from cofinal.models.grading import GradingNetwork
+from cofinal.models.temporal_fusion import Summary
+from cofinal.pipeline.console import ends_well, say
+from cofinal.pipeline.evaluation import r_l2, srcc
+from cofinal.pipeline.head_training import as_csv
+from cofinal.pipeline.plots import INK, MARK, PALE, png
+from cofinal.pipeline.protocol import fold_rows
+from cofinal.pipeline.training import fit
+
+from .cross_validation import FISV, FOLDS, Variant, config_of, held_out_predictions, load
 
 COFINAL, GDLT = Variant("CoFInAl"), Variant("GDLT", GDLTConfig)
 GRADES, SUBGRADES = (1, 2, 3, 4, 6), (2, 4, 8, 16)

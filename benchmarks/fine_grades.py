@@ -15,11 +15,12 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from benchmarks.cross_validation import FISV, KINDS, Variant, held_out_verdicts, load
-from benchmarks.tables import print_table
-from models.cofinal import CoFInAlConfig
-from pipeline.console import ends_well
-from pipeline.evaluation import mae, srcc_within_events
+from cofinal.models.cofinal import CoFInAlConfig
+from cofinal.pipeline.console import ends_well
+from cofinal.pipeline.evaluation import mae, srcc_within_events
+
+from .cross_validation import FISV, KINDS, Variant, held_out_verdicts, load
+from .tables import print_table
 
 HEAD = Variant()
 COLUMNS = (

@@ -30,10 +30,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from extractors.backbone import Backbone
-from extractors.extract import extract
-from extractors.reader import Reader
-from extractors.recipes import get_recipe
+from cofinal.extractors.backbone import Backbone
+from cofinal.extractors.extract import extract
+from cofinal.extractors.reader import Reader
+from cofinal.extractors.recipes import get_recipe
 
 FPS, PERIOD_S = 25, 2
 

@@ -24,15 +24,16 @@ import numpy as np
 import torch
 import typer
 
-from benchmarks.memory import Sleeper
-from benchmarks.tables import print_table
-from extractors.backbone import Backbone
-from extractors.extract import Extraction, extract
-from extractors.recipes import get_recipe
-from pipeline import extraction
-from pipeline.console import ends_well, say
+from cofinal.extractors.backbone import Backbone
+from cofinal.extractors.extract import Extraction, extract
+from cofinal.extractors.recipes import get_recipe
+from cofinal.pipeline import extraction
+from cofinal.pipeline.console import ends_well, say
 
-COMMAND = "from pipeline.cli import extract_features_command as command; command()"
+from .memory import Sleeper
+from .tables import print_table
+
+COMMAND = "from cofinal.pipeline.cli import extract_features_command as command; command()"
 RANDOM = ("--backbone", "i3d", "--weights", "random")
 RECORD = {
     "decoder": "decord",
@@ -124,7 +125,7 @@ def _main(
         say("resumed runs")
         rows = {
             "start to end of a resumed run with all done": ("-c", COMMAND, str(sources), str(store), *RANDOM),
-            "only its imports": ("-c", "import pipeline.extraction"),
+            "only its imports": ("-c", "import cofinal.pipeline.extraction"),
             "--verify": ("-c", COMMAND, "--verify", str(store)),
         }
         measured = {what: _seconds(*arguments) for what, arguments in rows.items()}

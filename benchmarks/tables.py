@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pipeline.console import out
+from cofinal.pipeline.console import out
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -23,16 +23,17 @@ import typer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.tables import print_table
-from data.datasets import join
-from data.feature_store import FeatureStore
-from data.labels import read_labels
-from models.cofinal import CoFInAlConfig
-from models.grading import GradingNetwork
-from models.temporal_fusion import Summary
-from pipeline.console import ends_well, say
-from pipeline.head_training import label_places, load_examples
-from pipeline.training import TrainingRecipe, _losses, _optimizer, fit
+from cofinal.data.datasets import join
+from cofinal.data.feature_store import FeatureStore
+from cofinal.data.labels import read_labels
+from cofinal.models.cofinal import CoFInAlConfig
+from cofinal.models.grading import GradingNetwork
+from cofinal.models.temporal_fusion import Summary
+from cofinal.pipeline.console import ends_well, say
+from cofinal.pipeline.head_training import label_places, load_examples
+from cofinal.pipeline.training import TrainingRecipe, _losses, _optimizer, fit
+
+from .tables import print_table
 
 STORE = Path(os.environ.get("COFINAL_SHARED", "../shared")) / "data/fisv/swintx_avg_fps25_clip32"
 WORKERS = 8

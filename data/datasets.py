@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from data.labels import LabelRow, LabelSet, read_column
+from .labels import LabelRow, LabelSet, read_column
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from data.files import (
+from .files import (
     WriteError,
     append_durable,
     make_folder,
@@ -34,7 +34,7 @@ from data.files import (
     temporary_in,
     write_atomic,
 )
-from data.lock import Lock, LockedError
+from .lock import Lock, LockedError
 
 FORMAT = 1
 IDENTITY_KEYS = ("backbone", "recipe", "weights_sha256")

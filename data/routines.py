@@ -26,11 +26,11 @@ import av
 import numpy as np
 from scipy.stats import rankdata, spearmanr
 
-from data.files import write_atomic
-from data.gymnastics.choreography import APPARATUS, Element, Judgement, compose, judge
-from data.gymnastics.drawing import draw_routine
-from data.gymnastics.filming import CAMERAS, FLOORS, FRAME_SIZE, WALLS, Setting
-from data.gymnastics.motion import FRAME_RATE, Body, perform
+from .files import write_atomic
+from .gymnastics.choreography import APPARATUS, Element, Judgement, compose, judge
+from .gymnastics.drawing import draw_routine
+from .gymnastics.filming import CAMERAS, FLOORS, FRAME_SIZE, WALLS, Setting
+from .gymnastics.motion import FRAME_RATE, Body, perform
 
 GENERATOR_VERSION = 1
 """Raised when the same seed would give other pictures, so that routines of an older generator are drawn anew."""

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from extractors import openvino_engine
-from extractors.catalogue import ALIASES, CATALOGUE
-from extractors.openvino_engine import CompiledNetwork
-from extractors.recipes import Recipe, get_recipe
-from extractors.weights import file_sha256, published, published_sha256
+from . import openvino_engine
+from .catalogue import ALIASES, CATALOGUE
+from .openvino_engine import CompiledNetwork
+from .recipes import Recipe, get_recipe
+from .weights import file_sha256, published, published_sha256
 
 BACKBONES = tuple(CATALOGUE)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

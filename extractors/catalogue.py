@@ -10,8 +10,8 @@ from pathlib import Path
 
 from torch import nn
 
-from extractors import classifiers, i3d, video_swin
-from extractors.weights import I3D_KINETICS400, Published, UrlWeights
+from . import classifiers, i3d, video_swin
+from .weights import I3D_KINETICS400, Published, UrlWeights
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from extractors.weights import only_network, read_tensors
+from .weights import only_network, read_tensors
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from extractors.backbone import Backbone
-from extractors.clips import Selection, select
-from extractors.reader import Reader, ReaderError
-from extractors.recipes import Recipe
-from extractors.video import BrokenError, UnfaithfulError, VideoError, VideoFacts, choose_decoder
+from .backbone import Backbone
+from .clips import Selection, select
+from .reader import Reader, ReaderError
+from .recipes import Recipe
+from .video import BrokenError, UnfaithfulError, VideoError, VideoFacts, choose_decoder
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from extractors.weights import only_network, read_tensors
+from .weights import only_network, read_tensors
 
 FEATURE_DIM = 1024
 NUM_CLASSES = 400

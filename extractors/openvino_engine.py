@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from extractors.recipes import Recipe
-from extractors.weights import cache_dir
+from .recipes import Recipe
+from .weights import cache_dir
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from extractors.reader_process import (
+from .reader_process import (
     ALIVE,
     ERRORS,
     TIMES_AT_ONCE,
@@ -36,7 +36,7 @@ from extractors.reader_process import (
     facts_to_json,
     memory_limit_bytes,
 )
-from extractors.video import Limits, VideoError, VideoFacts
+from .video import Limits, VideoError, VideoFacts
 
 STALL_TIMEOUT_S, START_TIMEOUT_S, EXIT_TIMEOUT_S = 60.0, 60.0, 5.0
 
@@ -50,10 +50,10 @@ MOST_SLOTS = 8
 LONGEST_MESSAGE, MOST_FRAMES = 2**20, 2**25
 """In bytes; and three days of video at 120 frames a second. An answer with more makes no sense."""
 
-SOURCE = "extractors.video"
+SOURCE = "cofinal.extractors.video"
 """The module whose `probe` and `read_frames` the process runs; tests put one with faults in its place."""
 
-START = "import json, sys; sys.path[:] = json.loads(sys.argv[2]); from extractors.reader_process import serve; "
+START = "import json, sys; sys.path[:] = json.loads(sys.argv[2]); from cofinal.extractors.reader_process import serve; "
 START += "serve(sys.argv[1])"
 
 

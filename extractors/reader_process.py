@@ -32,7 +32,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from extractors.video import BrokenError, Limits, UnfaithfulError, VideoError, VideoFacts
+from .video import BrokenError, Limits, UnfaithfulError, VideoError, VideoFacts
 
 MEMORY_BYTES = 4 * 2**30
 """Most that reading may allocate, where the system can enforce it (Linux); half of the machine's if that is less."""

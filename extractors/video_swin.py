@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from extractors.weights import only_network, read_tensors
+from .weights import only_network, read_tensors
 
 Size = tuple[int, int, int]
 """Along frames, height and width."""

@@ -17,11 +17,11 @@ import safetensors
 import safetensors.torch
 import torch
 
-from models.cofinal import CoFInAlConfig
-from models.ensemble import Ensemble
-from models.grading import GradingConfig, GradingNetwork
-from models.head_types import CONFIGS, head_type
-from models.reference import ReferenceCoFInAl, sizes
+from .cofinal import CoFInAlConfig
+from .ensemble import Ensemble
+from .grading import GradingConfig, GradingNetwork
+from .head_types import CONFIGS, head_type
+from .reference import ReferenceCoFInAl, sizes
 
 FORMAT = 5
 """Version of the head file that this code writes and reads."""

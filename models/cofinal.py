@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.coupling import couple, grade_edges
-from models.fine_scoring import FineScoring
-from models.grading import GradingConfig, GradingNetwork, Output
+from .coupling import couple, grade_edges
+from .fine_scoring import FineScoring
+from .grading import GradingConfig, GradingNetwork, Output
 
 
 @dataclass(frozen=True)

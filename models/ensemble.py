@@ -6,7 +6,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from models.grading import GradingNetwork, Output, panel
+from .grading import GradingNetwork, Output, panel
 
 
 class Ensemble(nn.Module):

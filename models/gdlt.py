@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from models.grading import GradingConfig, GradingNetwork, Output
+from .grading import GradingConfig, GradingNetwork, Output
 
 
 @dataclass(frozen=True)

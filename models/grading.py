@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from models.grade_parsing import SHARES, GradeParsing
-from models.temporal_fusion import Evidence, Summary, TemporalFusion
+from .grade_parsing import SHARES, GradeParsing
+from .temporal_fusion import Evidence, Summary, TemporalFusion
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The heads that can be trained, by the name that `train-head --head-type` and a head's file give them."""
 
-from models.cofinal import CoFInAlConfig
-from models.gdlt import GDLTConfig
-from models.grading import GradingConfig
+from .cofinal import CoFInAlConfig
+from .gdlt import GDLTConfig
+from .grading import GradingConfig
 
 CONFIGS: dict[str, type[GradingConfig]] = {"cofinal": CoFInAlConfig, "gdlt": GDLTConfig}
 

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.coupling import decouple
-from models.grading import Output
+from .coupling import decouple
+from .grading import Output
 
 
 def losses(output: Output, truth: Tensor, edges: Tensor, scale: Tensor, *, softness: float) -> dict[str, Tensor]:

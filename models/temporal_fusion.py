@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.likeness import Likeness
+from .likeness import Likeness
 
 LAGS = 1, 2, 4, 8, 16, 32
 """In clips: change is looked at from one clip to the next, and over longer times."""

@@ -4,9 +4,9 @@ from typing import Any
 
 from rich.table import Table
 
-from extractors.catalogue import ALIASES, CATALOGUE
-from extractors.weights import UrlWeights
-from pipeline.console import show
+from ..extractors.catalogue import ALIASES, CATALOGUE
+from ..extractors.weights import UrlWeights
+from .console import show
 
 
 def list_backbones() -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from sklearn.metrics.pairwise import euclidean_distances, rbf_kernel
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from models.temporal_fusion import summarise
+from ..models.temporal_fusion import summarise
 
 POOLED = [0, 1, 2, 3, 5]
 """Which of the head's statistics."""

@@ -5,14 +5,16 @@ The functions are imported inside the commands, so that `--help` is quick.
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from extractors.reader import STALL_TIMEOUT_S
-from extractors.video import Limits
-from pipeline.console import ends_well, say, tell
+from .. import __version__
+from ..extractors.reader import STALL_TIMEOUT_S
+from ..extractors.video import Limits
+from .console import ends_well, say, tell
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
@@ -36,6 +38,9 @@ def _print_json(value: dict[str, Any]) -> None:
 
 
 def _run(command: Any) -> None:
+    if sys.argv[1:] == ["--version"]:
+        tell(f"cofinal {__version__}")
+        raise SystemExit(0)
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command(context_settings={"help_option_names": ["-h", "--help"]})(ends_well(command))
     app()
@@ -123,7 +128,7 @@ def _extract_features(
         return _verify(context, videos, store, as_json)
     if videos is None or store is None:
         raise ValueError("name the videos and the folder for their features: extract-features VIDEOS OUT")
-    from pipeline.extraction import extract_features
+    from .extraction import extract_features
 
     summary = extract_features(
         videos,
@@ -168,7 +173,7 @@ def _verify(context: typer.Context, videos: Path | None, store: Path | None, as_
         videos, store = None, videos
     if store is None:
         raise ValueError("name the store to check: extract-features --verify OUT")
-    from pipeline.verification import verify_store
+    from .verification import verify_store
 
     found = verify_store(store, videos)
     if as_json:
@@ -258,7 +263,7 @@ def _train_head(
       train-head videos/ --dataset fisv --labels labels/
       train-head out/ --dataset fisv --protocol cv --groups skaters.csv:skater --seeds 5 --intervals
     """
-    from pipeline.head_training import print_results, train_head
+    from .head_training import print_results, train_head
 
     result = train_head(
         source,
@@ -331,8 +336,8 @@ def _score_video(
       score-video out/Ball_001.npy --json
       score-video out/Ball_001.npy --head Ball_best.pkl --target Total --action Ball --weight-type 2
     """
-    from pipeline.report import write_report
-    from pipeline.scoring import print_score, score_video
+    from .report import write_report
+    from .scoring import print_score, score_video
 
     if report is not None and report.is_dir():
         raise ValueError(f"--report {report} is a folder; name the page's file")
@@ -371,7 +376,7 @@ def _list_backbones(as_json: Json = False, debug: Debug = False) -> int:
       list-backbones
       extract-features videos/ out/ --backbone vst-b --weights KINETICS400_V1
     """
-    from pipeline.backbones import list_backbones, print_backbones
+    from .backbones import list_backbones, print_backbones
 
     backbones = list_backbones()
     if as_json:
@@ -381,15 +386,10 @@ def _list_backbones(as_json: Json = False, debug: Debug = False) -> int:
     return 0
 
 
-if __name__ == "__main__":  # python -m pipeline.cli list-backbones
-    commands = {
-        "extract-features": extract_features_command,
-        "train-head": train_head_command,
-        "score-video": score_video_command,
-        "list-backbones": list_backbones_command,
-    }
-    if len(sys.argv) < 2 or sys.argv[1] not in commands:
-        say(f"error: name a command: {', '.join(commands)}")
-        raise SystemExit(2)
-    sys.argv = sys.argv[1:]
-    commands[sys.argv[0]]()
+COMMANDS: dict[str, tuple[Callable[[], None], str]] = {
+    "extract-features": (extract_features_command, "videos -> cached clip features"),
+    "train-head": (train_head_command, "features and judges' scores -> a head"),
+    "score-video": (score_video_command, "a video -> coarse grade, fine grade and final score"),
+    "list-backbones": (list_backbones_command, "the known backbones, their cost and their weights"),
+}
+"""The console commands by name, each with its purpose."""

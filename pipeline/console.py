@@ -20,8 +20,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from data.files import WriteError
-from extractors.video import VideoError
+from ..data.files import WriteError
+from ..extractors.video import VideoError
 
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 out = Console(highlight=False, soft_wrap=True)
@@ -104,10 +104,9 @@ def ends_well(command: Callable[..., int | None]) -> Callable[..., None]:
 def _set_up_logging(debug: bool) -> None:
     """Send this program's log messages to stderr; with `debug` all of them, tracebacks included."""
     handler = RichHandler(console=err, show_time=False, show_level=False, show_path=False)
-    for room in ("data", "extractors", "models", "pipeline"):
-        logger = logging.getLogger(room)
-        logger.handlers = [handler]
-        logger.setLevel(logging.DEBUG if debug else logging.INFO)
+    logger = logging.getLogger("cofinal")
+    logger.handlers = [handler]
+    logger.setLevel(logging.DEBUG if debug else logging.INFO)
 
 
 def one_sentence(error: Exception) -> str:

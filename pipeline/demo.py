@@ -1,6 +1,6 @@
 """The main job end to end on generated routines: render, extract, train, score what training never saw.
 
-    python -m pipeline.demo [FOLDER] [--seed N]
+    python -m cofinal.pipeline.demo [FOLDER] [--seed N]
 
 Everything lands in the folder (`demo/`): routines and their labels, the feature store, the head with its results, and
 the report of one scored routine. A second run finds the routines and the features ready.
@@ -14,15 +14,15 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from data.files import write_atomic
-from data.routines import confounds, render_routines
-from pipeline.baselines import BASELINES
-from pipeline.console import ends_well, out, progress, say, tell
-from pipeline.extraction import extract_features
-from pipeline.head_training import train_head
-from pipeline.protocol import summarise
-from pipeline.report import write_report
-from pipeline.scoring import print_score, score_video
+from ..data.files import write_atomic
+from ..data.routines import confounds, render_routines
+from .baselines import BASELINES
+from .console import ends_well, out, progress, say, tell
+from .extraction import extract_features
+from .head_training import train_head
+from .protocol import summarise
+from .report import write_report
+from .scoring import print_score, score_video
 
 TARGET = "Total"
 

@@ -1,6 +1,6 @@
 """How good is a public CoFInAl head (`.pkl`) on judged features?
 
-    python -m pipeline.evaluate_reference STORE HEAD.pkl --dataset rg --action Ball --target Total --weight-type 2
+    python -m cofinal.pipeline.evaluate_reference STORE HEAD.pkl --dataset rg --target Total --weight-type 2 --action Ball
 
 Such a file says neither what it scores nor how its grades are valued, so the user does. The test split is evaluated
 where it has features, otherwise every judged video, which the output says.
@@ -13,16 +13,16 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from data.datasets import join
-from data.feature_store import FeatureStore, describe_identity
-from data.labels import read_labels
-from extractors.video import VIDEO_SUFFIXES
-from models.reference import ReferenceCoFInAl
-from pipeline.console import ends_well, say, tell
-from pipeline.evaluation import average, evaluate
-from pipeline.head_training import label_places, load_examples, narrowed
-from pipeline.heads import open_head, remarks
-from pipeline.training import predict_reference
+from ..data.datasets import join
+from ..data.feature_store import FeatureStore, describe_identity
+from ..data.labels import read_labels
+from ..extractors.video import VIDEO_SUFFIXES
+from ..models.reference import ReferenceCoFInAl
+from .console import ends_well, say, tell
+from .evaluation import average, evaluate
+from .head_training import label_places, load_examples, narrowed
+from .heads import open_head, remarks
+from .training import predict_reference
 
 
 def evaluate_reference(

@@ -13,16 +13,16 @@ from typing import Any
 
 from rich.progress import Progress
 
-from data.feature_store import FeatureStore, source_facts
-from data.files import WriteError
-from extractors import i3d
-from extractors.backbone import Backbone, load_backbone, resolve_backbone
-from extractors.catalogue import CATALOGUE
-from extractors.extract import Extraction, extract
-from extractors.reader import STALL_TIMEOUT_S, Reader
-from extractors.video import Limits, VideoError, check_decoder
-from pipeline.console import err, one_sentence, printable, progress, say
-from pipeline.sources import Sources, find_videos
+from ..data.feature_store import FeatureStore, source_facts
+from ..data.files import WriteError
+from ..extractors import i3d
+from ..extractors.backbone import Backbone, load_backbone, resolve_backbone
+from ..extractors.catalogue import CATALOGUE
+from ..extractors.extract import Extraction, extract
+from ..extractors.reader import STALL_TIMEOUT_S, Reader
+from ..extractors.video import Limits, VideoError, check_decoder
+from .console import err, one_sentence, printable, progress, say
+from .sources import Sources, find_videos
 
 logger = logging.getLogger(__name__)
 

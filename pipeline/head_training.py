@@ -17,25 +17,25 @@ import numpy as np
 from rich.box import SIMPLE
 from rich.table import Table
 
-from data.datasets import Joined, join, with_column
-from data.feature_store import FeatureStore
-from data.files import write_atomic
-from data.labels import GENERATED_RECORDS, LabelRow, LabelSet, read_labels
-from extractors.backbone import resolve_device
-from extractors.video import VIDEO_SUFFIXES, VideoError
-from models.checkpoint import MAX_MEMBERS, serialise_head
-from models.head_types import CONFIGS
-from pipeline import conformal
-from pipeline.baselines import BASELINES, pool
-from pipeline.console import out as stdout
-from pipeline.console import say, show
-from pipeline.evaluation import SMALLEST_EVENT
-from pipeline.extraction import extract_features, versions
-from pipeline.heads import default_head_path, make_default, parse_extractor, remarks
-from pipeline.plots import plot_curves, plot_predictions
-from pipeline.protocol import Examples, Part, parts_of, run, summarise
-from pipeline.sources import find_videos
-from pipeline.training import TrainingRecipe
+from ..data.datasets import Joined, join, with_column
+from ..data.feature_store import FeatureStore
+from ..data.files import write_atomic
+from ..data.labels import GENERATED_RECORDS, LabelRow, LabelSet, read_labels
+from ..extractors.backbone import resolve_device
+from ..extractors.video import VIDEO_SUFFIXES, VideoError
+from ..models.checkpoint import MAX_MEMBERS, serialise_head
+from ..models.head_types import CONFIGS
+from . import conformal
+from .baselines import BASELINES, pool
+from .console import out as stdout
+from .console import say, show
+from .evaluation import SMALLEST_EVENT
+from .extraction import extract_features, versions
+from .heads import default_head_path, make_default, parse_extractor, remarks
+from .plots import plot_curves, plot_predictions
+from .protocol import Examples, Part, parts_of, run, summarise
+from .sources import find_videos
+from .training import TrainingRecipe
 
 PROTOCOLS = ("auto", "official", "cv")
 

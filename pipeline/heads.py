@@ -9,12 +9,12 @@ from typing import Any
 
 import platformdirs
 
-from data.feature_store import IDENTITY_KEYS, describe_identity
-from data.files import write_atomic
-from extractors.backbone import Backbone, load_backbone
-from models.checkpoint import Head, load_head, load_reference
-from models.reference import FULL_SCORE, ReferenceCoFInAl
-from pipeline.extraction import weights_origin
+from ..data.feature_store import IDENTITY_KEYS, describe_identity
+from ..data.files import write_atomic
+from ..extractors.backbone import Backbone, load_backbone
+from ..models.checkpoint import Head, load_head, load_reference
+from ..models.reference import FULL_SCORE, ReferenceCoFInAl
+from .extraction import weights_origin
 
 
 def default_head_path() -> Path:

@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import GroupKFold, KFold
 
-from data.labels import LabelRow, LabelSet
-from models.checkpoint import check_size
-from models.ensemble import Ensemble
-from models.grading import GradingConfig, GradingNetwork
-from models.head_types import CONFIGS
-from pipeline import conformal
-from pipeline.baselines import BASELINES
-from pipeline.console import progress
-from pipeline.evaluation import average, evaluate, over_seeds, r_l2, srcc
-from pipeline.training import EpochProgress, TargetPrediction, TrainingRecipe, fit, predict
+from ..data.labels import LabelRow, LabelSet
+from ..models.checkpoint import check_size
+from ..models.ensemble import Ensemble
+from ..models.grading import GradingConfig, GradingNetwork
+from ..models.head_types import CONFIGS
+from . import conformal
+from .baselines import BASELINES
+from .console import progress
+from .evaluation import average, evaluate, over_seeds, r_l2, srcc
+from .training import EpochProgress, TargetPrediction, TrainingRecipe, fit, predict
 
 MEMBER_STRIDE = 1000
 """From the seed of one network of an ensemble to the next one's."""

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from data.feature_store import describe_identity
-from data.files import write_atomic
-from pipeline.plots import plot_score
-from pipeline.scoring import Score
+from ..data.feature_store import describe_identity
+from ..data.files import write_atomic
+from .plots import plot_score
+from .scoring import Score
 
 
 def write_report(score: Score, path: str | Path) -> None:
@@ -17,7 +17,7 @@ def write_report(score: Score, path: str | Path) -> None:
     Raises:
         OSError: the page cannot be written.
     """
-    environment = Environment(loader=PackageLoader("pipeline", "."), autoescape=True, undefined=StrictUndefined)
+    environment = Environment(loader=PackageLoader("cofinal.pipeline", "."), autoescape=True, undefined=StrictUndefined)
     page = environment.get_template("report.html.j2").render(
         score=score,
         name=Path(score.video).name,

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from data.feature_store import describe_identity, find_store, load_features
-from extractors.extract import extract
-from extractors.reader import STALL_TIMEOUT_S, Reader
-from extractors.video import Limits
-from models.checkpoint import Head
-from models.reference import ReferenceCoFInAl
-from pipeline import conformal
-from pipeline.console import err, printable, progress, say, tell
-from pipeline.heads import check_identity, extractor_of, open_head, remarks
-from pipeline.training import predict, predict_reference
+from ..data.feature_store import describe_identity, find_store, load_features
+from ..extractors.extract import extract
+from ..extractors.reader import STALL_TIMEOUT_S, Reader
+from ..extractors.video import Limits
+from ..models.checkpoint import Head
+from ..models.reference import ReferenceCoFInAl
+from . import conformal
+from .console import err, printable, progress, say, tell
+from .heads import check_identity, extractor_of, open_head, remarks
+from .training import predict, predict_reference
 
 
 @dataclass(frozen=True)

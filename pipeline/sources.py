@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from extractors.video import VIDEO_SUFFIXES
+from ..extractors.video import VIDEO_SUFFIXES
 
 
 @dataclass(frozen=True)

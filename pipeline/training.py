@@ -23,13 +23,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.ensemble import Ensemble
-from models.grading import GradingConfig, GradingNetwork
-from models.losses import losses as head_losses
-from models.losses import prototype_loss
-from models.reference import FULL_SCORE, ReferenceCoFInAl
-from models.temporal_fusion import COVARIED, LEAST_VARIANCE, Evidence, Summary, TemporalFusion
-from pipeline.curds_and_whey import borrow
+from ..models.ensemble import Ensemble
+from ..models.grading import GradingConfig, GradingNetwork
+from ..models.losses import losses as head_losses
+from ..models.losses import prototype_loss
+from ..models.reference import FULL_SCORE, ReferenceCoFInAl
+from ..models.temporal_fusion import COVARIED, LEAST_VARIANCE, Evidence, Summary, TemporalFusion
+from .curds_and_whey import borrow
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data.feature_store import FeatureStore, file_sha256, is_success, load_features
-from data.lock import LockedError
-from pipeline.console import progress
-from pipeline.sources import find_videos
+from ..data.feature_store import FeatureStore, file_sha256, is_success, load_features
+from ..data.lock import LockedError
+from .console import progress
+from .sources import find_videos
 
 
 @dataclass

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from data.gymnastics.filming import (
+from .filming import (
     FRAME_SIZE,
     PX_PER_M,
     Colour,
@@ -19,7 +19,7 @@ from data.gymnastics.filming import (
     project,
     shade,
 )
-from data.gymnastics.motion import FRAME_RATE, JOINTS, Motion
+from .motion import FRAME_RATE, JOINTS, Motion
 
 SUPERSAMPLING = 2
 SHADOW_OPACITY = 105

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from data.gymnastics.motion import Body
+from .motion import Body
 
 FRAME_SIZE = (400, 256)
 """Width and height of a frame. The recipes' centre crop of 300 x 224 holds the whole figure."""

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import gaussian_filter1d
 
-from data.gymnastics.choreography import Element
+from .choreography import Element
 
 FRAME_RATE = 25
 GRAVITY = 9.81

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.ablation import VARIANTS, CoarseOnlyConfig
 from benchmarks.cross_validation import Variant
-from pipeline.training import fit, predict
+from cofinal.pipeline.training import fit, predict
 
 
 def scores_of(variant: Variant) -> np.ndarray:

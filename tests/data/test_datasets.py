@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from data.datasets import join, with_column
-from data.labels import LabelRow, LabelSet
+from cofinal.data.datasets import join, with_column
+from cofinal.data.labels import LabelRow, LabelSet
 
 
 def labels(*videos: str) -> LabelSet:

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import feature_store
-from data.feature_store import FeatureStore, find_store, load_features, source_facts
+from cofinal.data import feature_store
+from cofinal.data.feature_store import FeatureStore, find_store, load_features, source_facts
 
 IDENTITY = {"backbone": "i3d", "recipe": "gdlt-i3d", "weights_sha256": "a" * 64}
 MANIFEST = {**IDENTITY, "precision": "fp32", "versions": {"torch": "2.9"}}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data.labels import CSV_NAME, LabelSet, read_labels
+from cofinal.data.labels import CSV_NAME, LabelSet, read_labels
 
 RG_HEADER = "Video_Name\tDifficulty_Score    Execution_Score Total_Score\tPenalty\tVideo_length\n"
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from data import lock as lock_module
-from data.lock import Lock, LockedError
+from cofinal.data import lock as lock_module
+from cofinal.data.lock import Lock, LockedError
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from data.lock import Lock
+from cofinal.data.lock import Lock
 lock = Lock(Path(sys.argv[1]))
 lock.acquire()
 print("held", flush=True)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from data.gymnastics.choreography import (
+from cofinal.data.gymnastics.choreography import (
     APPARATUS,
     ELEMENT_VALUES,
     LOST_PENALTY,
@@ -21,11 +21,11 @@ from data.gymnastics.choreography import (
     execution_loss,
     judge,
 )
-from data.gymnastics.drawing import draw_routine
-from data.gymnastics.filming import FRAME_SIZE, camera_windows, project
-from data.gymnastics.motion import FRAME_RATE, Body, perform
-from data.labels import RG_RANGES, read_labels
-from data.routines import NUM_TEST, NUM_TRAIN, confounds, plan_routines, render_routines
+from cofinal.data.gymnastics.drawing import draw_routine
+from cofinal.data.gymnastics.filming import FRAME_SIZE, camera_windows, project
+from cofinal.data.gymnastics.motion import FRAME_RATE, Body, perform
+from cofinal.data.labels import RG_RANGES, read_labels
+from cofinal.data.routines import NUM_TEST, NUM_TRAIN, confounds, plan_routines, render_routines
 
 SEEDS = range(200, 206)
 RG_HEADER = "Video_Name Difficulty_Score Execution_Score Total_Score Penalty Video_length"

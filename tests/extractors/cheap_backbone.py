@@ -5,8 +5,8 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from extractors.backbone import Backbone
-from extractors.recipes import RECIPES
+from cofinal.extractors.backbone import Backbone
+from cofinal.extractors.recipes import RECIPES
 
 
 class Colours(nn.Module):

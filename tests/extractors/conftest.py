@@ -7,8 +7,8 @@ import av
 import numpy as np
 import pytest
 
-from extractors.reader import Reader
-from extractors.weights import published
+from cofinal.extractors.reader import Reader
+from cofinal.extractors.weights import published
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from extractors import video
-from extractors.reader_process import memory_limit_bytes
+from cofinal.extractors import video
+from cofinal.extractors.reader_process import memory_limit_bytes
 
 KEPT = []
 

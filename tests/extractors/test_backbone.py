@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from extractors import video_swin
-from extractors.backbone import Backbone, load_backbone, resolve_backbone
-from extractors.catalogue import CATALOGUE
-from extractors.recipes import RECIPES
-from extractors.video import read_frames
-from extractors.weights import I3D_KINETICS400, UrlWeights, file_sha256
+from cofinal.extractors import video_swin
+from cofinal.extractors.backbone import Backbone, load_backbone, resolve_backbone
+from cofinal.extractors.catalogue import CATALOGUE
+from cofinal.extractors.recipes import RECIPES
+from cofinal.extractors.video import read_frames
+from cofinal.extractors.weights import I3D_KINETICS400, UrlWeights, file_sha256
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import get_weight
 
-from extractors.catalogue import ALIASES, CATALOGUE
-from extractors.classifiers import CLASSIFIERS
-from extractors.recipes import RECIPES
+from cofinal.extractors.catalogue import ALIASES, CATALOGUE
+from cofinal.extractors.classifiers import CLASSIFIERS
+from cofinal.extractors.recipes import RECIPES
 
 TORCHVISION = {"vst-t": "Swin3D_T", "vst-s": "Swin3D_S", "vst-b": "Swin3D_B"} | {
     "r3d-18": "R3D_18",
@@ -31,7 +31,7 @@ def test_features_parameters_and_operations(name: str) -> None:
 
 
 def _on_meta(name: str) -> torch.nn.Module:
-    from extractors import classifiers, i3d, video_swin
+    from cofinal.extractors import classifiers, i3d, video_swin
 
     if name in CLASSIFIERS:
         listed = CLASSIFIERS[name]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from extractors.classifiers import CLASSIFIERS, from_checkpoint, untrained
+from cofinal.extractors.classifiers import CLASSIFIERS, from_checkpoint, untrained
 
 CLIPS = {  # the smallest that the network's head takes
     "i3d-r50": (8, 224, 224),

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extractors.clips import frame_of_tick, select
+from cofinal.extractors.clips import frame_of_tick, select
 
 gaps = st.lists(st.floats(0.0, 0.3), max_size=300)
 rates = st.floats(1, 60)

@@ -15,13 +15,13 @@ import pytest
 import torch
 from cheap_backbone import colours
 
-from extractors import i3d
-from extractors.backbone import load_backbone
-from extractors.clips import select
-from extractors.extract import CLIPS_AHEAD, _warnings, extract, in_background
-from extractors.reader import Reader
-from extractors.recipes import RECIPES
-from extractors.video import VideoError, probe, read_frames
+from cofinal.extractors import i3d
+from cofinal.extractors.backbone import load_backbone
+from cofinal.extractors.clips import select
+from cofinal.extractors.extract import CLIPS_AHEAD, _warnings, extract, in_background
+from cofinal.extractors.reader import Reader
+from cofinal.extractors.recipes import RECIPES
+from cofinal.extractors.video import VideoError, probe, read_frames
 
 
 @pytest.fixture(autouse=True)
@@ -217,7 +217,7 @@ def test_nothing_is_marked_where_nothing_is_missing(action: Path, reader) -> Non
 
 @pytest.mark.skipif(importlib.util.find_spec("decord") is None, reason="decord has no wheel here")
 def test_pyav_reads_again_what_crashed_decord(render, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("extractors.reader.SOURCE", "faulty_video")
+    monkeypatch.setattr("cofinal.extractors.reader.SOURCE", "faulty_video")
     path = render("crash_decord.mp4", num_frames=40)
     extraction = extract(path, colours())
     assert extraction.record["decoder"] == "pyav"

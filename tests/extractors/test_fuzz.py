@@ -11,10 +11,10 @@ import plain_decoding
 import pytest
 from cheap_backbone import colours
 
-from extractors.clips import select
-from extractors.extract import extract
-from extractors.reader import Reader, ReaderError
-from extractors.video import VideoError
+from cofinal.extractors.clips import select
+from cofinal.extractors.extract import extract
+from cofinal.extractors.reader import Reader, ReaderError
+from cofinal.extractors.video import VideoError
 
 SOURCES = (
     "action/arm_wrestling.mp4",

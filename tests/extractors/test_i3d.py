@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from extractors.i3d import ConvUnit, MaxPool, class_names, from_checkpoint, same_padding, untrained
+from cofinal.extractors.i3d import ConvUnit, MaxPool, class_names, from_checkpoint, same_padding, untrained
 
 
 def golden_input(name: str) -> torch.Tensor:

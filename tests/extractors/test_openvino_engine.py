@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from extractors import video_swin
-from extractors.backbone import load_backbone
-from extractors.openvino_engine import CompiledNetwork, is_installed
-from extractors.recipes import RECIPES
-from extractors.video import read_frames
+from cofinal.extractors import video_swin
+from cofinal.extractors.backbone import load_backbone
+from cofinal.extractors.openvino_engine import CompiledNetwork, is_installed
+from cofinal.extractors.recipes import RECIPES
+from cofinal.extractors.video import read_frames
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason="OpenVINO is not installed")
 
@@ -96,7 +96,7 @@ def test_a_cache_that_cannot_be_written(cache: Path) -> None:
 
 
 def test_without_openvino_auto_is_torch_and_asking_for_it_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("extractors.openvino_engine.is_installed", lambda: False)
+    monkeypatch.setattr("cofinal.extractors.openvino_engine.is_installed", lambda: False)
     assert load_backbone(weights="random", device="cpu").engine == "torch"
     with pytest.raises(ValueError, match=r"not installed: pip install 'cofinal\[openvino\]'.*or use --engine torch"):
         load_backbone(weights="random", device="cpu", engine="openvino")

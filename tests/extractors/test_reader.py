@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from extractors import reader as reader_module
-from extractors import reader_process
-from extractors.reader import MOST_SLOTS, Reader, ReaderError
-from extractors.video import Limits, VideoError, probe, read_frames
+from cofinal.extractors import reader as reader_module
+from cofinal.extractors import reader_process
+from cofinal.extractors.reader import MOST_SLOTS, Reader, ReaderError
+from cofinal.extractors.video import Limits, VideoError, probe, read_frames
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -171,7 +171,7 @@ def test_the_process_dies_with_its_parent_however_that_dies(name: str, render) -
     script = f"""
         import sys, time
         sys.path.insert(0, {str(Path(__file__).parent)!r})
-        from extractors import reader
+        from cofinal.extractors import reader
         reader.SOURCE = "faulty_video"
         ours = reader.Reader()
         ours._send(None, {{"probe": {str(render(name + ".mp4"))!r}, "by_decoding": False, "allow_partial": False,
@@ -251,8 +251,8 @@ def test_a_limit_on_the_size_of_files_is_said(limit: int, said: str, render) -> 
         import resource, sys
         sys.path[:0] = [{str(ROOT)!r}, {str(Path(__file__).parent)!r}]
         from cheap_backbone import colours
-        from extractors.extract import extract
-        from extractors.reader import Reader
+        from cofinal.extractors.extract import extract
+        from cofinal.extractors.reader import Reader
         with Reader() as reader:
             if {limit} < 1000:
                 extract({str(render("video.mp4"))!r}, colours(clip_frames=4), reader=reader)

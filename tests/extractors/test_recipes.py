@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torchvision.models import get_weight
 
-from extractors.recipes import RECIPES, Recipe, get_recipe
-from extractors.video import read_frames
+from cofinal.extractors.recipes import RECIPES, Recipe, get_recipe
+from cofinal.extractors.video import read_frames
 
 PIL_RECIPES = ("gdlt-vst", "gdlt-i3d", "actionnet-i3d", "kinetics-i3d")
 TORCHVISION = {

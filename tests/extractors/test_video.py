@@ -12,8 +12,8 @@ import av
 import numpy as np
 import pytest
 
-from extractors import video
-from extractors.video import UnfaithfulError, VideoError, choose_decoder, probe, read_frames
+from cofinal.extractors import video
+from cofinal.extractors.video import UnfaithfulError, VideoError, choose_decoder, probe, read_frames
 
 # file -> frames, first and last time of presentation, (height, width), who reads it
 READABLE = {

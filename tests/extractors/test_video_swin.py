@@ -9,7 +9,7 @@ import torch
 from torchvision.models.video import swin3d_t
 from torchvision.models.video.swin_transformer import SwinTransformer3d
 
-from extractors.video_swin import BASE, TINY, Sizes, VideoSwin, from_checkpoint, untrained
+from cofinal.extractors.video_swin import BASE, TINY, Sizes, VideoSwin, from_checkpoint, untrained
 
 SMALL_SIZES = Sizes(24, (2, 2, 4, 2), (1, 2, 4, 8), num_classes=7)
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from extractors.weights import (
+from cofinal.extractors.weights import (
     SdistWeights,
     UrlWeights,
     cache_dir,

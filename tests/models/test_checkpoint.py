@@ -11,10 +11,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from models.checkpoint import FORMAT, _sha256, load_head, serialise_head
-from models.cofinal import CoFInAl, CoFInAlConfig
-from models.ensemble import Ensemble
-from models.gdlt import GDLT, GDLTConfig
+from cofinal.models.checkpoint import FORMAT, _sha256, load_head, serialise_head
+from cofinal.models.cofinal import CoFInAl, CoFInAlConfig
+from cofinal.models.ensemble import Ensemble
+from cofinal.models.gdlt import GDLT, GDLTConfig
 
 CONFIG = CoFInAlConfig(feature_dim=6, targets=("Total",), ranges=((0, 25),), num_actions=2, width=8, num_components=6)
 METADATA = {"dataset": "rg", "actions": ["Ball", "Hoop"], "generated": True, "results": {"srcc": 0.5}}

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from made_up import as_if_trained, batch, routine
 from torch.nn.functional import one_hot
 
-from models.cofinal import CoFInAl, CoFInAlConfig, Output
-from models.temporal_fusion import Summary
+from cofinal.models.cofinal import CoFInAl, CoFInAlConfig, Output
+from cofinal.models.temporal_fusion import Summary
 
 CONFIG = CoFInAlConfig(
     feature_dim=12,

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.coupling import couple, decouple, grade_edges
+from cofinal.models.coupling import couple, decouple, grade_edges
 
 EDGES = torch.tensor([1.9, 4.0, 4.5, 9.0, 14.8], dtype=torch.float64)
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from made_up import as_if_trained, batch, routine
 
-from models.checkpoint import load_head, serialise_head
-from models.cofinal import CoFInAlConfig
-from models.ensemble import Ensemble
-from models.gdlt import GDLTConfig
-from models.grading import GradingConfig
+from cofinal.models.checkpoint import load_head, serialise_head
+from cofinal.models.cofinal import CoFInAlConfig
+from cofinal.models.ensemble import Ensemble
+from cofinal.models.gdlt import GDLTConfig
+from cofinal.models.grading import GradingConfig
 
 TWO = {"feature_dim": 12, "targets": ("A", "B"), "ranges": ((0, 10), (5, 30)), "width": 8, "num_components": 6}
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.fine_scoring import FineScoring, simplex_etf
+from cofinal.models.fine_scoring import FineScoring, simplex_etf
 
 
 @given(st.integers(2, 40), st.integers(0, 30), st.integers(0, 5))

@@ -5,8 +5,8 @@ import torch
 from made_up import as_if_trained, batch, routine
 from torch.nn.functional import one_hot
 
-from models.gdlt import GDLT, GDLTConfig
-from models.temporal_fusion import Summary
+from cofinal.models.gdlt import GDLT, GDLTConfig
+from cofinal.models.temporal_fusion import Summary
 
 CONFIG = GDLTConfig(
     feature_dim=12,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.kernel_ridge import KernelRidge
 from torch import Tensor
 
-from models.likeness import PENALTY, Likeness
+from cofinal.models.likeness import PENALTY, Likeness
 
 
 def routines(num: int, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

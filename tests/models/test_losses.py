@@ -2,9 +2,9 @@
 
 import torch
 
-from models.cofinal import Output
-from models.coupling import couple, decouple
-from models.losses import coarse_loss, final_loss, fine_loss, losses, prototype_loss
+from cofinal.models.cofinal import Output
+from cofinal.models.coupling import couple, decouple
+from cofinal.models.losses import coarse_loss, final_loss, fine_loss, losses, prototype_loss
 
 EDGES = torch.tensor([0.0, 10.0, 20.0, 40.0])
 

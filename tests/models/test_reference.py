@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.checkpoint import load_reference
-from models.reference import ReferenceCoFInAl, ReferenceConfig, grade_values
+from cofinal.models.checkpoint import load_reference
+from cofinal.models.reference import ReferenceCoFInAl, ReferenceConfig, grade_values
 
 SMALL = ReferenceConfig(
     feature_dim=6, hidden=3, width=8, feedforward=5, num_encoder_layers=2, num_decoder_layers=3, num_grades=5,

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.linalg import logm
 
-from models.temporal_fusion import LAGS, NUM_STATISTICS, log_covariances, summarise
+from cofinal.models.temporal_fusion import LAGS, NUM_STATISTICS, log_covariances, summarise
 
 
 @given(st.integers(1, 40), st.integers(0, 99))

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from pipeline import cli
+from cofinal.pipeline import cli
 
 COMMANDS = {
     "extract-features": cli.extract_features_command,
@@ -78,7 +78,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def trained(videos: Path) -> Path:
     """A head trained from those videos by one command, features cached beside them."""
-    from pipeline import train_head
+    from cofinal import train_head
 
     head = videos.parent / "head.safetensors"
     train_head(videos, "csv", out=head, epochs=2, folds=2)

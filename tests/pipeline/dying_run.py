@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 
-from pipeline.cli import extract_features_command
+from cofinal.pipeline.cli import extract_features_command
 
 counts: dict[str, int] = {}
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.feature_store import FeatureStore
-from extractors import video_swin
-from extractors.catalogue import CATALOGUE
-from models.checkpoint import Head
-from models.cofinal import CoFInAl, CoFInAlConfig
-from pipeline import list_backbones
-from pipeline.heads import extractor_of
+from cofinal.data.feature_store import FeatureStore
+from cofinal.extractors import video_swin
+from cofinal.extractors.catalogue import CATALOGUE
+from cofinal.models.checkpoint import Head
+from cofinal.models.cofinal import CoFInAl, CoFInAlConfig
+from cofinal.pipeline.backbones import list_backbones
+from cofinal.pipeline.heads import extractor_of
 
 
 def test_the_table_has_a_line_for_each_of_the_weights(command) -> None:
@@ -48,14 +48,12 @@ def test_json_says_whether_weights_are_cached(command, tmp_path: Path, monkeypat
 
 
 def test_commands_run_as_a_module() -> None:
-    run = subprocess.run(
-        [sys.executable, "-m", "pipeline.cli", "list-backbones", "--help"], capture_output=True, text=True
-    )
+    run = subprocess.run([sys.executable, "-m", "cofinal", "list-backbones", "--help"], capture_output=True, text=True)
     assert run.returncode == 0
     assert "list-backbones" in run.stdout
-    run = subprocess.run([sys.executable, "-m", "pipeline.cli", "list"], capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-m", "cofinal", "list"], capture_output=True, text=True)
     assert run.returncode == 2
-    assert "name a command: extract-features" in run.stderr
+    assert "unknown command .list.; known are extract-features" in run.stderr
 
 
 def test_auto_is_said_and_recorded(command, videos: Path, tmp_path: Path) -> None:

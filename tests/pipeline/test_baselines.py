@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.baselines import BASELINES, kernel_ridge, pool, ridge
-from pipeline.evaluation import srcc
-from pipeline.protocol import fold_rows
+from cofinal.pipeline.baselines import BASELINES, kernel_ridge, pool, ridge
+from cofinal.pipeline.evaluation import srcc
+from cofinal.pipeline.protocol import fold_rows
 
 
 def routines(num: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

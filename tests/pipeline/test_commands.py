@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from data.feature_store import FeatureStore
-from data.labels import GENERATED_RECORDS, RG_HEADER
-from pipeline import extract_features, score_video, train_head
-from pipeline.scoring import _choose_action
+from cofinal import extract_features, score_video, train_head
+from cofinal.data.feature_store import FeatureStore
+from cofinal.data.labels import GENERATED_RECORDS, RG_HEADER
+from cofinal.pipeline.scoring import _choose_action
 
 
 def one_sentence(ended) -> str:
@@ -122,7 +122,7 @@ def test_debug_shows_why_a_video_failed(command, tmp_path: Path) -> None:
 def test_videos_that_crash_hang_or_confuse_their_reader_cost_only_themselves(
     command, write_video, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("extractors.reader.SOURCE", "faulty_video")
+    monkeypatch.setattr("cofinal.extractors.reader.SOURCE", "faulty_video")
     faults = {"crash_at_9": "SIGSEGV", "hang_at_9": "for 1 s (--stall-timeout)", "garbage_at_9": "without sense"}
     for seed, name in enumerate((*faults, "good")):
         write_video(tmp_path / f"in/{name}.mp4", seed=seed)
@@ -136,7 +136,7 @@ def test_videos_that_crash_hang_or_confuse_their_reader_cost_only_themselves(
     records = FeatureStore(tmp_path / "out").records
     assert all(records[name]["error"] == error for name, error in errors.items())
 
-    monkeypatch.setattr("extractors.reader.SOURCE", "extractors.video")
+    monkeypatch.setattr("cofinal.extractors.reader.SOURCE", "cofinal.extractors.video")
     ended = command(*run)  # not tried again, but not forgotten
     assert ended.code == 1
     again = json.loads(ended.out)["failed"]
@@ -232,7 +232,7 @@ def test_bad_input_to_extract_features(
 def test_decord_where_it_is_not_installed_is_no_fault_of_the_videos(
     command, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("extractors.video._has_decord", lambda: False)
+    monkeypatch.setattr("cofinal.extractors.video._has_decord", lambda: False)
     ended = command("extract-features", videos, tmp_path / "out", "--decoder", "decord", "--weights", "random")
     assert "decord is not installed" in one_sentence(ended)
     assert not (tmp_path / "out").exists()
@@ -250,7 +250,7 @@ def test_store_of_another_identity_is_left_as_it_is(command, videos: Path, store
 def test_ctrl_c_keeps_what_is_done_and_the_rerun_is_byte_equal(write_video, tmp_path: Path) -> None:
     for seed in range(6):
         write_video(tmp_path / f"in/v{seed}.mp4", seconds=6, seed=seed)
-    script = [sys.executable, "-c", "from pipeline.cli import extract_features_command as c; c()"]
+    script = [sys.executable, "-c", "from cofinal.pipeline.cli import extract_features_command as c; c()"]
     arguments = [str(tmp_path / "in"), str(tmp_path / "out")]
     run = subprocess.Popen([*script, *arguments], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.conformal import FEWEST, interval, radius
+from cofinal.pipeline.conformal import FEWEST, interval, radius
 
 distinct_errors = st.lists(st.integers(-1000, 1000), min_size=2, max_size=60, unique_by=abs)
 

@@ -5,8 +5,8 @@ import pytest
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
 
-from pipeline.curds_and_whey import borrow
-from pipeline.evaluation import srcc
+from cofinal.pipeline.curds_and_whey import borrow
+from cofinal.pipeline.evaluation import srcc
 
 RANGES = ((-50.0, 50.0), (-50.0, 50.0))
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import spearmanr
 
-from pipeline.evaluation import (
+from cofinal.pipeline.evaluation import (
     average,
     bootstrap,
     difference,

@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 from safetensors import safe_open
 
-from data.feature_store import FeatureStore
+from cofinal.data.feature_store import FeatureStore
 
 
 def one_sentence(ended) -> str:

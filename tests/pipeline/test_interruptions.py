@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from data.feature_store import FeatureStore, file_sha256, is_success, load_features
-from pipeline import extract_features, score_video
-from pipeline.verification import verify_store
+from cofinal import extract_features, score_video
+from cofinal.data.feature_store import FeatureStore, file_sha256, is_success, load_features
+from cofinal.pipeline.verification import verify_store
 
 ROOT = Path(__file__).parent.parent.parent
 DYING_RUN = Path(__file__).with_name("dying_run.py")
@@ -158,8 +158,8 @@ def test_a_write_that_the_system_cuts_off(command, videos: Path, tmp_path: Path,
     out = tmp_path / "out"
     code = f"""
 import resource
-from data.feature_store import FeatureStore
-from pipeline.cli import extract_features_command
+from cofinal.data.feature_store import FeatureStore
+from cofinal.pipeline.cli import extract_features_command
 
 def write(*arguments, write=FeatureStore.write):  # from here on: shared memory for frames is a file too
     resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))

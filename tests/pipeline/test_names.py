@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.feature_store import FeatureStore
-from pipeline.console import printable
+from cofinal.data.feature_store import FeatureStore
+from cofinal.pipeline.console import printable
 
 ODD = [
     "-dash",

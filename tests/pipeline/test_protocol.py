@@ -9,13 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.labels import LabelRow, LabelSet
-from models import checkpoint
-from pipeline import train_head
-from pipeline.baselines import pool
-from pipeline.conformal import radius
-from pipeline.protocol import Examples, Outcome, fold_rows, parts_of, run, summarise
-from pipeline.training import TrainingRecipe
+from cofinal import train_head
+from cofinal.data.labels import LabelRow, LabelSet
+from cofinal.models import checkpoint
+from cofinal.pipeline.baselines import pool
+from cofinal.pipeline.conformal import radius
+from cofinal.pipeline.protocol import Examples, Outcome, fold_rows, parts_of, run, summarise
+from cofinal.pipeline.training import TrainingRecipe
 
 RECIPE = TrainingRecipe(epochs=1)
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from data.labels import RG_HEADER
-from models.checkpoint import load_reference
-from models.reference import ReferenceCoFInAl, ReferenceConfig
-from pipeline import score_video
-from pipeline.evaluate_reference import evaluate_reference
-from pipeline.evaluation import srcc
+from cofinal import score_video
+from cofinal.data.labels import RG_HEADER
+from cofinal.models.checkpoint import load_reference
+from cofinal.models.reference import ReferenceCoFInAl, ReferenceConfig
+from cofinal.pipeline.evaluate_reference import evaluate_reference
+from cofinal.pipeline.evaluation import srcc
 
 CONFIG = ReferenceConfig(
     feature_dim=1024, hidden=16, width=16, feedforward=24, num_encoder_layers=1, num_decoder_layers=2, num_grades=4,

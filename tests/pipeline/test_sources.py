@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.sources import find_videos
+from cofinal.pipeline.sources import find_videos
 
 
 def touch(*paths: Path) -> None:

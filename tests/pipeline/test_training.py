@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from models.cofinal import CoFInAlConfig
-from models.gdlt import GDLTConfig
-from models.temporal_fusion import Evidence
-from pipeline.evaluation import srcc
-from pipeline.training import EpochProgress, TrainingRecipe, _in_their_span, _leave_their_span, fit, predict
+from cofinal.models.cofinal import CoFInAlConfig
+from cofinal.models.gdlt import GDLTConfig
+from cofinal.models.temporal_fusion import Evidence
+from cofinal.pipeline.evaluation import srcc
+from cofinal.pipeline.training import EpochProgress, TrainingRecipe, _in_their_span, _leave_their_span, fit, predict
 
 CONFIG = CoFInAlConfig(
     feature_dim=8,

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.feature_store import FeatureStore, file_sha256
-from pipeline.verification import verify_store
+from cofinal.data.feature_store import FeatureStore, file_sha256
+from cofinal.pipeline.verification import verify_store
 
 
 @pytest.fixture
@@ -144,5 +144,5 @@ def test_a_store_that_cannot_be_written_can_be_verified(copy: Path, monkeypatch:
     def refuse(self: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("data.lock.Lock.acquire", refuse)
+    monkeypatch.setattr("cofinal.data.lock.Lock.acquire", refuse)
     assert verify_store(copy).problems == []
