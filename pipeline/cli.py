@@ -12,25 +12,15 @@ from typing import Annotated, Any
 import typer
 
 from .. import __version__
-from ..extractors.reader import STALL_TIMEOUT_S
-from ..extractors.video import Limits
 from .console import ends_well, say, tell
+from .options import ExtractorOptions, takes_fields_of
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Precision = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
-Engine = Annotated[str, typer.Option(help="On a CPU: torch, openvino, or auto, OpenVINO where it is installed.")]
-Decoder = Annotated[str, typer.Option(help="auto, decord or pyav.")]
 BatchClips = Annotated[
     int | None, typer.Option(help="Clips a batch; by default what suits the device. OpenVINO takes one by one.")
 ]
-AllowPartial = Annotated[
-    bool, typer.Option("--allow-partial", help="Of a damaged video, take the clips before it breaks off.")
-]
-StallTimeout = Annotated[float, typer.Option(help="Seconds without a frame after which a video is given up.")]
-MaxPixels = Annotated[int, typer.Option(help="Refuse videos of more pixels (width times height).")]
-MaxDuration = Annotated[float, typer.Option(help="Refuse videos of more seconds.")]
 
 
 def _print_json(value: dict[str, Any]) -> None:
@@ -66,6 +56,7 @@ def list_backbones_command() -> None:
     _run(_list_backbones)
 
 
+@takes_fields_of(ExtractorOptions)
 def _extract_features(
     context: typer.Context,
     videos: Annotated[
@@ -73,6 +64,7 @@ def _extract_features(
         typer.Argument(metavar="VIDEOS", help="A video, a folder (searched recursively) or a .txt list of paths."),
     ] = None,
     store: Annotated[Path | None, typer.Argument(metavar="OUT", help="The feature store's folder.")] = None,
+    *,
     backbone: Annotated[
         str,
         typer.Option(help="A name of list-backbones; auto is vst-b on a GPU, i3d on a CPU."),
@@ -87,10 +79,7 @@ def _extract_features(
             metavar="FILE|NAME|random", help="A weights file, or a name of list-backbones; by default the first."
         ),
     ] = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    engine: Engine = "auto",
-    decoder: Decoder = "auto",
+    options: ExtractorOptions,
     batch_clips: BatchClips = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Extract again what the store has.")] = False,
     classes: Annotated[
@@ -103,13 +92,9 @@ def _extract_features(
             help="Extract nothing: check each array in OUT against its record, and VIDEOS, if given, by content.",
         ),
     ] = False,
-    allow_partial: AllowPartial = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try videos again that failed before, though they have not changed.")
     ] = False,
-    stall_timeout: StallTimeout = STALL_TIMEOUT_S,
-    max_pixels: MaxPixels = Limits.max_pixels,
-    max_duration: MaxDuration = Limits.max_duration_s,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
@@ -136,18 +121,11 @@ def _extract_features(
         backbone=backbone,
         recipe=recipe,
         weights=weights,
-        device=device,
-        precision=precision,
-        engine=engine,
-        decoder=decoder,
         batch_clips=batch_clips,
         overwrite=overwrite,
         classes=classes,
-        allow_partial=allow_partial,
         retry_failed=retry_failed,
-        stall_timeout=stall_timeout,
-        max_pixels=max_pixels,
-        max_duration=max_duration,
+        **vars(options),
     )
     if as_json:
         _print_json(summary.as_json())
@@ -293,12 +271,14 @@ def _train_head(
     return 1 if result.failed_videos else 0
 
 
+@takes_fields_of(ExtractorOptions)
 def _score_video(
     video: Annotated[Path, typer.Argument(help="A video, or a .npy of a store like the head's.")],
     head: Annotated[
         Path | None,
         typer.Option(help="The head file, or a .pkl of the public CoFInAl code; by default the default head."),
     ] = None,
+    *,
     action: Annotated[str | None, typer.Option(help="The apparatus or event, where the head knows several.")] = None,
     target: Annotated[str | None, typer.Option(help="Of a .pkl head: what it scores, say Total.")] = None,
     weight_type: Annotated[
@@ -316,14 +296,7 @@ def _score_video(
         str | None, typer.Option(metavar="FILE", help="Where the head's backbone weights lie now, if moved.")
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Write a one-page HTML report here.")] = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    engine: Engine = "auto",
-    decoder: Decoder = "auto",
-    allow_partial: AllowPartial = False,
-    stall_timeout: StallTimeout = STALL_TIMEOUT_S,
-    max_pixels: MaxPixels = Limits.max_pixels,
-    max_duration: MaxDuration = Limits.max_duration_s,
+    options: ExtractorOptions,
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
@@ -349,14 +322,7 @@ def _score_video(
         weight_type=weight_type,
         extractor=extractor,
         weights=weights,
-        device=device,
-        precision=precision,
-        engine=engine,
-        decoder=decoder,
-        allow_partial=allow_partial,
-        stall_timeout=stall_timeout,
-        max_pixels=max_pixels,
-        max_duration=max_duration,
+        **vars(options),
     )
     if as_json:
         _print_json(score.as_json())

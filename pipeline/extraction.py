@@ -16,12 +16,12 @@ from rich.progress import Progress
 from ..data.feature_store import FeatureStore, source_facts
 from ..data.files import WriteError
 from ..extractors import i3d
-from ..extractors.backbone import Backbone, load_backbone, resolve_backbone
+from ..extractors.backbone import Backbone, resolve_backbone
 from ..extractors.catalogue import CATALOGUE
 from ..extractors.extract import Extraction, extract
-from ..extractors.reader import STALL_TIMEOUT_S, Reader
-from ..extractors.video import Limits, VideoError, check_decoder
+from ..extractors.video import VideoError
 from .console import err, one_sentence, printable, progress, say
+from .options import ExtractorOptions, takes_fields_of
 from .sources import Sources, find_videos
 
 logger = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ class ExtractionSummary:
         return {"format": 1, **asdict(self)}
 
 
+@takes_fields_of(ExtractorOptions)
 def extract_features(
     videos: str | Path,
     store: str | Path,
@@ -58,23 +59,17 @@ def extract_features(
     backbone: str = "auto",
     recipe: str | None = None,
     weights: str | None = None,
-    device: str = "auto",
-    precision: str = "auto",
-    engine: str = "auto",
-    decoder: str = "auto",
     batch_clips: int | None = None,
     overwrite: bool = False,
     classes: bool = False,
-    allow_partial: bool = False,
     retry_failed: bool = False,
-    stall_timeout: float = STALL_TIMEOUT_S,
-    max_pixels: int = Limits.max_pixels,
-    max_duration: float = Limits.max_duration_s,
+    options: ExtractorOptions,
 ) -> ExtractionSummary:
     """Turn videos into cached clip features, one `(clips, C)` array a video.
 
     A video whose features are in the store already is left alone, so an interrupted run goes on where it stopped; one
     that failed is not tried again unless its file changes or that is asked for.
+    The fields of `ExtractorOptions` are keyword arguments too; the signature shows what each means.
 
     Args:
         videos: a video, a folder of videos (searched recursively) or a `.txt` list of paths.
@@ -82,18 +77,10 @@ def extract_features(
         backbone: the network that turns clips into features; "auto" for Video Swin on a GPU and I3D on a CPU.
         recipe: how frames become clips; None for the backbone's own (that of its Kinetics evaluation with `classes`).
         weights: None for the published ones, a name of published ones, "random" for untrained ones, else a file.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        precision: "auto", "fp32", "bf16" or "fp16".
-        engine: "torch", "openvino", or "auto": OpenVINO on a CPU where it is installed, else torch.
-        decoder: "auto", "decord" or "pyav".
         batch_clips: clips a batch; None for the device's usual number.
         overwrite: extract again what is there.
         classes: also name each video's most probable Kinetics-400 class.
-        allow_partial: of a damaged video, extract the clips before it breaks off.
         retry_failed: try videos again that failed before.
-        stall_timeout: seconds without a frame after which a video is given up.
-        max_pixels: width times height above which a video is refused.
-        max_duration: seconds above which a video is refused.
 
     Raises:
         ValueError: bad arguments, no videos, name collisions, a store of another identity or one that another run is
@@ -104,18 +91,16 @@ def extract_features(
     started = time.perf_counter()
     sources = find_videos(videos)
     feature_store = FeatureStore(store)
-    check_decoder(decoder)
-    reader = Reader(Limits(max_pixels, max_duration), stall_timeout_s=stall_timeout)
     if batch_clips is not None and batch_clips < 1:
         raise ValueError(f"batch-clips must be at least 1, not {batch_clips}")
     if feature_store.folder.exists() and not feature_store.folder.is_dir():
         raise ValueError(f"{feature_store.folder} is a file; name a folder for the features")
-    backbone, why = resolve_backbone(backbone, device)
+    backbone, why = resolve_backbone(backbone, options.device)
     if why:
         say(f"backbone {backbone}, {why}")
     if classes and recipe is None:
         recipe = CATALOGUE[backbone].kinetics_recipe
-    network = load_backbone(backbone, recipe=recipe, weights=weights, device=device, precision=precision, engine=engine)
+    network = options.load_backbone(backbone, recipe=recipe, weights=weights)
     if classes and network.num_classes != len(i3d.class_names()):
         raise ValueError(
             f"--classes names the 400 classes of Kinetics-400, and these weights know {network.num_classes} classes"
@@ -131,7 +116,7 @@ def extract_features(
     for warning in summary.warnings:
         say(f"warning: {warning}")
 
-    with feature_store, reader, extraction_progress(sources, summary) as bar:
+    with feature_store, options.reader() as reader, extraction_progress(sources, summary) as bar:
         for name, path in sources.paths.items():
             show = bar.begin(path)
             wanted = overwrite or (classes and "class" not in feature_store.records.get(name, {}))
@@ -144,10 +129,10 @@ def extract_features(
             else:
                 run = partial(
                     extract,
-                    decoder=decoder,
+                    decoder=options.decoder,
                     batch_clips=batch_clips,
                     classify=classes,
-                    allow_partial=allow_partial,
+                    allow_partial=options.allow_partial,
                     reader=reader,
                     on_progress=show,
                 )

@@ -10,13 +10,12 @@ import numpy as np
 
 from ..data.feature_store import describe_identity, find_store, load_features
 from ..extractors.extract import extract
-from ..extractors.reader import STALL_TIMEOUT_S, Reader
-from ..extractors.video import Limits
 from ..models.checkpoint import Head
 from ..models.reference import ReferenceCoFInAl
 from . import conformal
 from .console import err, printable, progress, say, tell
 from .heads import check_identity, extractor_of, open_head, remarks
+from .options import ExtractorOptions, takes_fields_of
 from .training import predict, predict_reference
 
 
@@ -96,6 +95,7 @@ def _without_none(values: dict[str, Any]) -> dict[str, Any]:
     return {k: _without_none(v) if isinstance(v, dict) else v for k, v in values.items() if v is not None}
 
 
+@takes_fields_of(ExtractorOptions)
 def score_video(
     video: str | Path,
     head: str | Path | None = None,
@@ -105,16 +105,11 @@ def score_video(
     weight_type: int | None = None,
     extractor: str | None = None,
     weights: str | None = None,
-    device: str = "auto",
-    precision: str = "auto",
-    engine: str = "auto",
-    decoder: str = "auto",
-    allow_partial: bool = False,
-    stall_timeout: float = STALL_TIMEOUT_S,
-    max_pixels: int = Limits.max_pixels,
-    max_duration: float = Limits.max_duration_s,
+    options: ExtractorOptions,
 ) -> Score:
     """Score a routine with the extractor that the head was trained with.
+
+    The fields of `ExtractorOptions` are keyword arguments too; the signature shows what each means.
 
     Args:
         video: a video, or a `.npy` of clip features of the head's kind.
@@ -125,14 +120,6 @@ def score_video(
         weight_type: the `activate_regular_restrictions` that a public head was trained with.
         extractor: `BACKBONE:RECIPE:WEIGHTS`, what made the features of a head that does not know it.
         weights: where the head's backbone weights lie now, if they were a file that has moved.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        precision: "auto", "fp32", "bf16" or "fp16".
-        engine: "torch", "openvino", or "auto": OpenVINO on a CPU where it is installed, else torch.
-        decoder: "auto", "decord" or "pyav".
-        allow_partial: of a damaged video, score the clips before it breaks off.
-        stall_timeout: seconds without a frame after which the video is given up.
-        max_pixels: width times height above which the video is refused.
-        max_duration: seconds above which the video is refused.
 
     Raises:
         VideoError: the video cannot be scored.
@@ -140,7 +127,6 @@ def score_video(
     """
     started = time.perf_counter()
     path = Path(video)
-    reader = Reader(Limits(max_pixels, max_duration), stall_timeout_s=stall_timeout)
     if not path.exists():
         raise ValueError(f"{path} does not exist; name a video or a .npy of clip features")
     if path.is_dir():
@@ -153,23 +139,35 @@ def score_video(
     clip_times: list[tuple[float, float]] = []
     stage_seconds: dict[str, float] = {}
     if path.suffix == ".npy":
-        if weights is not None or (precision, engine, decoder) != ("auto", "auto", "auto"):
+        if weights is not None or (options.precision, options.engine, options.decoder) != ("auto", "auto", "auto"):
             raise ValueError(f"{path} holds features already: leave --weights, --precision, --engine and --decoder out")
         features, remark = _cached_features(path, trained, head_path)
         warnings += remark
     else:
         if not err.is_terminal:
             say(f"scoring {path.name}")  # on a terminal a bar shows it
-        backbone = extractor_of(trained, head_path, weights=weights, device=device, precision=precision, engine=engine)
+        backbone = extractor_of(
+            trained,
+            head_path,
+            weights=weights,
+            device=options.device,
+            precision=options.precision,
+            engine=options.engine,
+        )
         stage_seconds["load"] = round(time.perf_counter() - started, 3)
-        with reader, progress("s of video") as bar:
+        with options.reader() as reader, progress("s of video") as bar:
             task = bar.add_task(f"scoring {printable(path.name)}", total=None)
 
             def show(seconds_done: float, seconds_total: float | None) -> None:
                 bar.update(task, completed=seconds_done, total=seconds_total)
 
             extraction = extract(
-                path, backbone, decoder=decoder, allow_partial=allow_partial, reader=reader, on_progress=show
+                path,
+                backbone,
+                decoder=options.decoder,
+                allow_partial=options.allow_partial,
+                reader=reader,
+                on_progress=show,
             )
         features = extraction.features
         clip_times = [(round(float(start), 3), round(float(end), 3)) for start, end in extraction.clip_times]

@@ -1,0 +1,95 @@
+"""Options that several commands and Python functions share, each written once: name, type, default and help text.
+
+A frozen dataclass holds the options. `takes_fields_of` lets a function take the fields as keyword arguments, so that
+typer makes console options of them and Python callers need not build the dataclass.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from typer.models import OptionInfo
+
+from ..extractors.reader import STALL_TIMEOUT_S, Reader
+from ..extractors.video import Limits, check_decoder
+
+if TYPE_CHECKING:
+    from ..extractors.backbone import Backbone
+
+T = TypeVar("T")
+
+
+class Option(OptionInfo):
+    """The help text (and the console names, if they are not typer's usual ones) of a field, for `Annotated`."""
+
+    def __init__(self, help: str, *names: str, metavar: str | None = None) -> None:
+        super().__init__(default=..., param_decls=names, help=help, metavar=metavar)
+
+    def __repr__(self) -> str:  # Python's help() prints it with the signature
+        return repr(self.help)
+
+
+def takes_fields_of(options_class: type) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """Let a function take a dataclass's fields as keyword arguments, in place of its one argument of that dataclass.
+
+    Args:
+        options_class: the dataclass; it is built from the fields that the caller gives.
+    """
+    names = [field.name for field in fields(options_class)]
+
+    def decorate(function: Callable[..., T]) -> Callable[..., T]:
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> T:
+            given = {name: kwargs.pop(name) for name in names if name in kwargs}
+            return function(*args, **{replaced.name: options_class(**given)}, **kwargs)
+
+        signature = inspect.signature(function)
+        (replaced,) = (p for p in signature.parameters.values() if p.annotation is options_class)
+        parameters: list[inspect.Parameter] = []
+        for parameter in signature.parameters.values():
+            is_replaced = parameter is replaced
+            parameters += inspect.signature(options_class).parameters.values() if is_replaced else [parameter]
+        # typer and help() read these two, not the wrapper's own arguments
+        wrapper.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": signature.return_annotation}
+        return wrapper
+
+    return decorate
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractorOptions:
+    """How videos are read and in what the backbone runs; nothing here changes what the features mean.
+
+    Raises:
+        ValueError: the decoder is unknown or not installed, or a limit is not positive.
+    """
+
+    device: Annotated[str, Option("auto, cpu, cuda or cuda:N.")] = "auto"
+    precision: Annotated[str, Option("auto, fp32, bf16 or fp16.")] = "auto"
+    engine: Annotated[str, Option("On a CPU: torch, openvino, or auto, which is OpenVINO if it is installed.")] = "auto"
+    decoder: Annotated[str, Option("auto, decord or pyav.")] = "auto"
+    allow_partial: Annotated[
+        bool, Option("Of a damaged video, use the clips before the damage.", "--allow-partial")
+    ] = False
+    stall_timeout: Annotated[float, Option("Give up a video after so many seconds without a frame.")] = STALL_TIMEOUT_S
+    max_pixels: Annotated[int, Option("Refuse videos with more pixels (width times height).")] = Limits.max_pixels
+    max_duration: Annotated[float, Option("Refuse videos with more seconds.")] = Limits.max_duration_s
+
+    def __post_init__(self) -> None:
+        check_decoder(self.decoder)
+        self.reader()  # checks the limits; it starts no process until it reads
+
+    def reader(self) -> Reader:
+        """Return a new reader with these limits."""
+        return Reader(Limits(self.max_pixels, self.max_duration), stall_timeout_s=self.stall_timeout)
+
+    def load_backbone(self, name: str, *, recipe: str | None, weights: str | None) -> "Backbone":
+        """Build a backbone on this device; see `extractors.backbone.load_backbone`."""
+        from ..extractors.backbone import load_backbone  # imports torch, for which --help must not wait
+
+        return load_backbone(
+            name, recipe=recipe, weights=weights, device=self.device, precision=self.precision, engine=self.engine
+        )
