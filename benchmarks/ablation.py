@@ -27,7 +27,7 @@ from cofinal.models.temporal_fusion import LAGS, NUM_QUARTERS, NUM_STATISTICS, E
 from cofinal.pipeline.console import ends_well
 from cofinal.pipeline.curds_and_whey import borrow
 from cofinal.pipeline.evaluation import difference, mae, r_l2, srcc
-from cofinal.pipeline.head_training import as_csv
+from cofinal.pipeline.results import as_csv
 from cofinal.pipeline.training import TrainingRecipe
 
 from .cross_validation import FISV, KINDS, Variant, held_out_predictions, load
@@ -217,7 +217,7 @@ def _main(
 ) -> None:
     """Cross-validate every variant and print tables in Markdown."""
     said = held_out_predictions(VARIANTS, fisv, KINDS, range(seeds))
-    labels, _ = load(fisv, "random")
+    labels = load(fisv, "random").labels
     rows = [
         _figures(fisv, kind, column, variant.name, said)
         for kind in KINDS
@@ -236,8 +236,8 @@ def _main(
 
 
 def _figures(fisv: Path, kind: str, column: int, name: str, said: dict[tuple[str, str], np.ndarray]) -> dict[str, Any]:
-    labels, examples = load(fisv, kind)
-    truth, groups = examples.scores[:, column], examples.groups(np.arange(len(examples.rows)))
+    labels, examples = load(fisv, kind).labels, load(fisv, kind).examples
+    truth, groups = examples.scores[:, column], examples.groups()
     default, variant = (said[head, kind][..., column] for head in (DEFAULT.name, name))
     figures = {"srcc": srcc, "r_l2": r_l2, "mae": mae}
     each = {of: [figure(truth, one) for one in variant] for of, figure in figures.items()}

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from cofinal.data.datasets import join, with_column
+from cofinal.data.datasets import with_column
 from cofinal.data.feature_store import FeatureStore
-from cofinal.data.labels import LabelSet, read_labels
+from cofinal.data.labels import read_labels
 from cofinal.extractors.video import VIDEO_SUFFIXES
 from cofinal.models.cofinal import CoFInAlConfig
 from cofinal.models.grading import GradingConfig
 from cofinal.pipeline.console import progress
-from cofinal.pipeline.head_training import label_places, load_examples
-from cofinal.pipeline.protocol import Examples, fold_rows
+from cofinal.pipeline.examples import Dataset, label_places, load_dataset
+from cofinal.pipeline.splits import cut_folds
 from cofinal.pipeline.training import TrainingRecipe, fit, predict
 
 FISV = Path(os.environ.get("COFINAL_SHARED", "../shared")) / "data/fisv"
@@ -61,34 +61,34 @@ def alone() -> None:
 
 
 @cache
-def load(fisv: Path, kind: str) -> tuple[LabelSet, Examples]:
+def load(fisv: Path, kind: str) -> Dataset:
     """The programmes, grouped for a kind of folds."""
     folder = feature_folder(fisv)
     store = FeatureStore(folder)
     labels = read_labels("fisv", label_places(store, folder))
     if KINDS[kind]:
         labels = with_column(labels, "group", f"{fisv / 'skaters.csv'}:{KINDS[kind]}", VIDEO_SUFFIXES)
-    return load_examples(store, labels, join(labels, store.names(), VIDEO_SUFFIXES))
+    return load_dataset(store, labels)
 
 
-def config_of(variant: Variant, labels: LabelSet, examples: Examples) -> GradingConfig:
+def config_of(variant: Variant, dataset: Dataset) -> GradingConfig:
     """The configuration of a variant's network."""
+    labels = dataset.labels
     ranges = tuple(labels.ranges[target] for target in labels.targets)
-    return variant.config(examples.features[0].shape[1], labels.targets, ranges, **variant.settings)
+    return variant.config(dataset.examples.features[0].shape[1], labels.targets, ranges, **variant.settings)
 
 
 def cross_validate(variant: Variant, fisv: Path, kind: str, seed: int, fields: Sequence[str]) -> np.ndarray:
     """Fields (N, M, F) of `TargetPrediction`, held out: a training for each of `FOLDS` folds."""
-    labels, examples = load(fisv, kind)
-    config = config_of(variant, labels, examples)
-    everything = np.arange(len(examples.rows))
+    dataset = load(fisv, kind)
+    examples, config = dataset.examples, config_of(variant, dataset)
     held_out = np.full((*examples.scores.shape, len(fields)), np.nan)
-    for rows in fold_rows(len(everything), FOLDS, seed=seed, groups=examples.groups(everything)):
-        training, judged = examples.at(np.setdiff1d(everything, rows)), examples.at(rows)
+    for rows in cut_folds(len(examples), FOLDS, seed=seed, groups=examples.groups()):
+        training, test = examples.at(np.setdiff1d(np.arange(len(examples)), rows)), examples.at(rows)
         network = fit(training.features, training.scores, config=config, recipe=variant.recipe, seed=seed)
-        said = predict(network, judged.features)
-        for column, target in enumerate(labels.targets):
-            held_out[rows, column] = np.stack([getattr(said[target], name) for name in fields], axis=1)
+        predicted = predict(network, test.features)
+        for column, target in enumerate(dataset.labels.targets):
+            held_out[rows, column] = np.stack([getattr(predicted[target], name) for name in fields], axis=1)
     return held_out
 
 

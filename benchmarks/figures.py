@@ -25,9 +25,9 @@ from cofinal.models.grading import GradingNetwork
 from cofinal.models.temporal_fusion import Summary
 from cofinal.pipeline.console import ends_well, say
 from cofinal.pipeline.evaluation import r_l2, srcc
-from cofinal.pipeline.head_training import as_csv
 from cofinal.pipeline.plots import INK, MARK, PALE, png
-from cofinal.pipeline.protocol import fold_rows
+from cofinal.pipeline.results import as_csv
+from cofinal.pipeline.splits import cut_folds
 from cofinal.pipeline.training import fit
 
 from .cross_validation import FISV, FOLDS, Variant, config_of, held_out_predictions, load
@@ -42,7 +42,7 @@ COLOURS = "cividis"
 
 def grades(fisv: Path, out: Path, seeds: int) -> None:
     """SRCC over the number of grades with the default number of sub-grades, and the other way round."""
-    labels, examples = load(fisv, "random")
+    labels, examples = load(fisv, "random").labels, load(fisv, "random").examples
     default = CoFInAlConfig(1, ("score",), ((0.0, 1.0),))
     swept = {
         "grades": [(number, default.num_subgrades) for number in GRADES],
@@ -76,7 +76,7 @@ def grades(fisv: Path, out: Path, seeds: int) -> None:
 
 def predicted(fisv: Path, out: Path) -> None:
     """Held-out scores against true ones, a column a head."""
-    labels, examples = load(fisv, "random")
+    labels, examples = load(fisv, "random").labels, load(fisv, "random").examples
     heads = (GDLT, COFINAL)
     said = held_out_predictions(heads, fisv, ["random"], range(1))
     rows = []
@@ -100,7 +100,7 @@ def predicted(fisv: Path, out: Path) -> None:
 
 def embeddings(fisv: Path, out: Path) -> None:
     """t-SNE of held-out routines: mean clip features, fused routines and grade embeddings, coloured by true score."""
-    labels, examples = load(fisv, "random")
+    labels, examples = load(fisv, "random").labels, load(fisv, "random").examples
     networks, held_out = _fold(fisv)
     judged = examples.at(held_out)
     stages: dict[str, np.ndarray] = {"input": np.stack([x.mean(0) for x in judged.features])}
@@ -130,7 +130,7 @@ def embeddings(fisv: Path, out: Path) -> None:
 
 def clips(fisv: Path, out: Path) -> None:
     """Change of each grade's probability by each clip: that with all clips less that without it."""
-    labels, examples = load(fisv, "random")
+    labels, examples = load(fisv, "random").labels, load(fisv, "random").examples
     networks, held_out = _fold(fisv)
     network = networks[COFINAL.name]
     ranked = held_out[np.argsort(examples.scores[held_out, 0])]
@@ -179,11 +179,11 @@ def clips(fisv: Path, out: Path) -> None:
 @cache
 def _fold(fisv: Path) -> tuple[dict[str, GradingNetwork], np.ndarray]:
     """Both heads trained without the first fold of fold seed 0, and that fold's rows."""
-    labels, examples = load(fisv, "random")
-    held_out = fold_rows(len(examples.rows), FOLDS, seed=0)[0]
+    examples = load(fisv, "random").examples
+    held_out = cut_folds(len(examples.rows), FOLDS, seed=0)[0]
     training = examples.at(np.setdiff1d(np.arange(len(examples.rows)), held_out))
     networks = {
-        head.name: fit(training.features, training.scores, config=config_of(head, labels, examples), seed=0)
+        head.name: fit(training.features, training.scores, config=config_of(head, load(fisv, "random")), seed=0)
         for head in (GDLT, COFINAL)
     }
     for network in networks.values():

@@ -39,7 +39,7 @@ def _main(
 ) -> None:
     """Cross-validate the default head and print a table in Markdown."""
     said = held_out_verdicts([HEAD], fisv, KINDS, range(seeds), ("grade", "subgrade", "points", "score"))
-    labels, examples = load(fisv, "random")
+    labels, examples = load(fisv, "random").labels, load(fisv, "random").examples
     rows = []
     for kind in KINDS:
         for column, target in enumerate(labels.targets):

@@ -23,14 +23,13 @@ import typer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cofinal.data.datasets import join
 from cofinal.data.feature_store import FeatureStore
 from cofinal.data.labels import read_labels
 from cofinal.models.cofinal import CoFInAlConfig
 from cofinal.models.grading import GradingNetwork
 from cofinal.models.temporal_fusion import Summary
 from cofinal.pipeline.console import ends_well, say
-from cofinal.pipeline.head_training import label_places, load_examples
+from cofinal.pipeline.examples import label_places, load_dataset
 from cofinal.pipeline.training import TrainingRecipe, _losses, _optimizer, fit
 
 from .tables import print_table
@@ -88,11 +87,9 @@ def _main(store: Annotated[Path, typer.Argument(help="Fis-V's features, labels i
         raise ValueError(f"{store} does not exist; name the folder of Fis-V's features")
     found = FeatureStore(store)
     labels = read_labels("fisv", label_places(found, store))
-    joined = join(labels, found.names())
-    labels, examples = load_examples(found, labels, joined)
-    files = PaddedFiles(
-        [found.path(name) for _, name in joined.pairs], examples.scores, max(map(len, examples.features))
-    )
+    examples = load_dataset(found, labels).examples
+    paths = [found.path(row.video) for row in examples.rows]
+    files = PaddedFiles(paths, examples.scores, max(map(len, examples.features)))
     config = CoFInAlConfig(
         feature_dim=examples.features[0].shape[1], targets=labels.targets, ranges=tuple(labels.ranges.values())
     )

@@ -13,7 +13,7 @@ import typer
 
 from .. import __version__
 from .console import ends_well, say, tell
-from .options import ExtractorOptions, takes_fields_of
+from .options import ExtractorOptions, TrainingOptions, takes_fields_of
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
@@ -165,11 +165,12 @@ def _verify(context: typer.Context, videos: Path | None, store: Path | None, as_
     return 1 if found.problems else 0
 
 
+@takes_fields_of(TrainingOptions)
 def _train_head(
     source: Annotated[
         Path, typer.Argument(metavar="STORE|VIDEOS", help="A feature store, or videos to extract first.")
     ],
-    dataset: Annotated[str, typer.Option(help="Whose label files these are: rg, fisv or csv.")],
+    dataset: Annotated[str, typer.Option(help="The format of the label files: rg, fisv or csv.")],
     labels: Annotated[
         Path | None,
         typer.Option(help="The label file or its folder; by default beside the features or videos."),
@@ -180,36 +181,8 @@ def _train_head(
     action: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Train this action only (may be repeated).")
     ] = None,
-    head_type: Annotated[str, typer.Option(help="cofinal, or gdlt, the baseline without fine grades.")] = "cofinal",
-    ensemble: Annotated[
-        int, typer.Option(help="Networks to train for the head, which score together; their figures are shown apart.")
-    ] = 1,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training videos, 30 by default.")] = None,
-    seed: Annotated[int, typer.Option(help="Of folds and training; same seed, same numbers on the same machine.")] = 0,
-    protocol: Annotated[
-        str, typer.Option(help="auto, official (train on train, test once) or cv (cross-validation).")
-    ] = "auto",
-    folds: Annotated[
-        int | None, typer.Option(help="Folds of the cross-validation, or of --intervals; 5 by default.")
-    ] = None,
-    groups: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE:COLUMN", help="Keep videos of one value in one fold, say skaters.csv:skater (with a `video`)."
-        ),
-    ] = None,
-    events: Annotated[
-        str | None,
-        typer.Option(metavar="FILE:COLUMN", help="Each video's competition, for the rank correlation within them."),
-    ] = None,
-    seeds: Annotated[int, typer.Option(help="Repeat with this many seeds: figures are mean and deviation.")] = 1,
-    intervals: Annotated[
-        bool,
-        typer.Option(
-            "--intervals",
-            help="Predict intervals too and say how many scores they hold: 16 trainings of 5 folds, not 6.",
-        ),
-    ] = False,
+    *,
+    options: TrainingOptions,
     head: Annotated[
         Path | None,
         typer.Option("--out", metavar="HEAD", help="The head file; by default heads/<dataset>-<date>.safetensors."),
@@ -228,11 +201,10 @@ def _train_head(
             help="What made features that came without a manifest; WEIGHTS is a file or published.",
         ),
     ] = None,
-    device: Device = "auto",
     as_json: Json = False,
     debug: Debug = False,
 ) -> int:
-    """Train a head on judged videos and say honestly how good it is.
+    """Train a head on videos with scores, and evaluate it on videos that it did not see.
 
     \b
     Examples:
@@ -241,7 +213,7 @@ def _train_head(
       train-head videos/ --dataset fisv --labels labels/
       train-head out/ --dataset fisv --protocol cv --groups skaters.csv:skater --seeds 5 --intervals
     """
-    from .head_training import print_results, train_head
+    from .head_training import print_training, train_head
 
     result = train_head(
         source,
@@ -249,29 +221,18 @@ def _train_head(
         labels=labels,
         targets=target,
         actions=action,
-        head_type=head_type,
-        ensemble=ensemble,
-        epochs=epochs,
-        seed=seed,
-        protocol=protocol,
-        folds=folds,
-        groups=groups,
-        events=events,
-        seeds=seeds,
-        intervals=intervals,
         out=head,
         set_default=set_default,
         extractor=extractor,
-        device=device,
+        **vars(options),
     )
     if as_json:
         _print_json(result.results)
     else:
-        print_results(result)
+        print_training(result)
     return 1 if result.failed_videos else 0
 
 
-@takes_fields_of(ExtractorOptions)
 def _score_video(
     video: Annotated[Path, typer.Argument(help="A video, or a .npy of a store like the head's.")],
     head: Annotated[

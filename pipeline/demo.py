@@ -1,9 +1,9 @@
-"""The main job end to end on generated routines: render, extract, train, score what training never saw.
+"""The whole pipeline on generated routines: render, extract, train, and score routines that training never saw.
 
     python -m cofinal.pipeline.demo [FOLDER] [--seed N]
 
-Everything lands in the folder (`demo/`): routines and their labels, the feature store, the head with its results, and
-the report of one scored routine. A second run finds the routines and the features ready.
+Everything is written into the folder (`demo/`): routines and their labels, the feature store, the head with its
+results, and the report of one scored routine. A second run uses the routines and the features of the first one.
 """
 
 import json
@@ -17,21 +17,21 @@ from rich.table import Table
 from ..data.files import write_atomic
 from ..data.routines import confounds, render_routines
 from .baselines import BASELINES
-from .console import ends_well, out, progress, say, tell
+from .console import ends_well, progress, say, show, tell
 from .extraction import extract_features
 from .head_training import train_head
-from .protocol import summarise
 from .report import write_report
+from .results import summarise_predictions
 from .scoring import print_score, score_video
 
 TARGET = "Total"
 
 
 def run_demo(folder: Path, *, seed: int = 0) -> dict[str, Any]:
-    """Run the whole path on generated routines.
+    """Run the whole pipeline on generated routines.
 
     Args:
-        folder: where everything lands.
+        folder: where everything is written.
         seed: of the routines; another seed is another set of gymnasts, halls and performances.
 
     Returns:
@@ -56,7 +56,7 @@ def run_demo(folder: Path, *, seed: int = 0) -> dict[str, Any]:
     say("4 of 4: scoring routines that training never saw")
     results = {
         **trained.results,
-        **summarise(trained.predictions, by_action=False),
+        **summarise_predictions(trained.predictions, by_action=False),
         "confounds": confounds(folder),
     }
     write_atomic(folder / "results.json", (json.dumps(results, indent=2) + "\n").encode())
@@ -64,7 +64,7 @@ def run_demo(folder: Path, *, seed: int = 0) -> dict[str, Any]:
 
 
 def print_demo(folder: Path, results: dict[str, Any]) -> None:
-    """Score one unseen routine from its raw video and print everything a person wants to see."""
+    """Print the results, score one unseen routine from its raw video and write its report."""
     unseen = results["unseen"]
     table = Table(title=f"{len(unseen)} routines that training never saw: {TARGET} in points")
     for column in ("routine", "true", "predicted", "coarse grade", "fine grade"):
@@ -77,39 +77,38 @@ def print_demo(folder: Path, results: dict[str, Any]) -> None:
             str(entry["grade"]),
             str(entry["subgrade"]),
         )
-    out.print(table)
+    show(table)
 
-    figures = Table(title="over all unseen routines")
+    figures_table = Table(title="all unseen routines")
     for column in ("", "SRCC", "R-l2", "MAE"):
-        figures.add_column(column, justify="right" if column else "left")
-    rows = {f"head, {target}": found for target, found in results["targets"].items()}
+        figures_table.add_column(column, justify="right" if column else "left")
+    rows = {f"head, {target}": figures for target, figures in results["targets"].items()}
     rows |= {f"{name.replace('_', ' ')}, {TARGET}": results["baselines"][name][TARGET] for name in BASELINES}
-    for name, found in rows.items():
-        figures.add_row(name, f"{found['srcc']:.3f}", f"{found['r_l2']:.2f}", f"{found['mae']:.2f}")
-    out.print(figures)
-    told = ", ".join(f"{name} {value:+.2f}" for name, value in results["confounds"].items())
-    out.print(f"what must not tell the score (SRCC with {TARGET}): {told}")
+    for name, figures in rows.items():
+        figures_table.add_row(name, f"{figures['srcc']:.3f}", f"{figures['r_l2']:.2f}", f"{figures['mae']:.2f}")
+    show(figures_table)
+    confounds = ", ".join(f"{name} {value:+.2f}" for name, value in results["confounds"].items())
+    tell(f"SRCC of trivial measures with {TARGET}, which must be low: {confounds}")
 
     first = unseen[0]["video"]
     video = folder / "videos" / f"{first}.mp4"
-    out.print("\none of them, from its raw video again:")
+    tell("one of them, scored from its raw video:")
     score = score_video(video, folder / "head.safetensors")
     print_score(score)
     write_report(score, folder / "report.html")
-    out.print()
-    where = {
+    files = {
         "results": "results.json",
         "plot": "head.predicted.png",
         "report": "report.html",
         "head": "head.safetensors",
         "videos": "videos",
     }
-    for what, name in where.items():
-        tell(f"{what + ':':<8} {folder / name}")
+    for kind, name in files.items():
+        tell(f"{kind + ':':<8} {folder / name}")
 
 
 def _main(
-    folder: Annotated[Path, typer.Argument(help="Where everything lands.")] = Path("demo"),
+    folder: Annotated[Path, typer.Argument(help="Where everything is written.")] = Path("demo"),
     seed: Annotated[int, typer.Option(help="Of the routines.")] = 0,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:

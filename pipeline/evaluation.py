@@ -1,7 +1,7 @@
-"""The figures by which predicted scores are judged; always finite numbers.
+"""Figures that compare predicted with true scores; always finite numbers.
 
 SRCC is Spearman's rank correlation, 0 for constant predictions. R-l2 is the relative L2 error of the AQA literature,
-100/N sum(((s - s^) / (max s - min s))^2), its range that of the evaluated true scores.
+100/N sum(((s - s^) / (max s - min s))^2), with the range of the evaluated true scores.
 """
 
 import statistics
@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 SMALLEST_EVENT = 4
-"""Routines that an event needs for its own rank correlation to weigh something."""
+"""The fewest routines for which an event's rank correlation has a positive weight."""
 
 
 def srcc(truth: np.ndarray, predicted: np.ndarray) -> float:
@@ -45,7 +45,7 @@ def srcc_within_events(truth: np.ndarray, predicted: np.ndarray, events: Sequenc
     """Spearman's rank correlation within each event, averaged in Fisher's z with the weights n - 3.
 
     1 / (n - 3) is the variance of z over n routines, so events of at least 4 count. The z of a perfect order is
-    infinite: such an order counts as half a swap of neighbours, 6 / (n (n^2 - 1)), short of perfect.
+    infinite, so a perfect order counts as 1 - 6 / (n (n^2 - 1)), half a swap of neighbours short of perfect.
 
     Args:
         truth: true scores (N,).
@@ -67,7 +67,7 @@ def srcc_within_events(truth: np.ndarray, predicted: np.ndarray, events: Sequenc
 
 
 def fisher_average(correlations: Sequence[float]) -> float:
-    """Average of correlations in Fisher's z; one that is +-1 counts as just short of it."""
+    """Average of correlations in Fisher's z; a correlation of +-1 counts as slightly less."""
     limit = 1 - 1e-12
     return float(np.tanh(np.arctanh(np.clip(correlations, -limit, limit)).mean()))
 
@@ -85,16 +85,16 @@ def bootstrap(
 
     Args:
         truth: true scores (N,) in points.
-        predicted: predicted scores (S, N) of S trainings; each resample takes the same routines of all of them, and
-            their mean figure.
-        groups: the group of each routine (N,), say its skater. Whole groups are drawn then: routines of one group are
-            alike, and tell less than as many of different ones.
-        level: share of the resamples that an interval holds.
+        predicted: predicted scores (S, N) of S trainings; each resample takes the same routines from all of them and
+            averages their figures.
+        groups: the group of each routine (N,), for example its skater. With groups, whole groups are drawn, because
+            routines of one group are alike.
+        level: share of the resamples inside an interval.
         resamples: how often the routines are drawn.
         seed: of the draw.
 
     Returns:
-        `[low, high]` of "srcc", "r_l2" and "mae". R-l2 keeps the range of all routines: it is a constant of the data.
+        `[low, high]` of "srcc", "r_l2" and "mae". R-l2 uses the range of all routines in every resample.
     """
     drawn = _resampled(truth, predicted, groups, resamples, seed)
     return {name: _bounds(x, level) for name, x in drawn.items()}
@@ -110,26 +110,26 @@ def difference(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, tuple[float, list[float]]]:
-    """How much the figures of one model exceed another's, with paired bootstrap intervals.
+    """Difference between the figures of two models, with paired bootstrap intervals.
 
     Args:
         truth: true scores (N,) in points.
-        predicted: predicted scores (S, N) of S trainings of the one.
-        other: those of the other.
-        groups: as for `bootstrap`; each resample takes the same routines of both.
-        level: likewise.
-        resamples: likewise.
-        seed: likewise.
+        predicted: predicted scores (S, N) of S trainings of the first model.
+        other: predicted scores (S, N) of the second model.
+        groups: as for `bootstrap`; each resample takes the same routines from both models.
+        level: as for `bootstrap`.
+        resamples: as for `bootstrap`.
+        seed: as for `bootstrap`.
 
     Returns:
         Mean difference and `[low, high]` of "srcc", "r_l2" and "mae".
     """
-    one, two = (_resampled(truth, x, groups, resamples, seed) for x in (predicted, other))
-    found = {}
+    first, second = (_resampled(truth, x, groups, resamples, seed) for x in (predicted, other))
+    differences = {}
     for name, figure in (("srcc", srcc), ("r_l2", r_l2), ("mae", mae)):
         mean = np.mean([figure(truth, a) - figure(truth, b) for a, b in zip(predicted, other, strict=True)])
-        found[name] = float(mean), _bounds(one[name] - two[name], level)
-    return found
+        differences[name] = float(mean), _bounds(first[name] - second[name], level)
+    return differences
 
 
 def evaluate(
@@ -145,16 +145,16 @@ def evaluate(
 
     Args:
         truth: true scores (N,) in points.
-        predicted: predicted scores (S, N) in points, a row for each of S trainings by other seeds.
+        predicted: predicted scores (S, N) in points, a row for each of S trainings with different seeds.
         bounds: lower and upper ends (S, N) of their prediction intervals, in points.
-        groups: the group of each routine (N,), which the bootstrap draws as a whole.
+        groups: the group of each routine (N,), for `bootstrap`.
         events: the event of each routine (N,), for `srcc_within_events`.
         seed: of the bootstrap.
 
     Returns:
         `{"srcc", "pearson", "r_l2", "mae", "rmse", "n", "intervals": {"srcc": [low, high], "r_l2", "mae"}}`, the
         intervals at 95%; with bounds "coverage" (share of true scores within them) and "width" (mean, in points); with
-        events "srcc_within_events" where one is large enough. Of several trainings the means, and "std" beside them.
+        events "srcc_within_events" where an event is large enough. For several trainings their means, with "std".
 
     Raises:
         ValueError: there is no routine, or a prediction is not finite.
@@ -164,33 +164,38 @@ def evaluate(
         raise ValueError("there is no routine with a true score to evaluate on")
     if not np.isfinite(predicted).all():
         raise ValueError(f"{(~np.isfinite(predicted)).sum()} of {predicted.size} predictions are not finite numbers")
-    each = []
-    for training, said in enumerate(predicted):
-        found = {
-            "srcc": srcc(truth, said),
-            "pearson": pearson(truth, said),
-            "r_l2": r_l2(truth, said),
-            "mae": mae(truth, said),
-            "rmse": rmse(truth, said),
+    of_trainings = []
+    for training, scores in enumerate(predicted):
+        figures = {
+            "srcc": srcc(truth, scores),
+            "pearson": pearson(truth, scores),
+            "r_l2": r_l2(truth, scores),
+            "mae": mae(truth, scores),
+            "rmse": rmse(truth, scores),
         }
         if bounds is not None:
             low, high = bounds[0][training], bounds[1][training]
-            found |= {"coverage": float(((low <= truth) & (truth <= high)).mean()), "width": float((high - low).mean())}
-        if events is not None and (within := srcc_within_events(truth, said, events)) is not None:
-            found["srcc_within_events"] = within
-        each.append(found)
-    return over_seeds(each) | {"n": len(truth), "intervals": bootstrap(truth, predicted, groups, seed=seed)}
+            figures |= {
+                "coverage": float(((low <= truth) & (truth <= high)).mean()),
+                "width": float((high - low).mean()),
+            }
+        if events is not None and (within := srcc_within_events(truth, scores, events)) is not None:
+            figures["srcc_within_events"] = within
+        of_trainings.append(figures)
+    return over_seeds(of_trainings) | {"n": len(truth), "intervals": bootstrap(truth, predicted, groups, seed=seed)}
 
 
-def over_seeds(each: Sequence[dict[str, float]]) -> dict[str, Any]:
-    """Mean of each figure over trainings by several seeds and, of more than one, their standard deviation `std`."""
-    columns = {name: [found[name] for found in each] for name in each[0]}
-    spread = {"std": {name: statistics.stdev(values) for name, values in columns.items()}} if len(each) > 1 else {}
-    return {name: statistics.fmean(values) for name, values in columns.items()} | spread
+def over_seeds(of_seeds: Sequence[dict[str, float]]) -> dict[str, Any]:
+    """Mean of each figure over the trainings of several seeds; with more than one, `std` holds standard deviations."""
+    columns = {name: [figures[name] for figures in of_seeds] for name in of_seeds[0]}
+    means: dict[str, Any] = {name: statistics.fmean(values) for name, values in columns.items()}
+    if len(of_seeds) > 1:
+        means["std"] = {name: statistics.stdev(values) for name, values in columns.items()}
+    return means
 
 
 def average(targets: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Over several results of `evaluate`: Fisher-z mean of SRCC, arithmetic mean of R-l2."""
+    """Average several results of `evaluate`: Fisher-z mean of SRCC, arithmetic mean of R-l2."""
     return {
         "srcc": fisher_average([target["srcc"] for target in targets]),
         "r_l2": float(np.mean([target["r_l2"] for target in targets])),

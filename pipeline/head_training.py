@@ -1,9 +1,6 @@
-"""train-head: features and judges' scores in; a head and an honest account of how good it is out."""
+"""train-head: features and judges' scores in; a head and an honest account of its accuracy out."""
 
-import csv
-import io
 import itertools
-import json
 import sys
 import time
 from collections import Counter
@@ -13,47 +10,43 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from rich.box import SIMPLE
-from rich.table import Table
-
-from ..data.datasets import Joined, join, with_column
+from ..data.datasets import join, with_column
 from ..data.feature_store import FeatureStore
 from ..data.files import write_atomic
 from ..data.labels import GENERATED_RECORDS, LabelRow, LabelSet, read_labels
 from ..extractors.backbone import resolve_device
 from ..extractors.video import VIDEO_SUFFIXES, VideoError
-from ..models.checkpoint import MAX_MEMBERS, serialise_head
+from ..models.checkpoint import MAX_MEMBERS, check_size, serialise_head
 from ..models.head_types import CONFIGS
 from . import conformal
-from .baselines import BASELINES, pool
-from .console import out as stdout
-from .console import say, show
+from .console import progress, say, show, tell
 from .evaluation import SMALLEST_EVENT
+from .examples import Dataset, Examples, label_places, load_dataset, select_labels
 from .extraction import extract_features, versions
-from .heads import default_head_path, make_default, parse_extractor, remarks
-from .plots import plot_curves, plot_predictions
-from .protocol import Examples, Part, parts_of, run, summarise
+from .heads import default_head_path, head_warnings, make_default, parse_extractor
+from .options import TrainingOptions, takes_fields_of
+from .protocol import HeadTraining, Outcome, count_trainings, run_seeds
+from .results import format_figure, results_tables, summarise_predictions, write_results
 from .sources import find_videos
+from .splits import Split, make_splits
 from .training import TrainingRecipe
-
-PROTOCOLS = ("auto", "official", "cv")
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What train-head made."""
+    """The head that train-head wrote, and its accuracy."""
 
     head: Path
     """The head file; its results, predictions, learning curves and plots lie beside it."""
     results: dict[str, Any]
     """The figures, as `results.json` and `--json` have them."""
     predictions: list[dict[str, Any]]
-    """One entry for each seed, judged video and target: true, predicted, grades, and each baseline's prediction."""
+    """One entry for each seed, evaluated video and target: true and predicted score, grades, each baseline's score."""
     failed_videos: list[dict[str, str]]
     """Videos that could not be extracted, where videos were given."""
 
 
+@takes_fields_of(TrainingOptions)
 def train_head(
     store: str | Path,
     dataset: str,
@@ -61,50 +54,23 @@ def train_head(
     labels: str | Path | None = None,
     targets: Sequence[str] | None = None,
     actions: Sequence[str] | None = None,
-    head_type: str = "cofinal",
-    ensemble: int = 1,
-    epochs: int | None = None,
-    seed: int = 0,
-    protocol: str = "auto",
-    folds: int | None = None,
-    groups: str | None = None,
-    events: str | None = None,
-    seeds: int = 1,
-    intervals: bool = False,
     out: str | Path | None = None,
     set_default: bool | None = False,
     extractor: str | None = None,
-    device: str = "auto",
+    options: TrainingOptions,
 ) -> TrainingResult:
-    """Train one head for all targets and actions of a dataset, and judge it on videos it did not see.
+    """Train one head for all targets and actions of a dataset, and evaluate it on videos that it did not see.
 
     Args:
         store: a feature store, or videos, which are extracted first into a store beside them.
-        dataset: whose label files these are: "rg", "fisv" or "csv".
+        dataset: the format of the label files: "rg", "fisv" or "csv".
         labels: the label file or its folder; None to look in the store and where the videos came from, and beside both.
         targets: train these targets only.
         actions: train these actions only.
-        head_type: "cofinal", or "gdlt", the baseline without fine grades.
-        ensemble: train this many networks, from seeds of their own, which score together; the figures of the first
-            one alone stay the headline, and the ensemble's are beside them.
-        epochs: passes over the training videos; None for the recipe's number.
-        seed: of folds, weights and batches: same seed, same numbers on the same machine.
-        protocol: "official" trains on the train split and tests once; "cv" cross-validates the training videos and
-            then trains the head on all of them; "auto" is official where test features are there.
-        folds: of the cross-validation, 5 by default, or of the train split for the intervals of the official protocol;
-            rows of one group stay in one fold.
-        groups: `FILE:COLUMN`, a CSV file with the columns `video` and this one, whose values are the rows' groups (say
-            the skater) instead of those of the label file.
-        events: `FILE:COLUMN`, the competition of each video, for the rank correlation within events.
-        seeds: repeat everything with this many seeds from `seed` on; figures are means over them, with their standard
-            deviations, and the head is that of the first.
-        intervals: give each judged prediction an interval, and report their coverage and width; about three times as
-            many trainings in cross-validation of 5 folds, six times as many in the official protocol. The head of a
-            cross-validation knows its own interval in any case.
         out: the head file to write; None for `heads/<dataset>-<date>.safetensors`.
-        set_default: make it score-video's default head; None: only if there is none yet.
+        set_default: make it score-video's default head; None: only if there is none yet and it scores real videos.
         extractor: `BACKBONE:RECIPE:WEIGHTS`, what made features that came without a manifest.
-        device: "auto", "cpu", "cuda" or "cuda:N".
+        options: the fields of `TrainingOptions`, given as keyword arguments.
 
     Raises:
         ValueError: bad arguments, labels or features: no head was written.
@@ -112,134 +78,172 @@ def train_head(
         OSError, WriteError: the head cannot be written.
     """
     started = time.perf_counter()
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"unknown protocol {protocol!r}; known are {', '.join(PROTOCOLS)}")
-    if head_type not in CONFIGS:
-        raise ValueError(f"unknown head type {head_type!r}; known are {', '.join(CONFIGS)}")
-    if epochs is not None and epochs < 1:
-        raise ValueError(f"epochs must be at least 1, not {epochs}")
-    if not 1 <= ensemble <= MAX_MEMBERS:
-        raise ValueError(f"an ensemble has 1 to {MAX_MEMBERS} networks, not {ensemble}")
-    if seeds < 1:
-        raise ValueError(f"seeds must be at least 1, not {seeds}")
-    torch_device = str(resolve_device(device))
+    if options.head_type not in CONFIGS:
+        raise ValueError(f"unknown head type {options.head_type!r}; known are {', '.join(CONFIGS)}")
+    if not 1 <= options.ensemble <= MAX_MEMBERS:
+        raise ValueError(f"an ensemble has 1 to {MAX_MEMBERS} networks, not {options.ensemble}")
     source = Path(store)
-    if not source.exists():
-        raise ValueError(f"{source} does not exist; name a feature store, or videos to extract first")
-    folder = source if _is_store(source) else _store_beside(source)
+    folder = _store_folder(source)
     head_path = _head_path(out, dataset, folder)
+    places = [Path(labels)] if labels is not None else label_places(FeatureStore(folder), source)
+    all_labels = read_labels(dataset, places)
+    selected = _with_groups_and_events(select_labels(all_labels, targets, actions), options)
+
+    failed = [] if folder == source else _extract(source, folder, all_labels, options.device, extractor)
     feature_store = FeatureStore(folder)
-    everything = read_labels(dataset, [Path(labels)] if labels is not None else label_places(feature_store, source))
-    label_set = narrowed(everything, targets, actions)
-    if groups is not None:
-        label_set = with_column(label_set, "group", groups, VIDEO_SUFFIXES)
-    if events is not None:
-        label_set = with_column(label_set, "event", events, VIDEO_SUFFIXES)
-        _check_events(events, label_set.rows)
-    if extractor and folder != source:
-        raise ValueError("--extractor is for features that came without a manifest; leave it out with videos")
-
-    failed = []
-    if folder != source:
-        join(everything, find_videos(source).paths, VIDEO_SUFFIXES)  # labels that fit no video are said beforehand
-        say(f"extracting {source} into {folder}")
-        failed = extract_features(source, folder, device=device).failed
-        feature_store = FeatureStore(folder)
-        if failed and not feature_store.names():
-            raise VideoError(
-                f"none of the {len(failed)} videos could be extracted, the first because: {failed[0]['error']}"
-            )
-    joined = join(everything, feature_store.names(), VIDEO_SUFFIXES)
-    for leftover in joined.leftovers():
+    data = load_dataset(feature_store, all_labels, selected)
+    for leftover in data.leftovers:
         say(f"note: {leftover}")
-    label_set, examples = load_examples(feature_store, label_set, joined)
-    identity, origin = _identity(feature_store, extractor, examples.features[0].shape[1])
+    identity, weights = _feature_identity(feature_store, extractor, data.examples)
 
-    plans = {}
-    for number in range(seed, seed + seeds):
-        protocol, plans[number] = parts_of(examples, protocol, folds=folds or 5, seed=number, intervals=intervals)
-    for option, given in (("--folds", folds), ("--groups", groups)):
-        if given is not None and protocol != "cv" and not intervals:
-            raise ValueError(f"{option} is for cross-validation, and there is a test split: add --protocol cv")
-    if events is not None:
-        _check_events(events, [examples.rows[i] for part in plans[seed] for i in part.judged])
-    recipe = TrainingRecipe() if epochs is None else TrainingRecipe(epochs=epochs)
-    outcome = run(plans, examples, label_set, head_type=head_type, members=ensemble, recipe=recipe, device=torch_device)
-    network, predictions = outcome.network, outcome.predictions
-    kept = plans[seed][-1]
+    protocol, splits = _splits_of_seeds(data, options)
+    outcome = _train(splits, data, options)
     metadata = {
         "dataset": dataset,
-        "targets": list(label_set.targets),
-        "ranges": dict(zip(label_set.targets, network.config.ranges, strict=True)),
-        "actions": list(label_set.actions),
+        "targets": list(data.labels.targets),
+        "ranges": dict(zip(data.labels.targets, outcome.network.config.ranges, strict=True)),
+        "actions": list(data.labels.actions),
         "identity": identity,
-        "weights": origin,
+        "weights": weights,
         "manifest": feature_store.manifest,
         "intervals": {"level": conformal.LEVEL, "radii": outcome.radii},
-        "generated": any((file.parent / GENERATED_RECORDS).exists() for file in everything.files),
+        "generated": _are_generated(all_labels, label_places(feature_store, source)),
     }
     results = {
         "format": 1,
         "dataset": dataset,
         "protocol": protocol,
-        **summarise(predictions),
-        "warnings": remarks(metadata),
-        "training": {
-            "videos": len(kept.training),
-            "judged": len({entry["video"] for entry in predictions}),
-            **(_folds_of(kept, examples) if protocol == "cv" else {}),
-            **({"groups": groups} if groups else {}),
-            **({"events": events} if events else {}),
-            **({"interval_level": conformal.LEVEL} if intervals else {}),
-            "head_type": head_type,
-            **({"ensemble": ensemble} if ensemble > 1 else {}),
-            "epochs": recipe.epochs,
-            "seed": seed,
-            "seeds": seeds,
-            "seconds": round(time.perf_counter() - started, 1),
-            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-            "versions": versions("cofinal", "torch", "numpy", "scipy", "scikit-learn"),
-        },
+        **summarise_predictions(outcome.predictions),
+        "warnings": head_warnings(metadata),
+        "training": _describe_training(protocol, splits[options.seed][-1], data.examples, outcome, options)
+        | {"seconds": round(time.perf_counter() - started, 1)},
     }
-    pooled = summarise(predictions, by_action=False)["targets"]
-    write_atomic(head_path.with_suffix(".predictions.csv"), as_csv(predictions))
-    write_atomic(head_path.with_suffix(".predicted.png"), plot_predictions(predictions, pooled))
-    write_atomic(head_path.with_suffix(".curves.csv"), as_csv(outcome.curves))
-    write_atomic(head_path.with_suffix(".curves.png"), plot_curves(outcome.curves))
-    write_atomic(head_path.with_suffix(".results.json"), (json.dumps(results, indent=2) + "\n").encode())
-    write_atomic(head_path, serialise_head(network, metadata | {"results": results}))
+    write_results(head_path, results, outcome.predictions, outcome.curves)
+    write_atomic(head_path, serialise_head(outcome.network, metadata | {"results": results}))
     scores_videos = identity is not None and not results["warnings"]
     if set_default or (set_default is None and scores_videos and not default_head_path().exists()):
         make_default(head_path)
         say(f"{head_path} is score-video's default head now")
-    return TrainingResult(head_path, results, predictions, failed)
+    return TrainingResult(head_path, results, outcome.predictions, failed)
 
 
-def _folds_of(kept: Part, examples: Examples) -> dict[str, Any]:
-    return {"folds": len(kept.calibration), "grouped": examples.groups(kept.training) is not None}
+# --- features and labels ---
 
 
-def _check_events(events: str, rows: Sequence[LabelRow]) -> None:
-    """Refuse events none of which has enough of some videos."""
-    if max(Counter(row.event for row in rows).values()) < SMALLEST_EVENT:
-        raise ValueError(
-            f"no event in {events} has {SMALLEST_EVENT} videos or more to judge heads on; leave --events out"
-        )
-
-
-def _is_store(source: Path) -> bool:
-    """Whether a user's STORE|VIDEOS is a store already."""
-    return source.is_dir() and ((source / "manifest.json").exists() or any(source.rglob("*.npy")))
-
-
-def _store_beside(videos: Path) -> Path:
-    """Where the features of a user's VIDEOS are cached."""
-    videos = videos.resolve()
+def _store_folder(source: Path) -> Path:
+    """Return the feature store that a user's STORE|VIDEOS means; features of videos are cached beside them."""
+    if not source.exists():
+        raise ValueError(f"{source} does not exist; name a feature store, or videos to extract first")
+    if source.is_dir() and ((source / "manifest.json").exists() or any(source.rglob("*.npy"))):
+        return source
+    videos = source.resolve()
     return videos.with_name(f"{videos.stem if videos.is_file() else videos.name}-features")
 
 
+def _with_groups_and_events(labels: LabelSet, options: TrainingOptions) -> LabelSet:
+    if options.groups is not None:
+        labels = with_column(labels, "group", options.groups, VIDEO_SUFFIXES)
+    if options.events is not None:
+        labels = with_column(labels, "event", options.events, VIDEO_SUFFIXES)
+        _check_events(options.events, labels.rows)
+    return labels
+
+
+def _check_events(events: str, rows: Sequence[LabelRow]) -> None:
+    """Refuse events that are all too small for a rank correlation of their own."""
+    if max(Counter(row.event for row in rows).values()) < SMALLEST_EVENT:
+        raise ValueError(f"no event in {events} has {SMALLEST_EVENT} evaluated videos or more; leave --events out")
+
+
+def _extract(videos: Path, folder: Path, labels: LabelSet, device: str, extractor: str | None) -> list[dict[str, str]]:
+    """Extract the features of labelled videos; return the videos that failed."""
+    if extractor:
+        raise ValueError("--extractor is for features that came without a manifest; leave it out with videos")
+    join(
+        labels, find_videos(videos).paths, VIDEO_SUFFIXES
+    )  # labels that fit no video are reported before hours of work
+    say(f"extracting {videos} into {folder}")
+    failed = extract_features(videos, folder, device=device).failed
+    if failed and not FeatureStore(folder).names():
+        raise VideoError(
+            f"none of the {len(failed)} videos could be extracted, the first because: {failed[0]['error']}"
+        )
+    return failed
+
+
+def _feature_identity(
+    store: FeatureStore, extractor: str | None, examples: Examples
+) -> tuple[dict[str, str] | None, str | None]:
+    """Return what made the features and where its weights came from; None where neither store nor user says it."""
+    if store.manifest is None:
+        return parse_extractor(extractor, examples.features[0].shape[1]) if extractor else (None, None)
+    if extractor:
+        raise ValueError(f"the manifest of {store.folder} says what made its features; leave --extractor out")
+    return store.identity, store.manifest["weights"]
+
+
+def _are_generated(labels: LabelSet, places: Sequence[Path]) -> bool:
+    """Whether labels or videos are those of generated routines, whose records lie beside them."""
+    folders = [*(file.parent for file in labels.files), *places]
+    return any((folder / GENERATED_RECORDS).exists() for folder in folders)
+
+
+# --- training and evaluation ---
+
+
+def _splits_of_seeds(data: Dataset, options: TrainingOptions) -> tuple[str, dict[int, list[Split]]]:
+    """Return the protocol and the splits of every seed; only the first seed trains a final head."""
+    protocol, splits = options.protocol, {}
+    for seed in range(options.seed, options.seed + options.seeds):
+        protocol, of_seed = make_splits(
+            data.examples, protocol, folds=options.folds or 5, seed=seed, intervals=options.intervals
+        )
+        splits[seed] = of_seed if seed == options.seed else [split for split in of_seed if len(split.evaluated)]
+    for option, value in (("--folds", options.folds), ("--groups", options.groups)):
+        if value is not None and protocol != "cv" and not options.intervals:
+            raise ValueError(f"{option} is for cross-validation, and there is a test split: add --protocol cv")
+    if options.events is not None:
+        evaluated = [data.examples.rows[i] for split in splits[options.seed] for i in split.evaluated]
+        _check_events(options.events, evaluated)
+    return protocol, splits
+
+
+def _train(splits: dict[int, list[Split]], data: Dataset, options: TrainingOptions) -> Outcome:
+    """Train and evaluate the heads of all seeds, with a progress bar over all epochs."""
+    recipe = TrainingRecipe() if options.epochs is None else TrainingRecipe(epochs=options.epochs)
+    training = HeadTraining(CONFIGS[options.head_type], recipe, options.ensemble, str(resolve_device(options.device)))
+    final = data.examples.at(splits[options.seed][-1].training)
+    check_size(replace(training.config_for(final, data.labels), num_remembered=len(final)), options.ensemble)
+    epochs = recipe.epochs * options.ensemble * sum(map(count_trainings, splits.values()))
+    with progress("epochs") as bar:
+        task = bar.add_task("training", total=epochs)
+        return run_seeds(splits, data, training, on_epoch=lambda: bar.advance(task))
+
+
+def _describe_training(
+    protocol: str, final: Split, examples: Examples, outcome: Outcome, options: TrainingOptions
+) -> dict[str, Any]:
+    """Return the `training` entry of the results: data, settings, command and versions."""
+    grouped = examples.at(final.training).groups() is not None
+    return {
+        "videos": len(final.training),
+        "judged": len({entry["video"] for entry in outcome.predictions}),
+        **({"folds": len(final.calibration), "grouped": grouped} if protocol == "cv" else {}),
+        **({"groups": options.groups} if options.groups else {}),
+        **({"events": options.events} if options.events else {}),
+        **({"interval_level": conformal.LEVEL} if options.intervals else {}),
+        "head_type": options.head_type,
+        **({"ensemble": options.ensemble} if options.ensemble > 1 else {}),
+        "epochs": max(entry["epoch"] for entry in outcome.curves),
+        "seed": options.seed,
+        "seeds": options.seeds,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "versions": versions("cofinal", "torch", "numpy", "scipy", "scikit-learn"),
+    }
+
+
 def _head_path(out: str | Path | None, dataset: str, store: Path) -> Path:
-    """Return where the head shall be written."""
+    """Return the head file to write."""
     if out is None:
         stem = f"{dataset}-{date.today():%Y%m%d}"
         numbered = (f"{stem}-{number}" for number in itertools.count(2))
@@ -256,123 +260,12 @@ def _head_path(out: str | Path | None, dataset: str, store: Path) -> Path:
     return path
 
 
-def label_places(store: FeatureStore, source: Path) -> list[Path]:
-    """Return where labels are looked for: the store, its parent, the videos' folder and its parent."""
-    videos = Path(store.manifest["videos"]) if store.manifest is not None else source.absolute()
-    return list(dict.fromkeys([store.folder, store.folder.absolute().parent, videos, videos.parent]))
-
-
-def narrowed(labels: LabelSet, targets: Sequence[str] | None, actions: Sequence[str] | None) -> LabelSet:
-    """Return only the wanted targets and actions of the labels."""
-    for what, wanted, known in (("target", targets, labels.targets), ("action", actions, labels.actions)):
-        for name in wanted or ():
-            if name not in known:
-                raise ValueError(f"unknown {what} {name!r}; {labels.dataset} has {', '.join(known) or 'none'}")
-    kept = tuple(target for target in labels.targets if not targets or target in targets)
-    acted = tuple(action for action in labels.actions if not actions or action in actions)
-    rows = (
-        replace(row, scores={target: row.scores[target] for target in kept if target in row.scores})
-        for row in labels.rows
-        if row.action is None or row.action in acted
-    )
-    scored = tuple(row for row in rows if row.scores)
-    if not scored:
-        raise ValueError(f"no label row is left for {', '.join([*(targets or ()), *(actions or ())])}")
-    return replace(labels, targets=kept, actions=acted, rows=scored)
-
-
-def load_examples(store: FeatureStore, labels: LabelSet, joined: Joined) -> tuple[LabelSet, Examples]:
-    """Load the features of these labels into memory; labels keep the actions that have features."""
-    wanted = {row.where: row for row in labels.rows}
-    pairs = [(wanted[row.where], name) for row, name in joined.pairs if row.where in wanted]
-    if not pairs:
-        raise ValueError(f"none of the {len(labels.rows)} wanted label rows has features")
-    seen = {row.action for row, _ in pairs}
-    labels = replace(labels, actions=tuple(action for action in labels.actions if action in seen))
-    features = [store.load(name) for _, name in pairs]
-    width = features[0].shape[1]
-    for (_, name), array in zip(pairs, features, strict=True):
-        if array.shape[1] != width:
-            raise ValueError(
-                f"{store.path(name)} has features of width {array.shape[1]}, {store.path(pairs[0][1])} of "
-                f"{width}; a store holds one width"
-            )
-    rows = [row for row, _ in pairs]
-    scores = np.array([[row.scores.get(target, np.nan) for target in labels.targets] for row in rows])
-    actions = None
-    if len(labels.actions) > 1:
-        actions = np.array([labels.actions.index(row.action) for row in rows if row.action is not None])
-    return labels, Examples(rows, features, pool(features), scores, actions)
-
-
-def _identity(store: FeatureStore, extractor: str | None, feature_dim: int) -> tuple[dict[str, str] | None, str | None]:
-    """Return what made the features and where its weights came from, as far as anybody says."""
-    if store.manifest is None:
-        return parse_extractor(extractor, feature_dim) if extractor else (None, None)
-    if extractor:
-        raise ValueError(f"{store.folder} says itself what made its features; leave --extractor out")
-    return store.identity, store.manifest["weights"]
-
-
-def as_csv(entries: Sequence[dict[str, Any]]) -> bytes:
-    """Return entries of the same keys as a CSV file, numbers to 4 decimals."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, fieldnames=list(entries[0]))
-    writer.writeheader()
-    writer.writerows({k: round(v, 4) if isinstance(v, float) else v for k, v in entry.items()} for entry in entries)
-    return text.getvalue().encode()
-
-
-def print_results(result: TrainingResult) -> None:
+def print_training(result: TrainingResult) -> None:
     """Print the figures of a training for people."""
     for warning in result.results["warnings"]:
         say(f"warning: {warning}")
     for table in results_tables(result.results):
         show(table)
-    mean = result.results["average"]
-    stdout.print(f"average: SRCC {_figure(mean, 'srcc', 3)}, R-l2 {_figure(mean, 'r_l2', 2)}")
+    average = result.results["average"]
+    tell(f"average: SRCC {format_figure(average, 'srcc', 3)}, R-l2 {format_figure(average, 'r_l2', 2)}")
     say(f"head: {result.head} (results, predictions, learning curves and plots beside it)")
-
-
-def results_tables(results: dict[str, Any]) -> tuple[Table, Table]:
-    """Return results as two tables: the head's figures, with an ensemble's below, and the baselines'."""
-    about = results["training"]
-    how = f"{about['folds']} folds" if results["protocol"] == "cv" else "test split"
-    if about["seeds"] > 1:
-        how += f" x {about['seeds']} seeds (mean ± deviation)"
-    beside = {"srcc_within_events": "in events", "coverage": "covered", "width": "width"}
-    rows = results["targets"] | {f"{key}, ensemble": found for key, found in results.get("ensemble", {}).items()}
-    beside = {name: what for name, what in beside.items() if any(name in found for found in rows.values())}
-    head = _table(
-        f"{results['dataset']}, {about['head_type']}: {how}, {about['judged']} videos judged",
-        ["n", "SRCC", "95%", "R-l2", "MAE", "RMSE", *beside.values()],
-    )
-    baselines = _table("baselines: SRCC (R-l2)", [name.replace("_", " ") for name in BASELINES])
-    for key, found in rows.items():
-        head.add_row(
-            key,
-            str(found["n"]),
-            _figure(found, "srcc", 3),
-            "{:.2f} to {:.2f}".format(*found["intervals"]["srcc"]),
-            _figure(found, "r_l2", 2),
-            f"{found['mae']:.2f}",
-            f"{found['rmse']:.2f}",
-            *(f"{found[name]:.2f}" if name in found else "" for name in beside),
-        )
-    for key in results["targets"]:
-        simple = (results["baselines"][name][key] for name in BASELINES)
-        baselines.add_row(key, *(f"{_figure(x, 'srcc', 3)} ({x['r_l2']:.2f})" for x in simple))
-    return head, baselines
-
-
-def _table(title: str, columns: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
-    for column in ("target", *columns):
-        table.add_column(column, justify="left" if column == "target" else "right")
-    return table
-
-
-def _figure(found: dict[str, Any], name: str, decimals: int) -> str:
-    """Return a figure with its standard deviation over seeds, where there are several: 0.564 ±0.021."""
-    spread = f" ±{found['std'][name]:.{decimals}f}" if "std" in found else ""
-    return f"{found[name]:.{decimals}f}{spread}"

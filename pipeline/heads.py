@@ -1,4 +1,4 @@
-"""Which head a command uses, and the extractor that a head is bound to."""
+"""Find and open head files, and rebuild the extractor whose features a head was trained on."""
 
 import math
 import os
@@ -11,21 +11,22 @@ import platformdirs
 
 from ..data.feature_store import IDENTITY_KEYS, describe_identity
 from ..data.files import write_atomic
-from ..extractors.backbone import Backbone, load_backbone
+from ..extractors.backbone import Backbone
 from ..models.checkpoint import Head, load_head, load_reference
 from ..models.reference import FULL_SCORE, ReferenceCoFInAl
 from .extraction import weights_origin
+from .options import ExtractorOptions
 
 
 def default_head_path() -> Path:
-    """Return where the default head lies: `COFINAL_DEFAULT_HEAD`, else in the user's data folder."""
+    """Return the default head's path: `COFINAL_DEFAULT_HEAD`, else a file in the user's data folder."""
     if path := os.environ.get("COFINAL_DEFAULT_HEAD"):
         return Path(path)
     return Path(platformdirs.user_data_dir("cofinal")) / "default-head.safetensors"
 
 
 def make_default(head: Path) -> None:
-    """Make a copy of this head what score-video uses when none is named."""
+    """Copy this head to where score-video finds its default head."""
     write_atomic(default_head_path(), head.read_bytes())
 
 
@@ -41,13 +42,13 @@ def open_head(
 
     Args:
         head: a file that train-head wrote, or a `.pkl` that the public CoFInAl code saved.
-        target: the score that a public head predicts; exactly for a public head.
-        weight_type: the table of grade values that a public head was trained with; exactly for a public head.
+        target: the score that a public head predicts; needed for a public head, refused for others.
+        weight_type: the table of grade values that a public head was trained with; needed and refused likewise.
         action: the apparatus or event that a public head was trained for.
         extractor: `BACKBONE:RECIPE:WEIGHTS`, what made the features of a head that does not know it.
 
     Raises:
-        ValueError: there is no such file, it cannot be read, or what is said of it is too little or too much.
+        ValueError: there is no such file, it cannot be read, or the other arguments do not fit it.
     """
     path = default_head_path() if head is None else Path(head)
     if not path.exists():
@@ -60,57 +61,61 @@ def open_head(
     if path.suffix == ".pkl":
         opened = _open_reference(path, target, weight_type, action)
     elif target is not None or weight_type is not None:
-        raise ValueError(f"{path} says itself what it scores; leave --target and --weight-type out")
+        raise ValueError(f"{path} records what it scores; leave --target and --weight-type out")
     else:
         opened = load_head(path)
         _check_metadata(opened, path)
     if extractor is None:
         return opened, path
-    if (known := opened.metadata["identity"]) is not None:
-        raise ValueError(f"{path} was trained on {describe_identity(known)}, as it says itself; leave --extractor out")
+    if (recorded := opened.metadata["identity"]) is not None:
+        raise ValueError(f"{path} records that it was trained on {describe_identity(recorded)}; leave --extractor out")
     identity, weights = parse_extractor(extractor, opened.network.config.feature_dim)
     return replace(opened, metadata={**opened.metadata, "identity": identity, "weights": weights}), path
 
 
 def _open_reference(path: Path, target: str | None, weight_type: int | None, action: str | None) -> Head:
-    """Load a public head; its metadata are what the user says of it, and a remark that this is so."""
+    """Load a public head; its metadata are the user's arguments, and a warning that nothing confirms them."""
     if target is None or weight_type is None:
         raise ValueError(
             f"{path} does not say what it scores: add --target NAME (say Total) and --weight-type N, the "
             "activate_regular_restrictions of its training (released Ball and Hoop heads: 2, Clubs and Ribbon: 3)"
         )
     network = load_reference(path, weight_type=weight_type)
-    what = f"{target} of {action}" if action else target
+    scored = f"{target} of {action}" if action else target
     metadata = {
         "targets": [target],
         "actions": [action] if action else [],
         "identity": None,
         "weights": None,
         "generated": False,
-        "reference": f"that {path.name} scores {what} with weight type {weight_type} is your word, not the file's; its "
-        f"points are its output times {FULL_SCORE:g}, the scale of the public code",
+        "reference": f"{path.name} does not record what it scores; {scored} with weight type {weight_type} comes from "
+        f"the arguments. Points are its output times {FULL_SCORE:g}, the scale of the public code",
     }
     return Head(network, metadata)
 
 
 def _check_metadata(head: Head, path: Path) -> None:
-    """Refuse a head, made by who knows whom, that does not say of itself what scoring goes by."""
-    said = head.metadata if isinstance(head.metadata, dict) else {}
-    identity, actions = said.get("identity"), said.get("actions")
-    known = identity is None
-    if isinstance(identity, dict) and identity.keys() == set(IDENTITY_KEYS):
-        known = all(isinstance(value, str) for value in (*identity.values(), said.get("weights")))
-    assert not isinstance(head.network, ReferenceCoFInAl), "a public head says nothing of itself"
-    apart = False
-    if isinstance(actions, list) and all(isinstance(action, str) for action in actions):
-        apart = head.network.config.num_actions == (len(actions) if len(actions) > 1 else 0)
-    known = known and _are_numbers(said.get("intervals"))
-    if not known or not apart or not isinstance(said.get("generated"), bool) or "reference" in said:
-        raise ValueError(f"{path} does not say what it was trained on; train or download the head again")
+    """Refuse a head file whose metadata lack what scoring needs; strangers' files may hold anything."""
+    assert not isinstance(head.network, ReferenceCoFInAl), "the metadata of public heads are made here"
+    metadata = head.metadata if isinstance(head.metadata, dict) else {}
+    identity, actions = metadata.get("identity"), metadata.get("actions")
+    identity_ok = identity is None or (
+        isinstance(identity, dict)
+        and identity.keys() == set(IDENTITY_KEYS)
+        and all(isinstance(value, str) for value in (*identity.values(), metadata.get("weights")))
+    )
+    actions_ok = (
+        isinstance(actions, list)
+        and all(isinstance(action, str) for action in actions)
+        and head.network.config.num_actions == (len(actions) if len(actions) > 1 else 0)
+    )
+    flags_ok = isinstance(metadata.get("generated"), bool) and "reference" not in metadata
+    if not (identity_ok and actions_ok and flags_ok and _are_numbers(metadata.get("intervals"))):
+        raise ValueError(f"{path} does not record what it was trained on; train or download the head again")
 
 
 def _are_numbers(intervals: Any) -> bool:
-    """Whether a head says the level and radii of its intervals."""
+    """Whether a head's `intervals` are a level and radii."""
     if not isinstance(intervals, dict) or not isinstance(intervals.get("radii"), dict):
         return False
     numbers = [intervals.get("level"), *intervals["radii"].values()]
@@ -120,48 +125,41 @@ def _are_numbers(intervals: Any) -> bool:
 def extractor_of(
     head: Head,
     path: Path,
+    options: ExtractorOptions,
     *,
     weights: str | None = None,
-    device: str = "auto",
-    precision: str = "auto",
-    engine: str = "auto",
 ) -> Backbone:
-    """Rebuild the very extractor whose features a head was trained on.
+    """Rebuild the extractor whose features a head was trained on.
 
     Args:
         head: the head.
-        path: its file, for messages.
-        weights: where a backbone's weights file lies now; None for where the training recorded it.
-        device: as for `load_backbone`.
-        precision: as for `load_backbone`.
-        engine: as for `load_backbone`.
+        path: its file, for error messages.
+        options: the device, precision and engine to run in.
+        weights: the backbone's weights file, if it has moved since the training.
 
     Raises:
-        ValueError: the head does not know what made its features, or the weights here are not those.
+        ValueError: the head does not record what made its features, or the weights here are others.
     """
     identity = head.metadata["identity"]
     if identity is None:
         raise ValueError(
-            f"{path} was trained on features of unknown origin, so it cannot score a video; say what made them with "
-            "--extractor BACKBONE:RECIPE:WEIGHTS if you know it, or score a .npy of the same kind"
+            f"{path} was trained on features of unknown origin, so it cannot score a video; name what made them with "
+            "--extractor BACKBONE:RECIPE:WEIGHTS, or score a .npy of the same kind"
         )
     origin = head.metadata["weights"]
     if weights is None and Path(origin).is_absolute() and not Path(origin).exists():  # a file's path, not a name
         raise ValueError(f"{path} was trained with the weights {origin}, which are gone; name them with --weights FILE")
-    backbone = load_backbone(
+    backbone = options.load_backbone(
         identity["backbone"],
         recipe=identity["recipe"],
         weights=weights or (None if origin == "published" else origin),
-        device=device,
-        precision=precision,
-        engine=engine,
     )
     check_identity(head, path, backbone.identity, "the weights here make")
     return backbone
 
 
 def check_identity(head: Head, path: Path, identity: Mapping[str, str], what: str) -> None:
-    """Refuse features that are not of the kind a head was trained on, both kinds named."""
+    """Refuse features of another identity than the head's; the message names both."""
     trained_on = head.metadata["identity"]
     if {key: identity[key] for key in IDENTITY_KEYS} != trained_on:
         raise ValueError(
@@ -171,7 +169,7 @@ def check_identity(head: Head, path: Path, identity: Mapping[str, str], what: st
 
 
 def parse_extractor(text: str, feature_dim: int) -> tuple[dict[str, str], str]:
-    """Read `BACKBONE:RECIPE:WEIGHTS`: what a user says made features that came without a manifest.
+    """Parse `BACKBONE:RECIPE:WEIGHTS`, the user's description of what made features without a manifest.
 
     Returns:
         The identity, and the weights' origin as manifests record it.
@@ -185,9 +183,8 @@ def parse_extractor(text: str, feature_dim: int) -> tuple[dict[str, str], str]:
             f"--extractor {text!r} is not BACKBONE:RECIPE:WEIGHTS, say i3d:gdlt-i3d:published (or a weights file)"
         )
     name, recipe, weights = parts
-    backbone = load_backbone(
-        name, recipe=recipe, weights=None if weights == "published" else weights, device="cpu", engine="torch"
-    )
+    on_cpu = ExtractorOptions(device="cpu", engine="torch")
+    backbone = on_cpu.load_backbone(name, recipe=recipe, weights=None if weights == "published" else weights)
     if backbone.feature_dim != feature_dim:
         raise ValueError(
             f"--extractor {text!r}: {name} makes features of width {backbone.feature_dim}, these have {feature_dim}"
@@ -195,11 +192,11 @@ def parse_extractor(text: str, feature_dim: int) -> tuple[dict[str, str], str]:
     return backbone.identity, weights_origin(None if weights == "published" else weights)
 
 
-def remarks(metadata: Mapping[str, Any]) -> list[str]:
-    """Return the warnings that every output of a head carries: what it is not, or what only the user says it is."""
-    found = [metadata["reference"]] if "reference" in metadata else []
+def head_warnings(metadata: Mapping[str, Any]) -> list[str]:
+    """Return the warnings that every output of a head carries."""
+    warnings = [metadata["reference"]] if "reference" in metadata else []
     if metadata["generated"]:
-        found.append("this head was trained on generated routines: its scores mean nothing for real ones")
+        warnings.append("this head was trained on generated routines: its scores mean nothing for real ones")
     if metadata["identity"] is not None and metadata["identity"]["weights_sha256"] == "random":
-        found.append("the backbone's weights are RANDOM: this head's scores mean nothing")
-    return found
+        warnings.append("the backbone's weights are RANDOM: this head's scores mean nothing")
+    return warnings

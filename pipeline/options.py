@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+PROTOCOLS = ("auto", "official", "cv")
+
 
 class Option(OptionInfo):
     """The help text (and the console names, if they are not typer's usual ones) of a field, for `Annotated`."""
@@ -93,3 +95,50 @@ class ExtractorOptions:
         return load_backbone(
             name, recipe=recipe, weights=weights, device=self.device, precision=self.precision, engine=self.engine
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """What train-head trains and how it evaluates it.
+
+    Raises:
+        ValueError: the protocol is unknown, or a number is too small or too large.
+    """
+
+    head_type: Annotated[str, Option("cofinal, or gdlt, the baseline without fine grades.")] = "cofinal"
+    ensemble: Annotated[
+        int, Option("Networks to train for the head, which score together; their figures are shown apart.")
+    ] = 1
+    epochs: Annotated[int | None, Option("Passes over the training videos; by default the head's own number.")] = None
+    seed: Annotated[int, Option("Of folds and training: same seed, same numbers on the same machine.")] = 0
+    seeds: Annotated[int, Option("Repeat with this many seeds: figures are means and deviations.")] = 1
+    protocol: Annotated[str, Option("auto, official (train on train, test once) or cv (cross-validation).")] = "auto"
+    folds: Annotated[int | None, Option("Folds of the cross-validation, or of --intervals; 5 by default.")] = None
+    groups: Annotated[
+        str | None,
+        Option(
+            "Keep videos with one value in this column in one fold, for example skaters.csv:skater; "
+            "the file also has a column `video`.",
+            metavar="FILE:COLUMN",
+        ),
+    ] = None
+    events: Annotated[
+        str | None,
+        Option("Each video's competition, for the rank correlation within competitions.", metavar="FILE:COLUMN"),
+    ] = None
+    intervals: Annotated[
+        bool,
+        Option(
+            "Predict intervals too and report their coverage; 5 folds then take 16 trainings instead of 6.",
+            "--intervals",
+        ),
+    ] = False
+    device: Annotated[str, Option("auto, cpu, cuda or cuda:N.")] = "auto"
+
+    def __post_init__(self) -> None:
+        if self.protocol not in PROTOCOLS:
+            raise ValueError(f"unknown protocol {self.protocol!r}; known are {', '.join(PROTOCOLS)}")
+        if self.epochs is not None and self.epochs < 1:
+            raise ValueError(f"epochs must be at least 1, not {self.epochs}")
+        if self.seeds < 1:
+            raise ValueError(f"seeds must be at least 1, not {self.seeds}")

@@ -1,4 +1,4 @@
-"""Pictures of results, as PNG bytes: predicted and true scores, learning curves, a routine on its targets' grades."""
+"""Plots as PNG bytes: predicted against true scores, learning curves, a routine's grades and score."""
 
 import io
 import math
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-INK, PALE, MARK = "#1b3a4b", "#c9d6df", "#c8553d"  # told apart in print and by the colour-blind
+INK, PALE, MARK = "#1b3a4b", "#c9d6df", "#c8553d"  # distinct in grey print and for the colour-blind
 
 
 def png(figure: Figure) -> bytes:
@@ -23,7 +23,7 @@ def plot_predictions(predictions: Sequence[Mapping[str, Any]], results: Mapping[
 
     Args:
         predictions: entries with `target`, `true` and `predicted`, all actions together.
-        results: their `targets` figures by target, for the panels' titles.
+        results: the figures of each target, for the panels' titles.
     """
     targets = list(dict.fromkeys(entry["target"] for entry in predictions))
     columns = min(3, len(targets))
@@ -36,55 +36,57 @@ def plot_predictions(predictions: Sequence[Mapping[str, Any]], results: Mapping[
         low, high = min(*true, *predicted), max(*true, *predicted)
         axes.plot([low, high], [low, high], color=PALE, linewidth=2, zorder=0)
         axes.scatter(true, predicted, s=16, color=INK, alpha=0.7, linewidths=0)
-        found = results[target]
-        axes.set(title=f"{target}: SRCC {found['srcc']:.3f}, n = {found['n']}", xlabel="true (points)")
+        figures = results[target]
+        axes.set(title=f"{target}: SRCC {figures['srcc']:.3f}, n = {figures['n']}", xlabel="true (points)")
         axes.set_ylabel("predicted (points)")
         axes.set_aspect("equal", adjustable="datalim")
     return png(figure)
 
 
 def plot_curves(curves: Sequence[Mapping[str, Any]]) -> bytes:
-    """Plot training losses over epochs, a panel a loss: the mean over all trainings, and a band that holds them all.
+    """Plot training losses over epochs, a panel a loss: mean, lowest and highest over all trainings.
 
     Args:
-        curves: an entry for each epoch of each training, in order: `seed`, `part`, `member`, `epoch` and losses.
+        curves: an entry for each epoch of each training, in order: `seed`, `split`, `member`, `epoch` and losses.
     """
     epochs = max(row["epoch"] for row in curves)
-    names = [name for name in curves[0] if name not in ("seed", "part", "member", "epoch")]
+    names = [name for name in curves[0] if name not in ("seed", "split", "member", "epoch")]
     figure = Figure(figsize=(3.2 * len(names), 3), layout="constrained")
     for place, name in enumerate(names, start=1):
         axes = figure.add_subplot(1, len(names), place)
         losses = np.array([row[name] for row in curves]).reshape(-1, epochs)  # (trainings, epochs)
-        over = np.arange(1, epochs + 1)
-        axes.fill_between(over, losses.min(0), losses.max(0), color=PALE, linewidth=0)
-        axes.plot(over, losses.mean(0), color=INK)
+        epoch = np.arange(1, epochs + 1)
+        axes.fill_between(epoch, losses.min(0), losses.max(0), color=PALE, linewidth=0)
+        axes.plot(epoch, losses.mean(0), color=INK)
         axes.set(title=name, xlabel="epoch", ylim=(0, None))
     figure.suptitle(f"training losses, mean and range over {len(losses)} trainings")
     return png(figure)
 
 
 def plot_score(targets: Mapping[str, Any]) -> bytes:
-    """Plot a routine's verdict: each target's grades along its axis, shaded by probability, score and interval marked.
+    """Plot a routine's verdict, a panel a target: grades shaded by probability, with the score and its interval.
 
     Args:
         targets: `TargetScore` by target name.
     """
     figure = Figure(figsize=(8, 0.5 + 1.15 * len(targets)), layout="constrained")
-    for place, (target, said) in enumerate(targets.items(), start=1):
+    for place, (target, verdict) in enumerate(targets.items(), start=1):
         axes = figure.add_subplot(len(targets), 1, place)
-        edges = said.coarse.edges or range(said.coarse.of + 1)  # without bounds in points, cells of equal width
-        for grade, probability in enumerate(said.coarse.probabilities, start=1):
+        edges = verdict.coarse.edges or range(
+            verdict.coarse.of + 1
+        )  # public heads have no edges in points: draw equal cells
+        for grade, probability in enumerate(verdict.coarse.probabilities, start=1):
             low, high = edges[grade - 1], edges[grade]
             axes.axvspan(low, high, color=INK, alpha=0.08 + 0.62 * probability, linewidth=0)
             axes.axvline(low, color="white", linewidth=2)
             axes.text((low + high) / 2, 1.08, f"{grade}: {probability:.0%}", ha="center", va="bottom", fontsize=8)
-        if said.coarse.edges:
-            axes.axvline(said.score, color=MARK, linewidth=3)
-            if said.interval is not None:
-                axes.plot(said.interval.span, [0.5, 0.5], color=MARK, linewidth=1.5, marker="|", markersize=10)
+        if verdict.coarse.edges:
+            axes.axvline(verdict.score, color=MARK, linewidth=3)
+            if verdict.interval is not None:
+                axes.plot(verdict.interval.span, [0.5, 0.5], color=MARK, linewidth=1.5, marker="|", markersize=10)
         else:
             axes.set_xticks([])
-        low, high = said.interval.span if said.interval is not None else (edges[0], edges[-1])
+        low, high = verdict.interval.span if verdict.interval is not None else (edges[0], edges[-1])
         axes.set(xlim=(min(low, edges[0]), max(high, edges[-1])), ylim=(0, 1), yticks=[])
         axes.set_ylabel(target, rotation=0, ha="right", va="center", fontsize=9)
         for side in ("top", "right", "left"):

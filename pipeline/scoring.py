@@ -14,7 +14,7 @@ from ..models.checkpoint import Head
 from ..models.reference import ReferenceCoFInAl
 from . import conformal
 from .console import err, printable, progress, say, tell
-from .heads import check_identity, extractor_of, open_head, remarks
+from .heads import check_identity, extractor_of, head_warnings, open_head
 from .options import ExtractorOptions, takes_fields_of
 from .training import predict, predict_reference
 
@@ -132,7 +132,7 @@ def score_video(
     if path.is_dir():
         raise ValueError(f"{path} is a folder; name one video (extract-features takes folders)")
     trained, head_path = open_head(head, target=target, weight_type=weight_type, action=action, extractor=extractor)
-    warnings = remarks(trained.metadata)
+    warnings = head_warnings(trained.metadata)
     action, remark = _choose_action(path, action, trained.metadata["actions"])
     warnings += remark
 
@@ -146,14 +146,7 @@ def score_video(
     else:
         if not err.is_terminal:
             say(f"scoring {path.name}")  # on a terminal a bar shows it
-        backbone = extractor_of(
-            trained,
-            head_path,
-            weights=weights,
-            device=options.device,
-            precision=options.precision,
-            engine=options.engine,
-        )
+        backbone = extractor_of(trained, head_path, options, weights=weights)
         stage_seconds["load"] = round(time.perf_counter() - started, 3)
         with options.reader() as reader, progress("s of video") as bar:
             task = bar.add_task(f"scoring {printable(path.name)}", total=None)

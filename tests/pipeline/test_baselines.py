@@ -7,7 +7,7 @@ import pytest
 
 from cofinal.pipeline.baselines import BASELINES, kernel_ridge, pool, ridge
 from cofinal.pipeline.evaluation import srcc
-from cofinal.pipeline.protocol import fold_rows
+from cofinal.pipeline.splits import cut_folds
 
 
 def routines(num: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -58,7 +58,7 @@ def test_known_figures_on_fisv(shared: Path) -> None:
     figures = {}
     for name, baseline in BASELINES.items():
         predicted = np.empty_like(scores)
-        for test in fold_rows(400, 5, seed=100):
+        for test in cut_folds(400, 5, seed=100):
             train = np.setdiff1d(np.arange(400), test)
             for target in range(2):
                 predicted[test, target] = baseline(pooled[train], scores[train, target], pooled[test])

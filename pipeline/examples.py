@@ -1,0 +1,125 @@
+"""A feature store and its labels as arrays in memory: what every training and evaluation starts from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..data.datasets import join
+from ..data.feature_store import FeatureStore
+from ..data.labels import LabelRow, LabelSet
+from ..extractors.video import VIDEO_SUFFIXES
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Scored routines: an entry a routine in every field."""
+
+    rows: list[LabelRow]
+    features: list[np.ndarray]
+    """Clip features `(clips, C)` of each routine."""
+    scores: np.ndarray
+    """`(routines, targets)` in points, NaN where a target has no score."""
+    actions: np.ndarray | None
+    """Index of each routine's action; None where there is only one."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def at(self, indices: np.ndarray) -> "Examples":
+        """Return some of the routines."""
+        return Examples(
+            [self.rows[i] for i in indices],
+            [self.features[i] for i in indices],
+            self.scores[indices],
+            None if self.actions is None else self.actions[indices],
+        )
+
+    def groups(self) -> list[str] | None:
+        """Return each routine's group; one without a group is its own. None where no routine has a group."""
+        if not any(row.group for row in self.rows):
+            return None
+        return [f"group {row.group}" if row.group else f"row {row.where}" for row in self.rows]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The labels of a dataset and the features that were found for them."""
+
+    labels: LabelSet
+    """The selected targets, and the actions that have features."""
+    examples: Examples
+    """The selected rows that have features."""
+    leftovers: list[str]
+    """A sentence each about labels without features and features without a label."""
+
+
+def label_places(store: FeatureStore, source: Path) -> list[Path]:
+    """Return where labels are looked for: the store, its parent, the videos' folder and its parent.
+
+    Args:
+        store: the feature store.
+        source: what the user named, the store or the videos.
+    """
+    videos = Path(store.manifest["videos"]) if store.manifest is not None else source.absolute()
+    return list(dict.fromkeys([store.folder, store.folder.absolute().parent, videos, videos.parent]))
+
+
+def select_labels(labels: LabelSet, targets: Sequence[str] | None, actions: Sequence[str] | None) -> LabelSet:
+    """Return the labels of some targets and actions only; None selects all of them.
+
+    Raises:
+        ValueError: a name is unknown, or no row is left.
+    """
+    for kind, wanted, available in (("target", targets, labels.targets), ("action", actions, labels.actions)):
+        for name in wanted or ():
+            if name not in available:
+                raise ValueError(f"unknown {kind} {name!r}; {labels.dataset} has {', '.join(available) or 'none'}")
+    kept_targets = tuple(target for target in labels.targets if not targets or target in targets)
+    kept_actions = tuple(action for action in labels.actions if not actions or action in actions)
+    rows = (
+        replace(row, scores={target: row.scores[target] for target in kept_targets if target in row.scores})
+        for row in labels.rows
+        if row.action is None or row.action in kept_actions
+    )
+    scored = tuple(row for row in rows if row.scores)
+    if not scored:
+        raise ValueError(f"no label row is left for {', '.join([*(targets or ()), *(actions or ())])}")
+    return replace(labels, targets=kept_targets, actions=kept_actions, rows=scored)
+
+
+def load_dataset(store: FeatureStore, labels: LabelSet, selected: LabelSet | None = None) -> Dataset:
+    """Load the features of labelled videos into memory.
+
+    Args:
+        store: the feature store.
+        labels: all labels of the dataset. Features are matched to all of them, so that only features of no row at all
+            count as unlabelled.
+        selected: the labels to load; None for all.
+
+    Raises:
+        ValueError: no label matches a feature, a match is ambiguous, or features differ in width.
+    """
+    joined = join(labels, store.names(), VIDEO_SUFFIXES)
+    selected = selected or labels
+    selected_rows = {row.where: row for row in selected.rows}
+    pairs = [(selected_rows[row.where], name) for row, name in joined.pairs if row.where in selected_rows]
+    if not pairs:
+        raise ValueError(f"none of the {len(selected.rows)} selected label rows has features")
+    rows, names = zip(*pairs, strict=True)
+    present = {row.action for row in rows}
+    selected = replace(selected, actions=tuple(action for action in selected.actions if action in present))
+    features = [store.load(name) for name in names]
+    width = features[0].shape[1]
+    for name, array in zip(names, features, strict=True):
+        if array.shape[1] != width:
+            raise ValueError(
+                f"{store.path(name)} has features of width {array.shape[1]}, {store.path(names[0])} of width {width}; "
+                "a store holds one width"
+            )
+    scores = np.array([[row.scores.get(target, np.nan) for target in selected.targets] for row in rows])
+    actions = None
+    if len(selected.actions) > 1:
+        actions = np.array([selected.actions.index(row.action) for row in rows])
+    return Dataset(selected, Examples(list(rows), features, scores, actions), joined.leftovers())

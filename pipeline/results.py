@@ -1,0 +1,136 @@
+"""What the results of a training look like: figures from predictions, the files beside the head, tables for people."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.box import SIMPLE
+from rich.table import Table
+
+from ..data.files import write_atomic
+from .baselines import BASELINES
+from .evaluation import average, evaluate, over_seeds, r_l2, srcc
+from .plots import plot_curves, plot_predictions
+
+
+def summarise_predictions(predictions: Sequence[dict[str, Any]], *, by_action: bool = True) -> dict[str, Any]:
+    """Return the figures of predictions in the form of the results contract.
+
+    Args:
+        predictions: entries of `protocol.run_protocol`; of several seeds with a `seed` each, and every seed evaluates
+            the same routines in the same order.
+        by_action: one result for each action and target (`Ball/Total`), not one for each target over all actions.
+
+    Returns:
+        `targets`, `average`, `baselines` and, for several networks a head, `ensemble`; for several seeds means over
+        them, with `std`.
+    """
+    by_key: dict[str, list[dict[str, Any]]] = {}
+    for entry in predictions:
+        action = entry["action"] if by_action else ""
+        by_key.setdefault(f"{action}/{entry['target']}" if action else entry["target"], []).append(entry)
+    num_seeds = len({entry.get("seed") for entry in predictions})
+    has_ensemble = "ensemble" in predictions[0]
+
+    def column(key: str, name: str) -> np.ndarray:  # (seeds, routines)
+        return np.array([entry[name] for entry in by_key[key]]).reshape(num_seeds, -1)
+
+    def figures(name: str) -> dict[str, Any]:
+        has_intervals = name == ("ensemble" if has_ensemble else "predicted")
+        return {key: figures_of(key, name, has_intervals) for key in by_key}
+
+    def figures_of(key: str, name: str, has_intervals: bool) -> dict[str, Any]:
+        fields = by_key[key][0].keys()
+        of_routines = {field: column(key, field)[0].tolist() for field in ("group", "event") if field in fields}
+        bounds = (column(key, "low"), column(key, "high")) if has_intervals and "low" in fields else None
+        return evaluate(
+            column(key, "true")[0],
+            column(key, name),
+            bounds=bounds,
+            groups=of_routines.get("group"),
+            events=of_routines.get("event"),
+        )
+
+    def average_of(seed: int) -> dict[str, float]:
+        pairs = [(column(key, "true")[seed], column(key, "predicted")[seed]) for key in by_key]
+        return average([{"srcc": srcc(*pair), "r_l2": r_l2(*pair)} for pair in pairs])
+
+    return {
+        "targets": figures("predicted"),
+        **({"ensemble": figures("ensemble")} if has_ensemble else {}),
+        "average": over_seeds([average_of(seed) for seed in range(num_seeds)]),
+        "baselines": {name: figures(name) for name in BASELINES},
+    }
+
+
+def write_results(
+    head: Path, results: dict[str, Any], predictions: Sequence[dict[str, Any]], curves: Sequence[dict[str, Any]]
+) -> None:
+    """Write figures, predictions, learning curves and plots beside a head file.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    all_actions = summarise_predictions(predictions, by_action=False)["targets"]
+    write_atomic(head.with_suffix(".predictions.csv"), as_csv(predictions))
+    write_atomic(head.with_suffix(".predicted.png"), plot_predictions(predictions, all_actions))
+    write_atomic(head.with_suffix(".curves.csv"), as_csv(curves))
+    write_atomic(head.with_suffix(".curves.png"), plot_curves(curves))
+    write_atomic(head.with_suffix(".results.json"), (json.dumps(results, indent=2) + "\n").encode())
+
+
+def as_csv(entries: Sequence[dict[str, Any]]) -> bytes:
+    """Return entries of the same keys as a CSV file, numbers to 4 decimals."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=list(entries[0]))
+    writer.writeheader()
+    writer.writerows({k: round(v, 4) if isinstance(v, float) else v for k, v in entry.items()} for entry in entries)
+    return text.getvalue().encode()
+
+
+def results_tables(results: dict[str, Any]) -> tuple[Table, Table]:
+    """Return results as two tables: the head's figures, with an ensemble's below, and the baselines'."""
+    training = results["training"]
+    protocol = f"{training['folds']} folds" if results["protocol"] == "cv" else "test split"
+    if training["seeds"] > 1:
+        protocol += f" x {training['seeds']} seeds (mean ± deviation)"
+    rows = results["targets"] | {f"{key}, ensemble": figures for key, figures in results.get("ensemble", {}).items()}
+    extra = {"srcc_within_events": "in events", "coverage": "covered", "width": "width"}
+    extra = {name: title for name, title in extra.items() if any(name in figures for figures in rows.values())}
+    head = _table(
+        f"{results['dataset']}, {training['head_type']}: {protocol}, {training['judged']} videos evaluated",
+        ["n", "SRCC", "95%", "R-l2", "MAE", "RMSE", *extra.values()],
+    )
+    baselines = _table("baselines: SRCC (R-l2)", [name.replace("_", " ") for name in BASELINES])
+    for key, figures in rows.items():
+        head.add_row(
+            key,
+            str(figures["n"]),
+            format_figure(figures, "srcc", 3),
+            "{:.2f} to {:.2f}".format(*figures["intervals"]["srcc"]),
+            format_figure(figures, "r_l2", 2),
+            f"{figures['mae']:.2f}",
+            f"{figures['rmse']:.2f}",
+            *(f"{figures[name]:.2f}" if name in figures else "" for name in extra),
+        )
+    for key in results["targets"]:
+        of_baselines = (results["baselines"][name][key] for name in BASELINES)
+        baselines.add_row(key, *(f"{format_figure(x, 'srcc', 3)} ({x['r_l2']:.2f})" for x in of_baselines))
+    return head, baselines
+
+
+def format_figure(figures: dict[str, Any], name: str, decimals: int) -> str:
+    """Return a figure with its standard deviation over seeds, where there are several: 0.564 ±0.021."""
+    deviation = f" ±{figures['std'][name]:.{decimals}f}" if "std" in figures else ""
+    return f"{figures[name]:.{decimals}f}{deviation}"
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
+    for column in ("target", *columns):
+        table.add_column(column, justify="left" if column == "target" else "right")
+    return table

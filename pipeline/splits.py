@@ -1,0 +1,122 @@
+"""Which routines a head is trained on and which it is evaluated on: never the same ones.
+
+`official`  train on the train split, test once on the test split.
+`cv`        cut the training videos into folds and predict each fold by a head that is trained on the others. Then the
+            final head is trained on all of them.
+
+A prediction interval takes its width from held-out errors inside the training part of its head. For the final head of a
+cross-validation these are the errors of the folds, at no extra cost. For fold k they are the errors of heads that leave
+out fold k and one other fold, on that other fold. The head without folds i and k serves both folds, so K folds
+take K (K - 1) / 2 more trainings. The official protocol cuts its train split into folds for its intervals.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from sklearn.model_selection import GroupKFold, KFold
+
+from . import conformal
+from .examples import Examples
+
+
+@dataclass(frozen=True)
+class Split:
+    """One training and the routines it is evaluated on, both as indices of routines."""
+
+    name: str
+    """What it is trained on; splits of one name and seed share one training."""
+    training: np.ndarray
+    evaluated: np.ndarray
+    """Empty for the final head of a cross-validation."""
+    calibration: tuple["Split", ...] = ()
+    """Trainings on parts of `training`, evaluated on the rest of it: their errors make the intervals."""
+
+
+def make_splits(
+    examples: Examples, protocol: str, *, folds: int, seed: int, intervals: bool = False
+) -> tuple[str, list[Split]]:
+    """Cut examples into trainings and what each is evaluated on; the last split's head is the final one.
+
+    Args:
+        examples: all scored features, with their splits.
+        protocol: "official", "cv", or "auto": official where the test split has features.
+        folds: number of folds; the official protocol uses them for intervals only.
+        seed: of the cut into folds.
+        intervals: whether every prediction gets an interval.
+
+    Returns:
+        The protocol ("official" or "cv") and its splits.
+
+    Raises:
+        ValueError: too few videos for the protocol or the intervals.
+    """
+    in_test = np.array([row.split == "test" for row in examples.rows])
+    training, test = np.flatnonzero(~in_test), np.flatnonzero(in_test)
+    if protocol == "auto":
+        protocol = "official" if len(test) >= 2 else "cv"
+    if len(training) < 2:
+        raise ValueError(f"{len(training)} training videos have features; a head needs at least 2")
+    if protocol == "official" and len(test) < 2:
+        raise ValueError(
+            f"the official protocol tests on the test split, of which {len(test)} videos have features; "
+            "extract them or use --protocol cv"
+        )
+    if protocol == "official" and not intervals:
+        return protocol, [Split("all", training, test)]
+
+    cut = cut_folds(len(training), folds, seed=seed, groups=examples.at(training).groups())
+    held_out = {fold: training[rows] for fold, rows in enumerate(cut, start=1)}
+
+    def without(*left_out: int, evaluated: int) -> Split:
+        rows = np.setdiff1d(training, np.concatenate([held_out[fold] for fold in left_out]))
+        return Split(f"without {' and '.join(map(str, sorted(left_out)))}", rows, held_out[evaluated])
+
+    outer = [without(fold, evaluated=fold) for fold in held_out]
+    if protocol == "official":
+        splits = [Split("all", training, test, tuple(outer))]
+    else:
+        splits = [*outer, Split("all", training, np.array([], dtype=int), tuple(outer))]
+    if intervals and protocol == "cv":
+        if folds < 3:
+            raise ValueError("--intervals leaves out two folds at a time: ask for at least 3 folds")
+        for fold, split in enumerate(outer, start=1):
+            inner = tuple(without(fold, other, evaluated=other) for other in held_out if other != fold)
+            splits[fold - 1] = replace(split, calibration=inner)
+    if intervals:
+        for split in splits:
+            _check_calibration(examples, split)
+    return protocol, splits
+
+
+def _check_calibration(examples: Examples, split: Split) -> None:
+    """Refuse a split with too few held-out scores for an interval."""
+    rows = np.concatenate([inner.evaluated for inner in split.calibration])
+    scored = int((~np.isnan(examples.scores[rows])).sum(0).min())
+    if scored < conformal.FEWEST:
+        raise ValueError(
+            f"intervals at {conformal.LEVEL:.0%} take at least {conformal.FEWEST} scored videos inside each "
+            f"training part, and one has {scored}; leave --intervals out"
+        )
+
+
+def cut_folds(num_rows: int, folds: int, *, seed: int, groups: Sequence[str] | None = None) -> list[np.ndarray]:
+    """Cut rows into folds at random; rows of one group stay together.
+
+    Args:
+        num_rows: number of rows N.
+        folds: number of folds.
+        seed: of the cut.
+        groups: group of each row (N,), for example its skater; None if every row is its own group.
+
+    Returns:
+        The held-out rows of each fold, in order: together every row once.
+
+    Raises:
+        ValueError: there are fewer rows, or groups, than folds.
+    """
+    unit, count = ("videos", num_rows) if groups is None else ("groups", len(set(groups)))
+    if not 2 <= folds <= count:
+        raise ValueError(f"{count} {unit} cannot be cut into {folds} folds: ask for 2 to {count} folds")
+    splitter = (KFold if groups is None else GroupKFold)(folds, shuffle=True, random_state=seed)
+    return [held_out for _, held_out in splitter.split(np.empty(num_rows), groups=groups)]
