@@ -18,7 +18,7 @@ from ..data.feature_store import FeatureStore, describe_identity
 from ..data.labels import read_labels
 from ..extractors.video import VIDEO_SUFFIXES
 from ..models.reference import ReferenceCoFInAl
-from .console import ends_well, say, tell
+from .console import ends_well, print_message, print_result
 from .evaluation import average, evaluate
 from .head_training import label_places, load_examples, narrowed
 from .heads import open_head, remarks
@@ -112,10 +112,10 @@ def _main(
         typer.echo(json.dumps(results, indent=2, allow_nan=False))
         return
     for warning in results["warnings"]:
-        say(f"warning: {warning}")
+        print_message(f"warning: {warning}")
     for name, found in results["targets"].items():
         low, high = found["intervals"]["srcc"]
-        tell(
+        print_result(
             f"{name}: SRCC {found['srcc']:.3f} (95%: {low:.2f} to {high:.2f}), R-l2 {found['r_l2']:.2f}, "
             f"MAE {found['mae']:.2f}, RMSE {found['rmse']:.2f} points, {found['n']} videos ({results['evaluated']})"
         )

@@ -28,7 +28,7 @@ from ..models.head_types import CONFIGS
 from . import conformal
 from .baselines import BASELINES, pool
 from .console import out as stdout
-from .console import say, show
+from .console import print_message, print_table
 from .evaluation import SMALLEST_EVENT
 from .extraction import extract_features, versions
 from .heads import default_head_path, make_default, parse_extractor, remarks
@@ -142,7 +142,7 @@ def train_head(
     failed = []
     if folder != source:
         join(everything, find_videos(source).paths, VIDEO_SUFFIXES)  # labels that fit no video are said beforehand
-        say(f"extracting {source} into {folder}")
+        print_message(f"extracting {source} into {folder}")
         failed = extract_features(source, folder, device=device).failed
         feature_store = FeatureStore(folder)
         if failed and not feature_store.names():
@@ -151,7 +151,7 @@ def train_head(
             )
     joined = join(everything, feature_store.names(), VIDEO_SUFFIXES)
     for leftover in joined.leftovers():
-        say(f"note: {leftover}")
+        print_message(f"note: {leftover}")
     label_set, examples = load_examples(feature_store, label_set, joined)
     identity, origin = _identity(feature_store, extractor, examples.features[0].shape[1])
 
@@ -211,7 +211,7 @@ def train_head(
     scores_videos = identity is not None and not results["warnings"]
     if set_default or (set_default is None and scores_videos and not default_head_path().exists()):
         make_default(head_path)
-        say(f"{head_path} is score-video's default head now")
+        print_message(f"{head_path} is score-video's default head now")
     return TrainingResult(head_path, results, predictions, failed)
 
 
@@ -326,12 +326,12 @@ def as_csv(entries: Sequence[dict[str, Any]]) -> bytes:
 def print_results(result: TrainingResult) -> None:
     """Print the figures of a training for people."""
     for warning in result.results["warnings"]:
-        say(f"warning: {warning}")
+        print_message(f"warning: {warning}")
     for table in results_tables(result.results):
-        show(table)
+        print_table(table)
     mean = result.results["average"]
     stdout.print(f"average: SRCC {_figure(mean, 'srcc', 3)}, R-l2 {_figure(mean, 'r_l2', 2)}")
-    say(f"head: {result.head} (results, predictions, learning curves and plots beside it)")
+    print_message(f"head: {result.head} (results, predictions, learning curves and plots beside it)")
 
 
 def results_tables(results: dict[str, Any]) -> tuple[Table, Table]:
