@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from cofinal.pipeline.baselines import BASELINES
-from cofinal.pipeline.console import ends_well, say
+from cofinal.pipeline.console import ends_well, print_message
 from cofinal.pipeline.head_training import train_head
 
 from .cross_validation import FISV, KINDS, alone, feature_folder
@@ -72,7 +72,7 @@ def _main(
         )
         reached, beside, simple = [], [], []
         for kind, results in plain.items():
-            say(f"{kind} folds")
+            print_message(f"{kind} folds")
             of_kind = results.result()
             for target, found in of_kind["targets"].items():
                 at_least, at_most = GOALS[kind, target]

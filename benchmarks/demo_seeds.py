@@ -13,7 +13,7 @@ import numpy as np
 import typer
 
 from cofinal.pipeline.baselines import BASELINES
-from cofinal.pipeline.console import ends_well, say
+from cofinal.pipeline.console import ends_well, print_message
 from cofinal.pipeline.demo import TARGET, run_demo
 
 from .tables import print_table
@@ -25,7 +25,7 @@ def _main(folder: Annotated[Path, typer.Argument(help="Gets a demo a seed.")] = 
     """Run the demo for three data seeds and print a table in Markdown."""
     rows, confounds = [], []
     for seed in SEEDS:
-        say(f"data seed {seed}")
+        print_message(f"data seed {seed}")
         results = run_demo(folder / str(seed), seed=seed)
         figures = [results["targets"], *(results["baselines"][name] for name in BASELINES)]
         rows.append([found[TARGET]["srcc"] for found in figures])

@@ -42,7 +42,7 @@ from cofinal.extractors.recipes import get_recipe
 from cofinal.extractors.video import choose_decoder, probe
 from cofinal.models.checkpoint import serialise_head
 from cofinal.models.cofinal import CoFInAl, CoFInAlConfig
-from cofinal.pipeline.console import ends_well, out, say
+from cofinal.pipeline.console import ends_well, out, print_message
 
 from .memory import peak_pss
 from .tables import print_table
@@ -221,7 +221,7 @@ def _alone_in_a_process(function: Callable[..., Any], *arguments: Any) -> Any:
 def compare(name: str, video: Path, third: Path) -> list[tuple[str, str, str]]:
     """Measure a backbone; rows of what, target and measured."""
     engine, precision = _alone_in_a_process(prepare, name)
-    say(f"{name}: ours, with {engine} in {precision}")
+    print_message(f"{name}: ours, with {engine} in {precision}")
     runs, stage_runs = [], []
     for _ in range(TURNS):
         runs.append(_alone_in_a_process(ours, video, name))
@@ -230,7 +230,7 @@ def compare(name: str, video: Path, third: Path) -> list[tuple[str, str, str]]:
     costs = {stage: min(run["stages"][stage] for run in stage_runs) for stage in stage_runs[0]["stages"]}
     gflops, peak_gflops = (max(run[what] for run in stage_runs) for what in ("gflops", "peak_gflops"))
     own_mib, third_mib = (_alone_in_a_process(our_memory, path, name) for path in (video, third))
-    say(f"{name}: the public way")
+    print_message(f"{name}: the public way")
     public = _alone_in_a_process(public_way, video, name)
 
     speed_up, over_bound, share, over_duration = GOALS[name]
@@ -305,7 +305,7 @@ def _main(
         if name not in GOALS:
             raise ValueError(f"no backbone {name!r} here; known are {', '.join(GOALS)}")
     with tempfile.TemporaryDirectory(prefix="extraction-") as folder:
-        say("encoding the video")
+        print_message("encoding the video")
         video = write_video(Path(folder, "routine.mp4"), DURATION_S)
         third = write_video(Path(folder, "third.mp4"), DURATION_S / 3)
         for name in backbones:

@@ -23,7 +23,7 @@ from cofinal.models.cofinal import CoFInAlConfig
 from cofinal.models.gdlt import GDLTConfig
 from cofinal.models.grading import GradingNetwork
 from cofinal.models.temporal_fusion import Summary
-from cofinal.pipeline.console import ends_well, say
+from cofinal.pipeline.console import ends_well, print_message
 from cofinal.pipeline.evaluation import r_l2, srcc
 from cofinal.pipeline.plots import INK, MARK, PALE, png
 from cofinal.pipeline.results import as_csv
@@ -195,7 +195,7 @@ def _write(out: Path, name: str, figure: Figure, rows: Sequence[dict[str, Any]])
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{name}.png").write_bytes(png(figure))
     (out / f"{name}.csv").write_bytes(as_csv(rows))
-    say(f"{out / name}.png and .csv")
+    print_message(f"{out / name}.png and .csv")
 
 
 def _main(

@@ -28,7 +28,7 @@ from cofinal.extractors.backbone import Backbone
 from cofinal.extractors.extract import Extraction, extract
 from cofinal.extractors.recipes import get_recipe
 from cofinal.pipeline import extraction
-from cofinal.pipeline.console import ends_well, say
+from cofinal.pipeline.console import ends_well, print_message
 from cofinal.pipeline.options import ExtractorOptions
 
 from .memory import Sleeper
@@ -118,20 +118,20 @@ def _main(
             path = sources / f"{number // 1000}/v{number:05}.mp4"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"%d" % number)
-        say(f"{videos} videos whose features come at once")
+        print_message(f"{videos} videos whose features come at once")
         extraction.extract = _instant  # type: ignore[assignment]
         started = time.perf_counter()
         first = extraction.extract_features(sources, store, backbone="i3d", weights="random")
         whole = time.perf_counter() - started
         assert first.extracted == videos, first.failed[:1]
-        say("resumed runs")
+        print_message("resumed runs")
         rows = {
             "start to end of a resumed run with all done": ("-c", COMMAND, str(sources), str(store), *RANDOM),
             "only its imports": ("-c", "import cofinal.pipeline.extraction"),
             "--verify": ("-c", COMMAND, "--verify", str(store)),
         }
         measured = {what: _seconds(*arguments) for what, arguments in rows.items()}
-        say(f"{decoded} videos that are decoded")
+        print_message(f"{decoded} videos that are decoded")
         run, alone = _beside_decoding(Path(name), decoded)
     overhead = ["overhead a video in a first run", f"{1000 * whole / videos:.2f} ms", ""]
     table = [overhead, *([what, f"{clock:.2f} s", f"{cpu:.2f} s"] for what, (clock, cpu) in measured.items())]

@@ -28,7 +28,7 @@ from cofinal.data.labels import read_labels
 from cofinal.models.cofinal import CoFInAlConfig
 from cofinal.models.grading import GradingNetwork
 from cofinal.models.temporal_fusion import Summary
-from cofinal.pipeline.console import ends_well, say
+from cofinal.pipeline.console import ends_well, print_message
 from cofinal.pipeline.examples import label_places, load_dataset
 from cofinal.pipeline.training import TrainingRecipe, _losses, _optimizer, fit
 
@@ -109,7 +109,7 @@ def _main(store: Annotated[Path, typer.Argument(help="Fis-V's features, labels i
     whole = replace(TrainingRecipe(), mixup=0.0)
     turns: dict[str, list[np.ndarray]] = {"plain": [], "ours": []}
     for turn in range(1, TURNS + 1):
-        say(f"turn {turn} of {TURNS}")
+        print_message(f"turn {turn} of {TURNS}")
         network, seconds = fit_epochs(whole)
         turns["ours"].append(seconds[1:])
         turns["plain"].append(plain_epochs(network, files, whole))

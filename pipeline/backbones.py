@@ -6,7 +6,7 @@ from rich.table import Table
 
 from ..extractors.catalogue import ALIASES, CATALOGUE
 from ..extractors.weights import UrlWeights
-from .console import show
+from .console import print_table
 
 
 def list_backbones() -> list[dict[str, Any]]:
@@ -52,4 +52,4 @@ def print_backbones(backbones: list[dict[str, Any]]) -> None:
             where = f"{backbone['source']}: {weights['name']}"
             table.add_row(*about, where, backbone["licence"], "yes" if weights["cached"] else "no")
             about = [""] * len(about)
-    show(table)
+    print_table(table)

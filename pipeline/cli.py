@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import __version__
-from .console import ends_well, say, tell
+from .console import ends_well, print_message, print_result
 from .options import ExtractorOptions, TrainingOptions, takes_fields_of
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
@@ -29,7 +29,7 @@ def _print_json(value: dict[str, Any]) -> None:
 
 def _run(command: Any) -> None:
     if sys.argv[1:] == ["--version"]:
-        tell(f"cofinal {__version__}")
+        print_result(f"cofinal {__version__}")
         raise SystemExit(0)
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command(context_settings={"help_option_names": ["-h", "--help"]})(ends_well(command))
@@ -131,13 +131,13 @@ def _extract_features(
         _print_json(summary.as_json())
     else:
         for name, top in summary.classes.items():
-            tell(f"{name}: {top['class']} {top['probability']:.3f}")
-        say(
+            print_result(f"{name}: {top['class']} {top['probability']:.3f}")
+        print_message(
             f"{summary.extracted} videos extracted ({summary.clips} clips, {summary.seconds:.1f} s), "
             f"{summary.already_done} already done, {len(summary.failed)} failed: {summary.store}"
         )
         for failure in summary.failed:
-            say(f"failed: {failure['error']}")
+            print_message(f"failed: {failure['error']}")
     return 1 if summary.failed else 0
 
 
@@ -158,10 +158,10 @@ def _verify(context: typer.Context, videos: Path | None, store: Path | None, as_
         _print_json(found.as_json())
     else:
         for entry in found.problems:
-            tell(f"{entry['what']} {entry['problem']}")
+            print_result(f"{entry['what']} {entry['problem']}")
         compared = f", {found.videos} videos compared" if videos is not None else ""
         failed = f" ({found.failed_videos} videos are recorded as failed)" if found.failed_videos else ""
-        tell(f"{found.arrays} arrays checked{compared}, {len(found.problems)} problems{failed}: {found.store}")
+        print_result(f"{found.arrays} arrays checked{compared}, {len(found.problems)} problems{failed}: {found.store}")
     return 1 if found.problems else 0
 
 
@@ -291,7 +291,7 @@ def _score_video(
         print_score(score)
     if report is not None:
         write_report(score, report)
-        say(f"report: {report}")
+        print_message(f"report: {report}")
     return 0
 
 

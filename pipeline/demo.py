@@ -17,7 +17,7 @@ from rich.table import Table
 from ..data.files import write_atomic
 from ..data.routines import confounds, render_routines
 from .baselines import BASELINES
-from .console import ends_well, progress, say, show, tell
+from .console import ends_well, print_message, print_result, print_table, progress
 from .extraction import extract_features
 from .head_training import train_head
 from .report import write_report
@@ -41,19 +41,19 @@ def run_demo(folder: Path, *, seed: int = 0) -> dict[str, Any]:
     Raises:
         ValueError: a routine could not be extracted.
     """
-    say("1 of 4: rendering routines")
+    print_message("1 of 4: rendering routines")
     with progress("routines") as bar:
         task = bar.add_task("rendering", total=None)
         render_routines(
             folder, seed=seed, on_progress=lambda done, total: bar.update(task, completed=done, total=total)
         )
-    say("2 of 4: extracting features with the Kinetics-400 I3D (its weights, 47 MB, are fetched once)")
+    print_message("2 of 4: extracting features with the Kinetics-400 I3D (its weights, 47 MB, are fetched once)")
     summary = extract_features(folder / "videos", folder / "features", backbone="i3d")
     if summary.failed:
         raise ValueError(f"{len(summary.failed)} routines failed, the first: {summary.failed[0]['error']}")
-    say("3 of 4: training the head")
+    print_message("3 of 4: training the head")
     trained = train_head(folder / "features", "rg", labels=folder, protocol="official", out=folder / "head.safetensors")
-    say("4 of 4: scoring routines that training never saw")
+    print_message("4 of 4: scoring routines that training never saw")
     results = {
         **trained.results,
         **summarise_predictions(trained.predictions, by_action=False),
@@ -77,7 +77,7 @@ def print_demo(folder: Path, results: dict[str, Any]) -> None:
             str(entry["grade"]),
             str(entry["subgrade"]),
         )
-    show(table)
+    print_table(table)
 
     figures_table = Table(title="all unseen routines")
     for column in ("", "SRCC", "R-l2", "MAE"):
@@ -86,13 +86,13 @@ def print_demo(folder: Path, results: dict[str, Any]) -> None:
     rows |= {f"{name.replace('_', ' ')}, {TARGET}": results["baselines"][name][TARGET] for name in BASELINES}
     for name, figures in rows.items():
         figures_table.add_row(name, f"{figures['srcc']:.3f}", f"{figures['r_l2']:.2f}", f"{figures['mae']:.2f}")
-    show(figures_table)
+    print_table(figures_table)
     confounds = ", ".join(f"{name} {value:+.2f}" for name, value in results["confounds"].items())
-    tell(f"SRCC of trivial measures with {TARGET}, which must be low: {confounds}")
+    print_result(f"SRCC of trivial measures with {TARGET}, which must be low: {confounds}")
 
     first = unseen[0]["video"]
     video = folder / "videos" / f"{first}.mp4"
-    tell("one of them, scored from its raw video:")
+    print_result("one of them, scored from its raw video:")
     score = score_video(video, folder / "head.safetensors")
     print_score(score)
     write_report(score, folder / "report.html")
@@ -104,7 +104,7 @@ def print_demo(folder: Path, results: dict[str, Any]) -> None:
         "videos": "videos",
     }
     for kind, name in files.items():
-        tell(f"{kind + ':':<8} {folder / name}")
+        print_result(f"{kind + ':':<8} {folder / name}")
 
 
 def _main(
@@ -115,7 +115,7 @@ def _main(
     """Render routines, extract features, train a head and score routines that training never saw."""
     started = time.perf_counter()
     print_demo(folder, run_demo(folder, seed=seed))
-    say(f"done in {time.perf_counter() - started:.0f} s")
+    print_message(f"done in {time.perf_counter() - started:.0f} s")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import typer
 from ..data.feature_store import FeatureStore, describe_identity
 from ..data.labels import read_labels
 from ..models.reference import ReferenceCoFInAl
-from .console import ends_well, say, tell
+from .console import ends_well, print_message, print_result
 from .evaluation import average, evaluate
 from .examples import label_places, load_dataset, select_labels
 from .heads import head_warnings, open_head
@@ -115,10 +115,10 @@ def _main(
         typer.echo(json.dumps(results, indent=2, allow_nan=False))
         return
     for warning in results["warnings"]:
-        say(f"warning: {warning}")
+        print_message(f"warning: {warning}")
     for name, figures in results["targets"].items():
         low, high = figures["intervals"]["srcc"]
-        tell(
+        print_result(
             f"{name}: SRCC {figures['srcc']:.3f} (95%: {low:.2f} to {high:.2f}), R-l2 {figures['r_l2']:.2f}, "
             f"MAE {figures['mae']:.2f}, RMSE {figures['rmse']:.2f} points, {figures['n']} videos "
             f"({results['evaluated']})"

@@ -20,7 +20,7 @@ from ..extractors.backbone import Backbone, resolve_backbone
 from ..extractors.catalogue import CATALOGUE
 from ..extractors.extract import Extraction, extract
 from ..extractors.video import VideoError
-from .console import err, one_sentence, printable, progress, say
+from .console import err, one_sentence, print_message, printable, progress
 from .options import ExtractorOptions, takes_fields_of
 from .sources import Sources, find_videos
 
@@ -97,7 +97,7 @@ def extract_features(
         raise ValueError(f"{feature_store.folder} is a file; name a folder for the features")
     backbone, why = resolve_backbone(backbone, options.device)
     if why:
-        say(f"backbone {backbone}, {why}")
+        print_message(f"backbone {backbone}, {why}")
     if classes and recipe is None:
         recipe = CATALOGUE[backbone].kinetics_recipe
     network = options.load_backbone(backbone, recipe=recipe, weights=weights)
@@ -112,9 +112,9 @@ def extract_features(
     if weights == "random":
         summary.warnings.append("the backbone's weights are RANDOM: these features mean nothing")
     if sources.num_others:
-        say(f"{sources.num_others} other files in {sources.folder} left alone")
+        print_message(f"{sources.num_others} other files in {sources.folder} left alone")
     for warning in summary.warnings:
-        say(f"warning: {warning}")
+        print_message(f"warning: {warning}")
 
     with feature_store, options.reader() as reader, extraction_progress(sources, summary) as bar:
         for name, path in sources.paths.items():
@@ -215,13 +215,13 @@ def _extract_one(
         logger.debug("", exc_info=True)
         store.append({"video": name, **facts, "error": reason, "unusable": isinstance(error, VideoError)})
         summary.failed.append({"video": str(path), "error": reason})
-        say(f"failed: {reason}")
+        print_message(f"failed: {reason}")
         return
     summary.extracted += 1
     summary.clips += len(result.features)
     for warning in result.record["warnings"]:
         summary.warnings.append(f"{path}: {warning}")
-        say(f"warning: {path}: {warning}")
+        print_message(f"warning: {path}: {warning}")
 
 
 def _top_class(result: Extraction) -> dict[str, Any]:
@@ -251,7 +251,7 @@ class _Progress:
         self.done += 1
         self.bar.update(self.task, completed=self.done)
         if say_so and not err.is_terminal:
-            say(f"[{self.done}/{self.total}] {path.name}")
+            print_message(f"[{self.done}/{self.total}] {path.name}")
 
 
 @contextmanager

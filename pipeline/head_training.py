@@ -19,7 +19,7 @@ from ..extractors.video import VIDEO_SUFFIXES, VideoError
 from ..models.checkpoint import MAX_MEMBERS, check_size, serialise_head
 from ..models.head_types import CONFIGS
 from . import conformal
-from .console import progress, say, show, tell
+from .console import print_message, print_result, print_table, progress
 from .evaluation import SMALLEST_EVENT
 from .examples import Dataset, Examples, label_places, load_dataset, select_labels
 from .extraction import extract_features, versions
@@ -93,7 +93,7 @@ def train_head(
     feature_store = FeatureStore(folder)
     data = load_dataset(feature_store, all_labels, selected)
     for leftover in data.leftovers:
-        say(f"note: {leftover}")
+        print_message(f"note: {leftover}")
     identity, weights = _feature_identity(feature_store, extractor, data.examples)
 
     protocol, splits = _splits_of_seeds(data, options)
@@ -123,7 +123,7 @@ def train_head(
     scores_videos = identity is not None and not results["warnings"]
     if set_default or (set_default is None and scores_videos and not default_head_path().exists()):
         make_default(head_path)
-        say(f"{head_path} is score-video's default head now")
+        print_message(f"{head_path} is score-video's default head now")
     return TrainingResult(head_path, results, outcome.predictions, failed)
 
 
@@ -162,7 +162,7 @@ def _extract(videos: Path, folder: Path, labels: LabelSet, device: str, extracto
     join(
         labels, find_videos(videos).paths, VIDEO_SUFFIXES
     )  # labels that fit no video are reported before hours of work
-    say(f"extracting {videos} into {folder}")
+    print_message(f"extracting {videos} into {folder}")
     failed = extract_features(videos, folder, device=device).failed
     if failed and not FeatureStore(folder).names():
         raise VideoError(
@@ -263,9 +263,9 @@ def _head_path(out: str | Path | None, dataset: str, store: Path) -> Path:
 def print_training(result: TrainingResult) -> None:
     """Print the figures of a training for people."""
     for warning in result.results["warnings"]:
-        say(f"warning: {warning}")
+        print_message(f"warning: {warning}")
     for table in results_tables(result.results):
-        show(table)
+        print_table(table)
     average = result.results["average"]
-    tell(f"average: SRCC {format_figure(average, 'srcc', 3)}, R-l2 {format_figure(average, 'r_l2', 2)}")
-    say(f"head: {result.head} (results, predictions, learning curves and plots beside it)")
+    print_result(f"average: SRCC {format_figure(average, 'srcc', 3)}, R-l2 {format_figure(average, 'r_l2', 2)}")
+    print_message(f"head: {result.head} (results, predictions, learning curves and plots beside it)")

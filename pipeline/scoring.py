@@ -13,7 +13,7 @@ from ..extractors.extract import extract
 from ..models.checkpoint import Head
 from ..models.reference import ReferenceCoFInAl
 from . import conformal
-from .console import err, printable, progress, say, tell
+from .console import err, print_message, print_result, printable, progress
 from .heads import check_identity, extractor_of, head_warnings, open_head
 from .options import ExtractorOptions, takes_fields_of
 from .training import predict, predict_reference
@@ -145,7 +145,7 @@ def score_video(
         warnings += remark
     else:
         if not err.is_terminal:
-            say(f"scoring {path.name}")  # on a terminal a bar shows it
+            print_message(f"scoring {path.name}")  # on a terminal a bar shows it
         backbone = extractor_of(trained, head_path, options, weights=weights)
         stage_seconds["load"] = round(time.perf_counter() - started, 3)
         with options.reader() as reader, progress("s of video") as bar:
@@ -268,8 +268,8 @@ def _rounded(values: np.ndarray) -> list[float]:
 def print_score(score: Score) -> None:
     """Print a verdict for people: a line a target on stdout, remarks on stderr."""
     for warning in score.warnings:
-        say(f"warning: {warning}")
-    tell(score.video + (f" ({score.action})" if score.action else ""))
+        print_message(f"warning: {warning}")
+    print_result(score.video + (f" ({score.action})" if score.action else ""))
     width = max(map(len, score.targets))
     for target, said in score.targets.items():
         coarse = f"coarse grade {said.coarse.grade} of {said.coarse.of}"
@@ -282,7 +282,9 @@ def print_score(score: Score) -> None:
         held = ""
         if said.interval is not None:
             held = " ({:.0%}: {:.2f} to {:.2f})".format(said.interval.level, *said.interval.span)
-        tell(f"  {target:<{width}}  {said.score:6.2f} points{held}   {coarse}{fine}")
+        print_result(f"  {target:<{width}}  {said.score:6.2f} points{held}   {coarse}{fine}")
     spans = [(said.score, said.coarse.span) for said in score.targets.values() if said.coarse.span is not None]
     if not all(low <= points <= high for points, (low, high) in spans):
-        say("note: a score weighs all grades by their probabilities, so it may lie outside the most probable one")
+        print_message(
+            "note: a score weighs all grades by their probabilities, so it may lie outside the most probable one"
+        )
