@@ -53,7 +53,7 @@ def test_commands_run_as_a_module() -> None:
     assert "list-backbones" in run.stdout
     run = subprocess.run([sys.executable, "-m", "cofinal", "list"], capture_output=True, text=True)
     assert run.returncode == 2
-    assert "unknown command .list.; known are extract-features" in run.stderr
+    assert "unknown command 'list'; known are extract-features" in run.stderr
 
 
 def test_auto_is_said_and_recorded(command, videos: Path, tmp_path: Path) -> None:

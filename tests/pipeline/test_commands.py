@@ -692,7 +692,9 @@ def test_bad_heads_and_features(command, videos: Path, store: Path, trained: Pat
     assert "corrupt.safetensors" in one_sentence(command("score-video", video, "--head", corrupt))
     ended = command("score-video", store / "v0.npy", "--head", trained, "--decoder", "pyav")
     assert "leave --weights, --precision, --engine and --decoder out" in one_sentence(ended)
-    assert "knows no actions" in one_sentence(command("score-video", video, "--head", trained, "--action", "Ball"))
+    assert "was trained without actions" in one_sentence(
+        command("score-video", video, "--head", trained, "--action", "Ball")
+    )
     np.save(tmp_path / "narrow.npy", np.zeros((3, 7), np.float32))
     assert "width 7" in one_sentence(command("score-video", tmp_path / "narrow.npy", "--head", trained))
     other = tmp_path / "other"
