@@ -3,13 +3,13 @@
 Baselines are fitted on the same splits, and their predictions stand beside the head's.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from ..data.labels import LabelRow, LabelSet
+from ..data.labels import LabelSet
 from ..models.ensemble import Ensemble
 from ..models.grading import GradingConfig, GradingNetwork
 from . import conformal
@@ -128,79 +128,97 @@ def run_protocol(
     Raises:
         ValueError: the routines of a split teach nothing.
     """
-    labels, examples = dataset.labels, dataset.examples
-    heads: dict[str, list[GradingNetwork]] = {}
-    curves: list[dict[str, Any]] = []
+    run = _Run(dataset, training, seed, on_epoch)
+    entries = [entry for split in splits for entry in run.predictions_of(split)]
+    entries.sort(key=lambda entry: entry[0])
+    return Outcome(run.head_of(splits[-1]), run.radii_of(splits[-1]), [entry for _, entry in entries], run.curves)
 
-    def train(split: Split, member: int) -> GradingNetwork:
-        def note(progress: EpochProgress) -> None:
-            curves.append({"split": split.name, "member": member, "epoch": progress.epoch, **progress.losses})
-            on_epoch()
 
-        routines = examples.at(split.training)
+class _Run:
+    """The trainings of one protocol and seed, each made when it is first needed."""
+
+    def __init__(self, dataset: Dataset, training: HeadTraining, seed: int, on_epoch: Callable[[], object]) -> None:
+        self.labels, self.examples = dataset.labels, dataset.examples
+        self.training, self.seed, self.on_epoch = training, seed, on_epoch
+        self.baselines = Baselines(self.examples.features, self.examples.scores, self.examples.actions)
+        self.groups = self.examples.groups()
+        self.curves: list[dict[str, Any]] = []
+        self._networks: dict[str, list[GradingNetwork]] = {}
+
+    def networks_of(self, split: Split) -> list[GradingNetwork]:
+        """Return the networks trained on a split, `members` of them."""
+        if split.name not in self._networks:
+            members = range(1, self.training.members + 1)
+            self._networks[split.name] = [self._train(split, member) for member in members]
+        return self._networks[split.name]
+
+    def head_of(self, split: Split) -> GradingNetwork | Ensemble:
+        """Return the head of a split, which is all its networks together."""
+        networks = self.networks_of(split)
+        return networks[0] if len(networks) == 1 else Ensemble(networks)
+
+    def radii_of(self, split: Split) -> dict[str, float]:
+        """Return the half-width of the split's intervals by target, from its calibration trainings."""
+        errors = np.concatenate([np.empty((0, len(self.labels.targets))), *map(self._errors, split.calibration)])
+        radii = {target: conformal.radius(errors[:, m]) for m, target in enumerate(self.labels.targets)}
+        return {target: points for target, points in radii.items() if np.isfinite(points)}
+
+    def predictions_of(self, split: Split) -> Iterator[tuple[tuple[int, int], dict[str, Any]]]:
+        """Yield an entry for each routine and target that the split is evaluated on, with its place in the order."""
+        networks = self.networks_of(split)
+        if len(split.evaluated) == 0:
+            return
+        routines, radii = self.examples.at(split.evaluated), self.radii_of(split)
+        predicted = predict(networks[0], routines.features, routines.actions)
+        together = predict(self.head_of(split), routines.features, routines.actions) if len(networks) > 1 else {}
+        simple = self.baselines.predict(split.training, split.evaluated)
+        for m, target in enumerate(self.labels.targets):
+            score_range = self.labels.ranges.get(target)
+            columns = _columns(predicted[target], together.get(target), radii.get(target), score_range)
+            columns |= {name: scores[:, m] for name, scores in simple.items()}
+            for i, row in enumerate(routines.rows):
+                if target in row.scores:
+                    index = int(split.evaluated[i])
+                    values = {name: column[i].item() for name, column in columns.items()}
+                    yield (index, m), {**self._about(index), "target": target, "true": row.scores[target], **values}
+
+    def _train(self, split: Split, member: int) -> GradingNetwork:
+        def note(done: EpochProgress) -> None:
+            self.curves.append({"split": split.name, "member": member, "epoch": done.epoch, **done.losses})
+            self.on_epoch()
+
+        routines = self.examples.at(split.training)
         return fit(
             routines.features,
             routines.scores,
             routines.actions,
-            config=training.config_for(routines, labels),
-            recipe=training.recipe,
-            seed=seed + MEMBER_STRIDE * (member - 1),
-            device=training.device,
+            config=self.training.config_for(routines, self.labels),
+            recipe=self.training.recipe,
+            seed=self.seed + MEMBER_STRIDE * (member - 1),
+            device=self.training.device,
             on_progress=note,
         )
 
-    def networks_of(split: Split) -> list[GradingNetwork]:
-        if split.name not in heads:
-            heads[split.name] = [train(split, member) for member in range(1, training.members + 1)]
-        return heads[split.name]
+    def _errors(self, split: Split) -> np.ndarray:  # (evaluated, targets)
+        routines = self.examples.at(split.evaluated)
+        predicted = predict(self.head_of(split), routines.features, routines.actions)
+        return np.stack([predicted[target].score for target in self.labels.targets], axis=1) - routines.scores
 
-    def head_of(split: Split) -> GradingNetwork | Ensemble:
-        networks = networks_of(split)
-        return networks[0] if len(networks) == 1 else Ensemble(networks)
-
-    def errors_on(split: Split) -> np.ndarray:  # (evaluated, targets)
-        routines = examples.at(split.evaluated)
-        predicted = predict(head_of(split), routines.features, routines.actions)
-        return np.stack([predicted[target].score for target in labels.targets], axis=1) - routines.scores
-
-    baselines = Baselines(examples.features, examples.scores, examples.actions)
-    entries: list[tuple[int, int, dict[str, Any]]] = []
-    for split in splits:
-        errors = np.concatenate([np.empty((0, len(labels.targets))), *map(errors_on, split.calibration)])
-        radii = {target: conformal.radius(errors[:, m]) for m, target in enumerate(labels.targets)}
-        radii = {target: points for target, points in radii.items() if np.isfinite(points)}
-        networks, head = networks_of(split), head_of(split)
-        if len(split.evaluated) == 0:
-            continue
-        routines = examples.at(split.evaluated)
-        predicted = predict(networks[0], routines.features, routines.actions)
-        ensemble = predict(head, routines.features, routines.actions) if len(networks) > 1 else None
-        simple = baselines.predict(split.training, split.evaluated)
-        for m, target in enumerate(labels.targets):
-            columns = _columns(
-                predicted[target], None if ensemble is None else ensemble[target], radii.get(target), labels, target
-            )
-            columns |= {name: values[:, m] for name, values in simple.items()}
-            for i, row in enumerate(routines.rows):
-                if target in row.scores:
-                    values = {name: column[i].item() for name, column in columns.items()}
-                    entries.append(
-                        (int(split.evaluated[i]), m, {"target": target, "true": row.scores[target], **values})
-                    )
-    groups = examples.groups()
-    predictions = [
-        {**_about(examples.rows[i], None if groups is None else groups[i]), **entry}
-        for i, _, entry in sorted(entries, key=lambda entry: entry[:2])
-    ]
-    return Outcome(head, radii, predictions, curves)
+    def _about(self, index: int) -> dict[str, str]:
+        row = self.examples.rows[index]
+        return {
+            "video": row.video,
+            "action": row.action or "",
+            **({} if self.groups is None else {"group": self.groups[index]}),
+            **({} if row.event is None else {"event": row.event}),
+        }
 
 
 def _columns(
     predicted: TargetPrediction,
     ensemble: TargetPrediction | None,
     radius: float | None,
-    labels: LabelSet,
-    target: str,
+    score_range: tuple[float, float] | None,
 ) -> dict[str, np.ndarray]:
     """Return a head's columns of one target's predictions, an entry a routine."""
     columns = {"predicted": predicted.score, "grade": predicted.grade}
@@ -210,15 +228,5 @@ def _columns(
         columns["ensemble"] = ensemble.score
     if radius is not None:
         centre = predicted.score if ensemble is None else ensemble.score
-        columns["low"], columns["high"] = conformal.interval(centre, radius, labels.ranges.get(target))
+        columns["low"], columns["high"] = conformal.interval(centre, radius, score_range)
     return columns
-
-
-def _about(row: LabelRow, group: str | None) -> dict[str, str]:
-    """Return what a prediction's entry says of its routine."""
-    return {
-        "video": row.video,
-        "action": row.action or "",
-        **({} if group is None else {"group": group}),
-        **({} if row.event is None else {"event": row.event}),
-    }

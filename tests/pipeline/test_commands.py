@@ -288,9 +288,9 @@ def test_training_writes_results_predictions_plot_and_head_beside_each_other(tra
     for picture in (".predicted.png", ".curves.png"):
         assert trained.with_suffix(picture).read_bytes().startswith(b"\x89PNG")
     curves = trained.with_suffix(".curves.csv").read_text().splitlines()
-    assert curves[0] == "seed,part,member,epoch,coarse,fine,final,total"
+    assert curves[0] == "seed,split,member,epoch,coarse,fine,final,total"
     assert [line.split(",")[:4] for line in curves[1:]] == [
-        ["0", part, "1", epoch] for part in ("without 1", "without 2", "all") for epoch in "12"
+        ["0", split, "1", epoch] for split in ("without 1", "without 2", "all") for epoch in "12"
     ]
     with safe_open(trained, "pt") as file:
         metadata = json.loads(file.metadata()["cofinal"])["metadata"]
