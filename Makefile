@@ -24,11 +24,11 @@ lint: .venv/installed-dev
 	$(PYTHON) -m venv .venv
 
 .venv/installed: .venv/bin/python setup.cfg pyproject.toml
-	$(RUN) -m pip install --quiet --editable '.[openvino]'
+	$(RUN) -m pip install --editable '.[openvino]'
 	@touch $@
 
 .venv/installed-dev: .venv/installed
-	$(RUN) -m pip install --quiet --editable '.[dev]'
+	$(RUN) -m pip install --editable '.[dev]'
 	mkdir -p .venv/checkout
 	ln -sfn ../.. .venv/checkout/cofinal
 	@touch $@

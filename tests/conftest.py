@@ -15,15 +15,31 @@ settings.load_profile("no_deadline")
 SHARED = Path(os.environ.get("COFINAL_SHARED", Path(__file__).parent.parent.parent / "shared"))
 
 
+NOT_THERE = "the shared folder of real test data is not there"
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real videos, features and golden outputs; without it a skip here, a failure in CI."""
     if not SHARED.is_dir():
-        message = f"{SHARED} is not there: set COFINAL_SHARED to the folder of real test data"
         if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
+            pytest.fail(f"{SHARED}: {NOT_THERE}; set COFINAL_SHARED")
+        pytest.skip(NOT_THERE)
     return SHARED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in one line what was not run without the shared folder; list any other skip."""
+    reasons = [report.longrepr[2] for report in terminalreporter.stats.get("skipped", [])]
+    without_shared = sum(NOT_THERE in reason for reason in reasons)
+    if without_shared:
+        terminalreporter.write_line(
+            f"{without_shared} tests were not run. They need real videos, features and recorded outputs, which may not be "
+            f"redistributed (expected in {SHARED}, or COFINAL_SHARED). The maintainers' CI runs them; nothing is wrong."
+        )
+    for reason in reasons:
+        if NOT_THERE not in reason:
+            terminalreporter.write_line(f"not run: {reason}")
 
 
 @pytest.fixture(autouse=True)
