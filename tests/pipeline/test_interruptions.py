@@ -140,8 +140,8 @@ def test_a_full_disk_stops_the_run_and_a_rerun_completes_it(
     ended = command("extract-features", videos, out)
     assert ended.code == 1
     assert ended.err.strip().splitlines()[-1] == (
-        f"error: {out} cannot be written (No space left on device); what is recorded there stays good, so mend that "
-        "and run the same command again to go on"
+        f"error: {out} cannot be written (No space left on device); its records so far stay valid, so correct "
+        "the cause and run the same command again to go on"
     )
     before = done(out)
     assert 1 <= len(before) < 8
