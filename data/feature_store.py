@@ -1,15 +1,16 @@
-"""The feature store: a folder with one `<video name>.npy` a video, `(clips, C)`, and what it was made with.
+"""The feature store: a folder with one `<video name>.npy` per video, `(clips, C)`, and a record of how each was made.
 
     out/
       a/x.npy          features of the video a/x.mp4, float32 or float16
       manifest.json    format, identity (backbone, recipe, weights' sha256), precision, versions, source folder
-      videos.jsonl     a line a video, appended; the last line of a video wins, a line torn by a killed run is ignored
-      .lock            who writes to the store; only while somebody does does it say a name
+      videos.jsonl     one line per attempt at a video, appended; the last line of a video counts
+      .lock            the process that is writing to the store; empty when there is none
 
-A folder of `.npy` files downloaded from elsewhere is a store too: one without a manifest, of unknown identity.
-Arrays and the manifest are written whole or not at all, and an array before its record, so that a run killed
-at any moment leaves a valid store in which the videos that lack a record are simply done again. One run at a time
-writes; readers need no lock. What others made is only ever read as numbers, within limits.
+A folder of `.npy` files downloaded from elsewhere is a store too, without a manifest and of unknown identity.
+
+A run may be killed at any moment and still leaves a valid store. Arrays and the manifest appear whole or not at all. An
+array is written before its record, and a record torn by a kill is ignored, so the next run extracts that video again.
+One run at a time writes; reading needs no lock. Arrays are read as plain numbers, never unpickled.
 """
 
 import errno
@@ -20,6 +21,9 @@ import os
 import stat
 import unicodedata
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from enum import Enum
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +43,24 @@ from .lock import Lock, LockedError
 FORMAT = 1
 IDENTITY_KEYS = ("backbone", "recipe", "weights_sha256")
 MAX_ARRAY_BYTES = 1 << 30
-"""Over 90 hours of video at 4096 features a clip: a larger file is no array of clip features."""
+"""Over 90 hours of video at 4096 features per clip; a larger file cannot be an array of clip features."""
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
-"""What stops the whole run, where other errors of writing an array are those of its name."""
+"""Errors of the disk, which stop the whole run. Any other error of writing an array concerns that array's name only."""
+
+
+class Status(Enum):
+    """What a store holds of a video file."""
+
+    DONE = "done"
+    """Its features, made from the file as it is now."""
+    FAILED = "failed"
+    """The record of a failure that was the file's fault, and the file has not changed since."""
+    TO_DO = "to do"
+    """Nothing that is still valid."""
 
 
 def describe_identity(identity: Mapping[str, str] | None) -> str:
-    """Return an identity in words, for messages: `i3d, recipe gdlt-i3d, weights af5c50f0df57`."""
+    """Return an identity as text for messages: `i3d, recipe gdlt-i3d, weights af5c50f0df57`."""
     if identity is None:
         return "features of unknown origin"
     return f"{identity['backbone']}, recipe {identity['recipe']}, weights {identity['weights_sha256'][:12]}"
@@ -54,14 +69,15 @@ def describe_identity(identity: Mapping[str, str] | None) -> str:
 class FeatureStore:
     """A folder of clip features.
 
-    Reading needs nothing more. To write, `open` it, and use it as a context manager (or `close` it) to let others in.
+    A new object can read. `open` makes it ready to write and locks the folder; `close`, or the end of a `with`
+    statement, unlocks it.
 
     Args:
         folder: the store's folder; it need not exist yet.
 
     Raises:
-        ValueError: the manifest is not one of this program's, or of a later format, or one of the store's own files
-            is a link or a device, through which something else would be read or written.
+        ValueError: the manifest was not written by this program or has a later format, or one of the store's own files
+            is a link or a device, through which something outside the store would be read or written.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -70,7 +86,7 @@ class FeatureStore:
         self.manifest: dict[str, Any] | None = None
         self.records: dict[str, dict[str, Any]] = {}
         self.unreadable_lines: list[int] = []
-        """Numbers, from 1, of the lines of `videos.jsonl` that are no records."""
+        """Line numbers, from 1, of the lines of `videos.jsonl` that are not valid records."""
         self._opened = False
         self._inside: dict[Path, bool] = {}
         self._read()
@@ -83,39 +99,39 @@ class FeatureStore:
 
     @property
     def identity(self) -> dict[str, str] | None:
-        """What the features were made with; None for a folder without a manifest."""
+        """Backbone, recipe and weights of the features; None for a folder without a manifest."""
         return {key: self.manifest[key] for key in IDENTITY_KEYS} if self.manifest else None
 
     @property
     def records_path(self) -> Path:
-        """Where the records lie."""
+        """The file of the records."""
         return self.folder / "videos.jsonl"
 
     def names(self) -> list[str]:
         """Return the names of all features in the folder and below, sorted: `a/x` for `a/x.npy`.
 
-        What a video's file was before it changed and then failed is left out.
+        An array whose video failed later, in a changed version of its file, is left out.
         """
         paths = self.folder.rglob("*.npy")
         names = (path.relative_to(self.folder).as_posix().removesuffix(".npy") for path in paths)
         return sorted(name for name in names if name not in self.records or is_success(self.records[name]))
 
     def open(self, manifest: Mapping[str, Any], names: Iterable[str] = ()) -> list[str]:
-        """Make the folder a store of this identity, or go on with one that is, and keep other writers out.
+        """Make the folder a store of this identity, or continue such a store, and lock it against other writers.
 
-        What a killed run left half-written is removed.
+        Half-written files of a killed run are removed.
 
         Args:
-            manifest: the identity's three keys and whatever else is worth recording.
-            names: of the videos to come, all of which the folder must be able to tell apart.
+            manifest: the identity's three keys and other facts to record.
+            names: names of the videos to come, to check that the file system can tell them apart.
 
         Returns:
-            One sentence for each recorded fact (precision, engine, versions) that differs from the store's, and
-            one if the file system cannot keep other writers out.
+            Warnings: one for each recorded fact (precision, engine, versions) that differs from the store's, and one
+            if the file system has no locks.
 
         Raises:
-            ValueError: the store is of another identity, holds features of unknown origin, is being written by
-                another run, or its file system takes two of the names for one.
+            ValueError: the store has another identity, holds features of unknown origin, is being written by another
+                run, or is on a file system where two of the names would be the same file.
             OSError: the folder cannot be written.
         """
         self._refuse_another(manifest)
@@ -130,7 +146,7 @@ class FeatureStore:
                 "another folder"
             ) from None
         try:
-            self._read()  # again: another run may have ended just now
+            self._read()  # again, because another run may have written between __init__ and the lock
             self._refuse_another(manifest)
             self._refuse_twins(names)
             remove_temporaries(self.folder)
@@ -142,64 +158,68 @@ class FeatureStore:
             self.close()
             raise
         self._opened = True
-        unlocked = [] if locked else [f"the file system of {self.folder} has no locks: let no other run write there"]
-        return unlocked + [
+        no_lock = f"the file system of {self.folder} has no locks: make sure that no other run writes there"
+        return ([] if locked else [no_lock]) + [
             f"{self.folder} was begun with {key} {self.manifest[key]!r}, this run has {value!r}"
             for key, value in manifest.items()
             if key in ("precision", "engine", "versions") and self.manifest.get(key, value) != value
         ]
 
     def close(self) -> None:
-        """Let other writers in."""
+        """Unlock the store for other writers."""
         self._opened = False
         self.lock.release()
 
-    def is_done(self, name: str, source: Path) -> bool:
-        """Return whether this video's features are here and the file is the one they were made from.
+    def status(self, name: str, source: Path) -> Status:
+        """Return whether a video is done, has failed or is to do. Nothing is written.
 
-        Size and modification time decide; only where they differ is the file's content hashed.
+        A file with the recorded size and modification time counts as unchanged. Otherwise a done video's content hash
+        decides, which takes as long as reading the file.
         """
         record = self.records.get(name)
-        if record is None or not is_success(record) or not self._is_inside(name):
-            return False
+        if record is None:
+            return Status.TO_DO
         try:
-            size = self._array(name).stat().st_size
-        except OSError:
-            return False
-        if record.get("features_bytes") != size:
-            return False
-        try:
-            facts = source.stat()
-            if (record["size"], record["mtime_ns"]) == (facts.st_size, facts.st_mtime_ns):
-                return True
-            now = source_facts(source)
+            if is_success(record):
+                done = self._has_array(name, record) and (
+                    _is_untouched(record, source) or source_facts(source)["sha256"] == record["sha256"]
+                )
+                return Status.DONE if done else Status.TO_DO
+            # "unusable" marks failures that are the file's fault; others, such as a full disk, may not happen again
+            return Status.FAILED if record.get("unusable") and _is_untouched(record, source) else Status.TO_DO
         except (OSError, ValueError):
-            return False  # extracting it will say what is wrong
-        if record["sha256"] != now["sha256"]:
-            return False
-        self.append({**record, **now})
-        return True
+            return Status.TO_DO  # the source cannot be read; the extraction will report why
+
+    def update_source_facts(self, name: str, source: Path) -> None:
+        """Record the size and modification time of a done video's file if they changed while its content did not.
+
+        The next run then need not hash the file again.
+        """
+        record = self.records[name]
+        with suppress(OSError, ValueError):  # the file may have gone since its status was asked
+            if not _is_untouched(record, source) and (facts := source_facts(source))["sha256"] == record["sha256"]:
+                self.append({**record, **facts})
 
     def refuse_other_sources(self, sources: Mapping[str, Path]) -> None:
-        """Refuse videos whose names belong to other videos here that still exist: one would replace the other.
+        """Refuse a video if the store has another video of the same name whose file still exists.
 
         Raises:
-            ValueError: there is such a video; both are named.
+            ValueError: there is such a video; the message names both.
         """
         for name, source in sources.items():
-            known = self.records.get(name, {}).get("source")
-            if known is None or known == str(source.absolute()) or not (os.path.exists(known) and source.exists()):
+            recorded = self.records.get(name, {}).get("source")
+            if recorded in (None, str(source.absolute())) or not (os.path.exists(recorded) and source.exists()):
                 continue
-            if not os.path.samefile(known, source) and file_sha256(Path(known)) != file_sha256(source):
+            if not os.path.samefile(recorded, source) and file_sha256(Path(recorded)) != file_sha256(source):
                 raise ValueError(
-                    f"{known} and {source} would both become {name}.npy; rename one or extract them into two stores"
+                    f"{recorded} and {source} would both become {name}.npy; rename one or extract them into two stores"
                 )
 
     def path(self, name: str) -> Path:
-        """Return where a video's features lie.
+        """Return the path of a video's features.
 
         Raises:
-            ValueError: the name leads out of the store, or the file system cannot have it.
+            ValueError: the name leads out of the store, or is no possible file name on this file system.
         """
         path = self._array(name)
         if not self._is_inside(name):
@@ -213,11 +233,11 @@ class FeatureStore:
         return path
 
     def write(self, name: str, features: np.ndarray, record: Mapping[str, Any]) -> None:
-        """Store a video's features `(clips, C)` and then its record, to which their hash is added.
+        """Store a video's features `(clips, C)`, and then its record with the hash of the features added.
 
         Raises:
-            ValueError: the features are not finite, or no file can have this name.
-            WriteError: the disk is full or failed: no other video can be stored either.
+            ValueError: the features are not finite, or the name is no possible file name.
+            WriteError: the disk is full or failed, so no other video can be stored either.
         """
         if not np.isfinite(features).all():
             raise ValueError(f"the features of {name!r} hold NaN or infinity and were not kept; try --precision fp32")
@@ -225,17 +245,18 @@ class FeatureStore:
         np.save(buffer, features, allow_pickle=False)
         sha256 = hashlib.sha256(buffer.getvalue()).hexdigest()
         if self.records.get(name, {}).get("features_sha256", sha256) != sha256:
-            self.append({"video": name, "replaced": True})  # killed between array and record, neither would fit
+            # withdraw the old record first: a kill between array and record would leave the new array with the old one
+            self.append({"video": name, "replaced": True})
         try:
             write_atomic(path, buffer.getvalue())
         except OSError as error:
             if error.errno in DISK_ERRORS:
-                raise self._stopped(error) from error
+                raise self._disk_failed(error) from error
             raise ValueError(f"{path} cannot be written ({error.strerror})") from error
         self.append({"video": name, **record, "features_bytes": buffer.tell(), "features_sha256": sha256})
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Append a video's record (with key `video`), durable when this returns.
+        """Append a video's record (with key `video`); when this returns, the record survives a power cut.
 
         Raises:
             WriteError: the disk is full or failed.
@@ -244,14 +265,14 @@ class FeatureStore:
         try:
             append_durable(self.records_path, json.dumps(record, ensure_ascii=True, allow_nan=False).encode() + b"\n")
         except OSError as error:
-            raise self._stopped(error) from error
+            raise self._disk_failed(error) from error
         self.records[record["video"]] = dict(record)
 
     def load(self, name: str) -> np.ndarray:
         """Return a video's features, `(clips, C)` float32.
 
         Raises:
-            ValueError: the file is not a numeric `(clips, C)` array, is empty, or holds a NaN or infinity.
+            ValueError: the file is not a float array `(clips, C)`, is empty, or holds NaN or infinity.
         """
         return load_features(self.path(name))
 
@@ -259,7 +280,7 @@ class FeatureStore:
         path = self.folder / "manifest.json"
         for own in (path, self.records_path, self.lock.path):
             if os.path.lexists(own) and (own.is_symlink() or not own.is_file()):
-                raise ValueError(f"{own} is not a plain file, as a feature store's own are; remove it")
+                raise ValueError(f"{own} is not a plain file, as a feature store's own files must be; remove it")
         self.manifest = _read_manifest(path) if path.exists() else None
         self.records, self.unreadable_lines = {}, []
         if self.records_path.exists():
@@ -271,22 +292,22 @@ class FeatureStore:
                         self.unreadable_lines.append(number)
 
     def _refuse_another(self, manifest: Mapping[str, Any]) -> None:
-        """Refuse a store of another identity than the manifest's, or of an unknown one."""
+        """Refuse a store whose identity is unknown or differs from the manifest's."""
         identity = {key: manifest[key] for key in IDENTITY_KEYS}
         if self.identity is None:
             if self.folder.is_dir() and next(self.folder.rglob("*.npy"), None) is not None:
                 raise ValueError(
-                    f"{self.folder} holds .npy files but no manifest.json, so what made them is unknown; "
+                    f"{self.folder} holds .npy files but no manifest.json, so their extractor is unknown; "
                     "extract into another folder"
                 )
         elif identity != self.identity:
             raise ValueError(
-                f"{self.folder} holds features of another kind ({describe_identity(self.identity)}; asked for: "
+                f"{self.folder} holds features of another kind ({describe_identity(self.identity)}; this run makes: "
                 f"{describe_identity(identity)}); extract into another folder"
             )
 
     def _refuse_twins(self, names: Iterable[str]) -> None:
-        """Refuse names that differ only in case or in how accents are composed, where the file system does not."""
+        """Refuse names that differ only in case or in Unicode form if the file system ignores that difference."""
         first: dict[str, str] = {}
         twins = []
         for name in {**self.records, **dict.fromkeys(names)}:
@@ -297,6 +318,7 @@ class FeatureStore:
             raise ValueError(f"{twins[0]} would share one file on the file system of {self.folder}; rename one")
 
     def _merges_names(self) -> bool:
+        """Return whether the file system ignores case or Unicode form, tried with a temporary file."""
         probe = temporary_in(self.folder, "É")
         probe.touch()
         try:
@@ -306,7 +328,7 @@ class FeatureStore:
             probe.unlink()
 
     def _mend_records(self) -> None:
-        """Leave only whole lines in the records: what a killed run tore is dropped, its video is done again."""
+        """Drop the lines that a killed run tore; their videos are extracted again."""
         if not self.records_path.exists():
             self.records_path.touch()
             sync_folder(self.folder)
@@ -319,32 +341,38 @@ class FeatureStore:
     def _array(self, name: str) -> Path:
         return self.folder / f"{name}.npy"
 
+    def _has_array(self, name: str, record: Mapping[str, Any]) -> bool:
+        """Return whether a video's array is here, with the recorded size in bytes."""
+        path = self._array(name)
+        return self._is_inside(name) and path.exists() and path.stat().st_size == record.get("features_bytes")
+
     def _is_inside(self, name: str) -> bool:
-        """Whether the folder that a name means is the store's or below, links followed."""
+        """Return whether a name's folder is the store's or below it, with links resolved."""
         parent = self._array(name).parent
         if parent not in self._inside:
             real = os.path.realpath(parent)
             self._inside[parent] = Path(real).is_relative_to(os.path.realpath(self.folder))
         return self._inside[parent]
 
-    def _stopped(self, error: OSError) -> WriteError:
+    def _disk_failed(self, error: OSError) -> WriteError:
         return WriteError(
-            f"{self.folder} cannot be written ({error.strerror}); what is recorded there stays good, so mend that and "
-            "run the same command again to go on"
+            f"{self.folder} cannot be written ({error.strerror}); its records so far stay valid, so correct the cause "
+            "and run the same command again to go on"
         )
 
 
 def load_features(path: Path) -> np.ndarray:
     """Read one `.npy` of clip features, `(clips, C)` as float32; see `FeatureStore.load`.
 
-    Nothing is unpickled or unpacked, and no more is allocated than the file holds.
+    Nothing is unpickled or decompressed, and no more memory is allocated than the file's size.
     """
     if not path.is_file():
         raise ValueError(f"{path} is not a file")
     if (size := path.stat().st_size) > MAX_ARRAY_BYTES:
         raise ValueError(f"{path} has {size} bytes; arrays of clip features have at most {MAX_ARRAY_BYTES}")
     try:
-        with np.errstate(over="ignore"):  # a header may claim any size
+        with np.errstate(over="ignore"):  # a header may claim any size, also one that overflows
+            # a memory map, because np.load would first allocate whatever size the header claims
             features = np.lib.format.open_memmap(path, mode="r")
     except (ValueError, TypeError, OverflowError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -361,7 +389,7 @@ def load_features(path: Path) -> np.ndarray:
 
 
 def find_store(path: Path) -> FeatureStore | None:
-    """Return the store with a manifest that a `.npy` file lies in, or None."""
+    """Return the store with a manifest that holds a `.npy` file, or None."""
     for folder in path.resolve().parents:
         if (folder / "manifest.json").exists() and (folder / "videos.jsonl").exists():
             return FeatureStore(folder)
@@ -372,7 +400,7 @@ def file_sha256(path: Path) -> str:
     """Return a file's sha256, read in pieces.
 
     Raises:
-        ValueError: it is a pipe or a device, which may never end.
+        ValueError: the file is a pipe or a device, which may never end.
     """
     if not stat.S_ISREG(path.stat().st_mode):
         raise ValueError(f"{path} is not a file")
@@ -381,19 +409,30 @@ def file_sha256(path: Path) -> str:
 
 
 def source_facts(source: Path) -> dict[str, Any]:
-    """Return a source file's entry in its record: path, size in bytes, modification time, content hash.
+    """Return the facts of a video file for its record: path, size in bytes, modification time, content hash.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is a pipe or a device.
+        OSError: the file cannot be read.
+        ValueError: the file is a pipe or a device.
     """
     facts = source.stat()
     return {
         "source": str(source.absolute()),
         "size": facts.st_size,
         "mtime_ns": facts.st_mtime_ns,
-        "sha256": file_sha256(source),
+        "sha256": _sha256_of_version(source, facts.st_size, facts.st_mtime_ns),
     }
+
+
+@lru_cache(maxsize=1)  # a touched or changed file is hashed once, though its status and its record both need the hash
+def _sha256_of_version(source: Path, size: int, mtime_ns: int) -> str:
+    return file_sha256(source)
+
+
+def _is_untouched(record: Mapping[str, Any], source: Path) -> bool:
+    """Return whether a file has the size and modification time of a record."""
+    facts = source.stat()
+    return (record.get("size"), record.get("mtime_ns")) == (facts.st_size, facts.st_mtime_ns)
 
 
 def _json_bytes(value: Mapping[str, Any]) -> bytes:
@@ -408,14 +447,12 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or not all(isinstance(manifest.get(k), str) for k in IDENTITY_KEYS):
         raise ValueError(f"{path} is not a feature store's manifest: it lacks {', '.join(IDENTITY_KEYS)}")
     if manifest.get("format") != FORMAT:
-        raise ValueError(
-            f"{path} is of format {manifest.get('format')}, this program reads {FORMAT}; update the program"
-        )
+        raise ValueError(f"{path} has format {manifest.get('format')}, this program reads {FORMAT}; update the program")
     return manifest
 
 
 def _parse_record(line: bytes) -> dict[str, Any] | None:
-    """Return a line's record, or None if it is none: torn by a killed run, damaged, or not of this program."""
+    """Return the record in a line, or None if the line is torn by a kill, damaged, or not of this program."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
@@ -423,10 +460,10 @@ def _parse_record(line: bytes) -> dict[str, Any] | None:
     if not isinstance(record, dict) or not isinstance(record.get("video"), str):
         return None
     kinds: dict[str, type] = {"size": int, "mtime_ns": int, "sha256": str} if is_success(record) else {}
-    known = all(isinstance(record.get(key), kind) for key, kind in kinds.items())
-    return record if known and isinstance(record.get("source", ""), str) else None
+    is_valid = all(isinstance(record.get(key), kind) for key, kind in kinds.items())
+    return record if is_valid and isinstance(record.get("source", ""), str) else None
 
 
 def is_success(record: Mapping[str, Any]) -> bool:
-    """Whether a record is that of a video whose features were written, and not of a failure."""
+    """Return whether a record says that features were written."""
     return "error" not in record and "replaced" not in record

@@ -1,4 +1,4 @@
-"""list-backbones: what each backbone is, what it costs, where its weights come from and whether they are here."""
+"""list-backbones: the known backbones with their cost, and where their weights come from and are cached."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ def list_backbones() -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "aliases": [alias for alias, meant in ALIASES.items() if meant == name],
+            "aliases": [alias for alias, backbone in ALIASES.items() if backbone == name],
             "feature_dim": entry.feature_dim,
             "parameters": entry.parameters,
             "gflop_per_clip": entry.gflop,
@@ -35,13 +35,13 @@ def list_backbones() -> list[dict[str, Any]]:
 
 
 def print_backbones(backbones: list[dict[str, Any]]) -> None:
-    """Print the backbones as a table, a line for each of their weights."""
+    """Print the backbones as a table with one line per file of weights."""
     table = Table(box=None, header_style="bold")
     for title in ("backbone", "features", "parameters", "GFLOP a clip", "recipe", "weights", "licence", "cached"):
         numeric = title in ("features", "parameters", "GFLOP a clip")
         table.add_column(title, justify="right" if numeric else "left", no_wrap=True)
     for backbone in backbones:
-        about = [
+        cells = [
             ", ".join((backbone["name"], *backbone["aliases"])),
             str(backbone["feature_dim"]),
             f"{backbone['parameters'] / 1e6:.1f} M",
@@ -50,6 +50,6 @@ def print_backbones(backbones: list[dict[str, Any]]) -> None:
         ]
         for weights in backbone["weights"]:
             where = f"{backbone['source']}: {weights['name']}"
-            table.add_row(*about, where, backbone["licence"], "yes" if weights["cached"] else "no")
-            about = [""] * len(about)
+            table.add_row(*cells, where, backbone["licence"], "yes" if weights["cached"] else "no")
+            cells = [""] * len(cells)  # a backbone's further weights do not repeat its facts
     print_table(table)

@@ -7,8 +7,8 @@ import sys
 import threading
 import time
 import unicodedata
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich.console import Console
@@ -67,22 +67,30 @@ def progress(unit: str = "") -> Progress:
     A terminal shows a bar. Elsewhere (a log file, a pipe) a plain line appears every few seconds.
 
     Args:
-        unit: what a task's `completed` and `total` count, in the plural.
+        unit: what a task's `completed` and `total` count, in the plural; empty if nothing can be counted.
     """
     if not err.is_terminal:
         return _ProgressLines(unit)
+    counts = (MofNCompleteColumn(), TextColumn(unit)) if unit else ()
+    time_left = (TextColumn("left"), TimeRemainingColumn()) if unit else ()
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
+        *counts,
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        *time_left,
         console=err,
         transient=True,
         speed_estimate_period=SPEED_PERIOD_S,
     )
+
+
+@contextmanager
+def waiting(description: str) -> Iterator[None]:
+    """Show that a step is going on of which no part can be counted."""
+    with progress() as bar:
+        bar.add_task(printable(description), total=None)
+        yield
 
 
 class _ProgressLines(Progress):
@@ -116,14 +124,10 @@ class _ProgressLines(Progress):
                 interval_s = min(max(LINE_INTERVAL_S, (time.monotonic() - started) / 20), LONGEST_LINE_INTERVAL_S)
 
     def _line(self, task: Task) -> str:
-        amount = f"{task.completed:.0f} {self.unit}"
-        if task.total is not None:
-            amount = f"{task.completed:.0f} of {task.total:.0f} {self.unit}"
-            if task.time_remaining is not None:
-                amount += f", {_duration(task.time_remaining)} left"
-        elif not task.completed:
-            amount = f"{_duration(task.elapsed or 0)} so far"
-        return f"{task.description}: {amount}"
+        if task.total is None:
+            return f"{task.description}: {_duration(task.elapsed or 0)} so far"
+        time_left = f", {_duration(task.time_remaining)} left" if task.time_remaining is not None else ""
+        return f"{task.description}: {int(task.completed)} of {int(task.total)} {self.unit}{time_left}"
 
 
 def _duration(seconds: float) -> str:

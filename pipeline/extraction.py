@@ -3,7 +3,7 @@
 import logging
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -11,16 +11,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 
-from ..data.feature_store import FeatureStore, source_facts
+from ..data.feature_store import FeatureStore, Status, source_facts
 from ..data.files import WriteError
 from ..extractors import i3d
 from ..extractors.backbone import Backbone, resolve_backbone
 from ..extractors.catalogue import CATALOGUE
 from ..extractors.extract import Extraction, extract
 from ..extractors.video import VideoError
-from .console import err, one_sentence, print_message, printable, progress
+from .console import err, one_sentence, print_message, printable, progress, waiting
 from .options import ExtractorOptions, takes_fields_of
 from .sources import Sources, find_videos
 
@@ -41,7 +41,7 @@ class ExtractionSummary:
     """Clips extracted by this run."""
     seconds: float = 0.0
     failed: list[dict[str, str]] = field(default_factory=list)
-    """`{"video", "error"}` of each video that could not be extracted."""
+    """`{"video", "error"}` of each video that could not be extracted, now or in an earlier run."""
     warnings: list[str] = field(default_factory=list)
     classes: dict[str, dict[str, Any]] = field(default_factory=dict)
     """With `classes`: each video's most probable Kinetics-400 class, `{"class", "probability"}`."""
@@ -65,87 +65,177 @@ def extract_features(
     retry_failed: bool = False,
     options: ExtractorOptions,
 ) -> ExtractionSummary:
-    """Turn videos into cached clip features, one `(clips, C)` array a video.
+    """Turn videos into cached clip features, one `(clips, C)` array per video.
 
-    A video whose features are in the store already is left alone, so an interrupted run goes on where it stopped; one
-    that failed is not tried again unless its file changes or that is asked for.
-    The fields of `ExtractorOptions` are keyword arguments too; the signature shows what each means.
+    Videos whose features are already in the store are skipped, so an interrupted run continues where it stopped. A
+    video that failed is skipped too, until its file changes. The fields of `ExtractorOptions` are keyword arguments
+    as well; the signature shows what each means.
 
     Args:
         videos: a video, a folder of videos (searched recursively) or a `.txt` list of paths.
-        store: the feature store's folder, made where it is missing.
-        backbone: the network that turns clips into features; "auto" for Video Swin on a GPU and I3D on a CPU.
-        recipe: how frames become clips; None for the backbone's own (that of its Kinetics evaluation with `classes`).
-        weights: None for the published ones, a name of published ones, "random" for untrained ones, else a file.
-        batch_clips: clips a batch; None for the device's usual number.
-        overwrite: extract again what is there.
+        store: the feature store's folder, created if it is missing.
+        backbone: the network that turns clips into features; "auto" is Video Swin on a GPU and I3D on a CPU.
+        recipe: how frames become clips; None for the backbone's default (with `classes`, its Kinetics evaluation's).
+        weights: the name of published weights, a file, or "random" for untrained ones; None for the first published.
+        batch_clips: clips in a batch; None for the device's usual number.
+        overwrite: extract all videos again.
         classes: also name each video's most probable Kinetics-400 class.
-        retry_failed: try videos again that failed before.
+        retry_failed: try failed videos again, even if their files have not changed.
 
     Raises:
-        ValueError: bad arguments, no videos, name collisions, a store of another identity or one that another run is
-            writing: nothing was done.
-        OSError: the store cannot be written: nothing was done.
-        WriteError: the disk became full or failed; what is recorded stays good, and the same call goes on.
+        ValueError: an argument is wrong, there are no videos, names collide, or the store has another identity or is
+            being written by another run; nothing was done.
+        OSError: the store cannot be written; nothing was done.
+        WriteError: the disk became full or failed; the records so far stay valid, and the same call continues.
     """
     started = time.perf_counter()
     sources = find_videos(videos)
     feature_store = FeatureStore(store)
-    if batch_clips is not None and batch_clips < 1:
-        raise ValueError(f"batch-clips must be at least 1, not {batch_clips}")
-    if feature_store.folder.exists() and not feature_store.folder.is_dir():
-        raise ValueError(f"{feature_store.folder} is a file; name a folder for the features")
-    backbone, why = resolve_backbone(backbone, options.device)
-    if why:
-        print_message(f"backbone {backbone}, {why}")
-    if classes and recipe is None:
-        recipe = CATALOGUE[backbone].kinetics_recipe
-    network = options.load_backbone(backbone, recipe=recipe, weights=weights)
-    if classes and network.num_classes != len(i3d.class_names()):
-        raise ValueError(
-            f"--classes names the 400 classes of Kinetics-400, and these weights know {network.num_classes} classes"
-        )
+    _check_arguments(feature_store, batch_clips)
+    backbone, reason = resolve_backbone(backbone, options.device)
+    network = _load_backbone(backbone, reason, recipe, weights, classes, options)
+    manifest = manifest_of(network, weights, sources) | {"backbone_choice": reason or "named"}
     summary = ExtractionSummary(str(feature_store.folder), network.identity, len(sources.paths))
-    feature_store.refuse_other_sources(sources.paths)
-    manifest = manifest_of(network, weights, sources) | {"backbone_choice": why or "named"}
-    summary.warnings += feature_store.open(manifest, sources.paths)
-    if weights == "random":
-        summary.warnings.append("the backbone's weights are RANDOM: these features mean nothing")
-    if sources.num_others:
-        print_message(f"{sources.num_others} other files in {sources.folder} left alone")
-    for warning in summary.warnings:
-        print_message(f"warning: {warning}")
+    summary.warnings += _open_store(feature_store, manifest, sources)
 
-    with feature_store, options.reader() as reader, extraction_progress(sources, summary) as bar:
-        for name, path in sources.paths.items():
-            show = bar.begin(path)
-            wanted = overwrite or (classes and "class" not in feature_store.records.get(name, {}))
-            if done := not wanted and feature_store.is_done(name, path):
+    with feature_store, options.reader() as reader, _explained_interruption(summary), progress("videos") as bar:
+        task = bar.add_task("extracting", total=summary.videos)
+        extract_into_store = partial(
+            _extract_video,
+            feature_store,
+            network,
+            summary,
+            decoder=options.decoder,
+            batch_clips=batch_clips,
+            classify=classes,
+            allow_partial=options.allow_partial,
+            reader=reader,
+        )
+        for index, (name, path) in enumerate(sources.paths.items()):
+            bar.update(task, completed=index, description=f"extracting {printable(path.name)}")
+            status = _status(feature_store, name, path, overwrite=overwrite, retry=retry_failed, classes=classes)
+            if status is Status.DONE:
+                feature_store.update_source_facts(name, path)
                 summary.already_done += 1
-            elif not (overwrite or retry_failed) and (reason := _failed_before(feature_store.records.get(name), path)):
-                summary.failed.append(
-                    {"video": str(path), "error": f"{reason} (as before; --retry-failed tries again)"}
-                )
+            elif status is Status.FAILED:
+                _report_earlier_failure(feature_store, name, path, summary)
             else:
-                run = partial(
-                    extract,
-                    decoder=options.decoder,
-                    batch_clips=batch_clips,
-                    classify=classes,
-                    allow_partial=options.allow_partial,
-                    reader=reader,
-                    on_progress=show,
-                )
-                _extract_one(name, path, feature_store, network, run, classes, summary)
+                extract_into_store(name, path, on_progress=partial(_show_part_of_video, bar, task, index))
             if classes and "class" in (record := feature_store.records.get(name, {})):
                 summary.classes[name] = {key: record[key] for key in ("class", "probability")}
-            bar.end(path, say_so=not done)
+            if status is not Status.DONE and not err.is_terminal:
+                print_message(f"[{index + 1}/{summary.videos}] {path.name}")
     summary.seconds = round(time.perf_counter() - started, 3)
     return summary
 
 
+def _check_arguments(store: FeatureStore, batch_clips: int | None) -> None:
+    if batch_clips is not None and batch_clips < 1:
+        raise ValueError(f"batch-clips must be at least 1, not {batch_clips}")
+    if store.folder.exists() and not store.folder.is_dir():
+        raise ValueError(f"{store.folder} is a file; name a folder for the features")
+
+
+def _load_backbone(
+    name: str, reason: str | None, recipe: str | None, weights: str | None, classes: bool, options: ExtractorOptions
+) -> Backbone:
+    if reason:
+        print_message(f"backbone {name}, {reason}")
+    if classes and recipe is None:
+        recipe = CATALOGUE[name].kinetics_recipe
+    with waiting(f"loading {name}"):
+        network = options.load_backbone(name, recipe=recipe, weights=weights)
+    if classes and network.num_classes != len(i3d.class_names()):
+        raise ValueError(
+            f"--classes names the 400 classes of Kinetics-400, but these weights have {network.num_classes} classes"
+        )
+    return network
+
+
+def _open_store(store: FeatureStore, manifest: dict[str, Any], sources: Sources) -> list[str]:
+    """Open the store for these videos; return the warnings, which are printed too."""
+    with waiting("comparing the videos with the store"):
+        store.refuse_other_sources(sources.paths)
+    warnings = store.open(manifest, sources.paths)
+    if manifest["weights"] == "random":
+        warnings.append("the backbone's weights are RANDOM: these features mean nothing")
+    if sources.num_others:
+        print_message(f"{sources.num_others} other files in {sources.folder} left alone")
+    for warning in warnings:
+        print_message(f"warning: {warning}")
+    return warnings
+
+
+def _status(store: FeatureStore, name: str, path: Path, *, overwrite: bool, retry: bool, classes: bool) -> Status:
+    """Return a video's status in the store, or TO_DO if the options ask for more than is there."""
+    if overwrite:
+        return Status.TO_DO
+    status = store.status(name, path)
+    lacks_class = classes and status is Status.DONE and "class" not in store.records[name]
+    return Status.TO_DO if lacks_class or (retry and status is Status.FAILED) else status
+
+
+def _report_earlier_failure(store: FeatureStore, name: str, path: Path, summary: ExtractionSummary) -> None:
+    error = f"{store.records[name]['error']} (failed in an earlier run; --retry-failed tries again)"
+    summary.failed.append({"video": str(path), "error": error})
+
+
+def _show_part_of_video(bar: Progress, task: TaskID, index: int, done_s: float, total_s: float) -> None:
+    bar.update(task, completed=index + (min(done_s / total_s, 1) if total_s else 0))
+
+
+def _extract_video(
+    store: FeatureStore, network: Backbone, summary: ExtractionSummary, name: str, path: Path, **extract_options: Any
+) -> None:
+    """Extract one video into the store and count it in the summary; a failure is recorded and does not stop the run."""
+    started = time.perf_counter()
+    facts: dict[str, Any] = {"source": str(path.absolute())}
+    try:
+        store.path(name)  # refuses a name that cannot be stored before hours are spent on its video
+        facts = source_facts(path)
+        extraction = extract(path, network, **extract_options)
+        record = {**facts, **extraction.record, "seconds": round(time.perf_counter() - started, 3)}
+        store.write(name, extraction.features, record | _top_class(extraction))
+    except WriteError:
+        raise  # the disk has failed, so all other videos would fail too
+    except Exception as error:  # whatever goes wrong with one video, the others are still extracted
+        message = one_sentence(error)
+        logger.debug("", exc_info=True)
+        store.append({"video": name, **facts, "error": message, "unusable": isinstance(error, VideoError)})
+        summary.failed.append({"video": str(path), "error": message})
+        print_message(f"failed: {message}")
+        return
+    summary.extracted += 1
+    summary.clips += len(extraction.features)
+    for warning in extraction.record["warnings"]:
+        summary.warnings.append(f"{path}: {warning}")
+        print_message(f"warning: {path}: {warning}")
+
+
+def _top_class(extraction: Extraction) -> dict[str, Any]:
+    """Return the record's entries for the most probable class, if classes were asked for."""
+    if extraction.probabilities is None:
+        return {}
+    mean = extraction.probabilities.mean(axis=0)
+    top = int(mean.argmax())
+    return {"class": i3d.class_names()[top], "probability": round(float(mean[top]), 4)}
+
+
+@contextmanager
+def _explained_interruption(summary: ExtractionSummary) -> Iterator[None]:
+    """Let an interruption report what is done and how to continue."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        done = summary.extracted + summary.already_done
+        failed = f" and {len(summary.failed)} failed" if summary.failed else ""
+        raise KeyboardInterrupt(
+            f"{done} of {summary.videos} videos are done{failed}; run the same command again to go on"
+        ) from None
+
+
 def manifest_of(network: Backbone, weights: str | None, sources: Sources) -> dict[str, Any]:
-    """Return a store's manifest: the identity and everything else that made its features."""
+    """Return a store's manifest: the identity, and all else that the features were made with."""
     return {
         **network.identity,
         "feature_dim": network.feature_dim,
@@ -159,7 +249,7 @@ def manifest_of(network: Backbone, weights: str | None, sources: Sources) -> dic
 
 
 def weights_origin(weights: str | None) -> str:
-    """Return where weights came from, as manifests record it: "published", a name, "random" or an absolute path."""
+    """Return the origin of weights as manifests record it: "published", a name, "random" or an absolute path."""
     if weights is None:
         return "published"
     names = [name for entry in CATALOGUE.values() for published in entry.weights for name in published.names]
@@ -168,102 +258,10 @@ def weights_origin(weights: str | None) -> str:
 
 def versions(*packages: str) -> dict[str, str]:
     """Return the installed versions of packages, and Python's."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in packages:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "absent"
-    return found
-
-
-def _failed_before(record: dict[str, Any] | None, path: Path) -> str | None:
-    """Return why the file that lies there could not be used in an earlier run, if so."""
-    if record is None or not record.get("unusable"):  # a failure that is not the file's may pass by itself
-        return None
-    try:
-        facts = path.stat()
-    except OSError:
-        return None  # extracting it will say what is wrong
-    same = (record.get("size"), record.get("mtime_ns")) == (facts.st_size, facts.st_mtime_ns)
-    return record["error"] if same else None
-
-
-def _extract_one(
-    name: str,
-    path: Path,
-    store: FeatureStore,
-    network: Backbone,
-    run: Callable[[Path, Backbone], Extraction],
-    classes: bool,
-    summary: ExtractionSummary,
-) -> None:
-    started = time.perf_counter()
-    facts: dict[str, Any] = {"source": str(path.absolute())}
-    try:
-        store.path(name)  # a name that cannot be stored is refused before hours are spent on its video
-        facts = source_facts(path)
-        result = run(path, network)
-        record = {**facts, **result.record, "seconds": round(time.perf_counter() - started, 3)}
-        if classes:
-            record |= _top_class(result)
-        store.write(name, result.features, record)
-    except WriteError:
-        raise
-    except Exception as error:  # whatever one video does, the others are still wanted
-        reason = one_sentence(error)
-        logger.debug("", exc_info=True)
-        store.append({"video": name, **facts, "error": reason, "unusable": isinstance(error, VideoError)})
-        summary.failed.append({"video": str(path), "error": reason})
-        print_message(f"failed: {reason}")
-        return
-    summary.extracted += 1
-    summary.clips += len(result.features)
-    for warning in result.record["warnings"]:
-        summary.warnings.append(f"{path}: {warning}")
-        print_message(f"warning: {path}: {warning}")
-
-
-def _top_class(result: Extraction) -> dict[str, Any]:
-    assert result.probabilities is not None
-    mean = result.probabilities.mean(axis=0)
-    top = int(mean.argmax())
-    return {"class": i3d.class_names()[top], "probability": round(float(mean[top]), 4)}
-
-
-class _Progress:
-    """A bar over all videos on a terminal; a line a video elsewhere."""
-
-    def __init__(self, bar: Progress, total: int) -> None:
-        self.bar, self.total, self.done = bar, total, 0
-        self.task = bar.add_task("extracting", total=total)
-
-    def begin(self, path: Path) -> Callable[[float, float | None], None]:
-        self.bar.update(self.task, description=f"extracting {printable(path.name)}")
-
-        def show(seconds_done: float, seconds_total: float | None) -> None:
-            share = min(seconds_done / seconds_total, 1.0) if seconds_total else 0.0
-            self.bar.update(self.task, completed=self.done + share)
-
-        return show
-
-    def end(self, path: Path, say_so: bool) -> None:
-        self.done += 1
-        self.bar.update(self.task, completed=self.done)
-        if say_so and not err.is_terminal:
-            print_message(f"[{self.done}/{self.total}] {path.name}")
-
-
-@contextmanager
-def extraction_progress(sources: Sources, summary: ExtractionSummary) -> Iterator[_Progress]:
-    """Show progress over the videos; an interruption says what is done and how to go on."""
-    with progress("videos") as bar:
-        shown = _Progress(bar, len(sources.paths))
-        try:
-            yield shown
-        except KeyboardInterrupt:
-            failed = f" and {len(summary.failed)} failed" if summary.failed else ""
-            raise KeyboardInterrupt(
-                f"{summary.extracted + summary.already_done} of {shown.total} videos are done{failed}; run the same "
-                "command again to go on"
-            ) from None
+            installed[package] = "absent"
+    return installed

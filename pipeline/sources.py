@@ -1,4 +1,4 @@
-"""Which videos a command means, and the name each has in the feature store."""
+"""Find the videos that a command works on, and give each its name in the feature store."""
 
 import os
 from collections.abc import Iterator
@@ -15,66 +15,70 @@ class Sources:
     paths: dict[str, Path]
     """File by store name: `a/x` for `a/x.mp4`, in sorted order."""
     folder: Path
-    """Where they came from; labels are looked for here too."""
+    """The folder of the videos, or of the list that names them; labels are looked for here too."""
     num_others: int
     """Files in the folder that are not videos by their suffix."""
 
 
 def find_videos(videos: str | Path) -> Sources:
-    """Find the videos that a user's VIDEOS argument names.
+    """Find the videos of a VIDEOS argument.
 
     Args:
-        videos: a file; a folder, searched recursively for known video suffixes; or a `.txt` list with a path a line,
-            relative to the list's own folder. A path named directly or listed is always tried.
+        videos: a file; a folder, searched recursively for known video suffixes; or a `.txt` list with one path per
+            line, relative to the list's own folder. A file that is named or listed counts whatever its suffix.
 
     Raises:
-        ValueError: nothing is there, nothing is a video, or two sources would share one name.
+        ValueError: a path does not exist, there is no video, or two videos would have the same name.
     """
     root = Path(videos)
     if root.is_dir():
-        found = sorted(_files_below(root))
-        listed = [path for path in found if path.suffix.lower() in VIDEO_SUFFIXES]
-        if not listed:
+        files = sorted(_files_below(root))
+        with_suffix = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
+        if not with_suffix:
             raise ValueError(
-                f"{root} holds no video ({len(found)} files, none with a suffix such as .mp4, .mkv, .avi); "
+                f"{root} holds no video ({len(files)} files, none with a suffix such as .mp4, .mkv, .avi); "
                 "name a folder with videos, a video file or a .txt list of paths"
             )
-        return Sources(_named(listed, root), root, len(found) - len(listed))
+        return Sources(_named(with_suffix, root), root, len(files) - len(with_suffix))
     if not root.exists():
         raise ValueError(f"{root} does not exist; name a video, a folder of videos or a .txt list of paths")
     if root.suffix.lower() != ".txt":
         return Sources({root.stem: root}, root.parent, 0)
     try:
-        lines = root.read_text(encoding="utf-8-sig").split("\n")  # not splitlines: other line ends may be in a name
+        lines = root.read_text(encoding="utf-8-sig").split(
+            "\n"
+        )  # splitlines would split at characters that names may have
     except UnicodeDecodeError as error:
-        raise ValueError(f"{root} is not a text file of paths, one a line ({error})") from error
+        raise ValueError(f"{root} is not a text file with one path per line ({error})") from error
     listed = [root.parent / line.strip() for line in lines if line.strip()]
     if not listed:
-        raise ValueError(f"{root} lists no video; write a path a line")
+        raise ValueError(f"{root} lists no video; write one path per line")
     missing = [path for path in listed if not path.exists()]
     if missing:
-        raise ValueError(f"{root} lists {missing[0]}, which does not exist ({len(missing)} such of {len(listed)})")
+        raise ValueError(
+            f"{root} lists {missing[0]}, which does not exist ({len(missing)} of {len(listed)} paths do not)"
+        )
     if folders := [path for path in listed if path.is_dir()]:
         raise ValueError(f"{root} lists {folders[0]}, which is a folder; list the videos in it")
     return Sources(_named(listed, root.parent), root.parent, 0)
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
-    """Yield all files below a folder, through links to folders too, each real folder once."""
+    """Yield all files below a folder; links to folders are followed, and each real folder is visited once."""
     seen = set()
     for place, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
-        if real in seen:  # a link back to where we have been
+        if real in seen:  # a link to a folder that was visited already
             folders.clear()
             continue
         seen.add(real)
-        folders.sort()  # so that of two ways to a folder the same one names its videos on every machine
+        folders.sort()  # if two paths lead to a folder, the same one must name its videos on every machine
         yield from (Path(place, name) for name in files)
 
 
 def _named(paths: list[Path], root: Path) -> dict[str, Path]:
-    """Name each file by its place below the root, or by its stem where it lies elsewhere."""
-    # normpath, not resolve: a link keeps the name its user gave it, and `..` cannot lead a name out of the store
+    """Name each file by its path below the root, or by its stem if it is elsewhere."""
+    # normpath, not resolve: a link keeps its own name, and no `..` is left that could lead a name out of the store
     base = os.path.join(os.path.normpath(root.absolute()), "")
     named: dict[str, Path] = {}
     places: dict[str, str] = {}

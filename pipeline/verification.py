@@ -1,6 +1,7 @@
-"""extract-features --verify: is every array of a store the one that its record says was written?"""
+"""extract-features --verify: is every array of a store the one that its record describes?"""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from .sources import find_videos
 
 @dataclass
 class Verification:
-    """What a check of a store found."""
+    """The outcome of a check of a store."""
 
     store: str
     arrays: int = 0
@@ -21,77 +22,78 @@ class Verification:
     videos: int = 0
     """Videos compared with the records."""
     failed_videos: int = 0
-    """Videos that the store records as failed; no fault of the store's."""
+    """Videos that the store records as failed; these are no problems of the store."""
     problems: list[dict[str, str]] = field(default_factory=list)
-    """`{"what", "problem"}` of everything that is not as recorded."""
+    """`{"what", "problem"}` of every difference between the files and the records."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return the findings as the JSON object that `--json` prints."""
+        """Return the outcome as the JSON object that `--json` prints."""
         return {"format": 1, **asdict(self)}
 
 
 def verify_store(store: str | Path, videos: str | Path | None = None) -> Verification:
-    """Check every array of a store (there, shape, finite, sha256) against the records, and change nothing.
+    """Check every array of a store (present, shape, finite, sha256) against the records. Nothing is changed.
 
     Args:
         store: the feature store's folder.
-        videos: also compare these videos' content with what the features were made from; as for `extract_features`.
+        videos: also compare the content of these videos with the records; as for `extract_features`.
 
     Raises:
-        ValueError: the folder is no store with a manifest, or a run is writing it.
+        ValueError: the folder has no manifest, or another run is writing the store.
     """
-    found = FeatureStore(store)
-    if found.manifest is None:
-        raise ValueError(f"{found.folder} has no manifest.json, so there is nothing to verify it against")
+    feature_store = FeatureStore(store)
+    if feature_store.manifest is None:
+        raise ValueError(f"{feature_store.folder} has no manifest.json, so there is nothing to verify it against")
     sources = find_videos(videos).paths if videos is not None else {}
     try:
-        found.lock.acquire()
+        with suppress(OSError):  # a store that cannot be written needs no lock: no other run can write to it either
+            feature_store.lock.acquire()
     except LockedError as holder:
-        raise ValueError(f"{found.folder} is being written ({holder}); verify it when that is done") from None
-    except OSError:  # a store that cannot be written: nobody else writes it either
-        pass
-    try:
-        return _verify(found, sources)
-    finally:
-        found.close()
+        raise ValueError(f"{feature_store.folder} is being written ({holder}); verify it when that is done") from None
+    with feature_store:
+        return _verify(feature_store, sources)
 
 
 def _verify(store: FeatureStore, sources: dict[str, Path]) -> Verification:
-    found = Verification(str(store.folder))
-
-    def name(what: str, problem: str) -> None:
-        found.problems.append({"what": what, "problem": problem})
-
-    for number in store.unreadable_lines:
-        name(f"{store.records_path} line {number}", "is torn or damaged; the next run drops it")
-    recorded = {video for video, record in store.records.items() if is_success(record)}
-    found.failed_videos = sum("error" in record for record in store.records.values())
-    present = set(store.names())
-    for video in sorted(present - recorded):
-        name(f"{store.folder / video}.npy", "has no record; if a run was stopped while writing it, run it again")
-    for video, record in store.records.items():
-        if "replaced" in record:
-            name(f"{store.folder / video}.npy", "was being replaced when its run was stopped; run it again")
-    with progress("files checked") as bar:
+    recorded = sorted(name for name, record in store.records.items() if is_success(record))
+    problems = list(_record_problems(store, set(recorded)))
+    with progress("files") as bar:
         task = bar.add_task("verifying", total=len(recorded) + len(sources))
-        for video in sorted(recorded):
-            for problem in _array_problems(store, video):
-                name(f"{store.folder / video}.npy", problem)
-            found.arrays += 1
+        for name in recorded:
+            problems += [(_array_path(store, name), problem) for problem in _array_problems(store, name)]
             bar.advance(task)
-        for video, path in sources.items():
-            if difference := _video_problem(store.records.get(video), path):
-                name(str(path), difference)
-            found.videos += 1
+        for name, path in sources.items():
+            problems += [(str(path), problem) for problem in _video_problems(store.records.get(name), path)]
             bar.advance(task)
-    return found
+    return Verification(
+        str(store.folder),
+        arrays=len(recorded),
+        videos=len(sources),
+        failed_videos=sum("error" in record for record in store.records.values()),
+        problems=[{"what": what, "problem": problem} for what, problem in problems],
+    )
 
 
-def _array_problems(store: FeatureStore, video: str) -> Iterator[str]:
-    record = store.records[video]
+def _array_path(store: FeatureStore, name: str) -> str:
+    return f"{store.folder / name}.npy"
+
+
+def _record_problems(store: FeatureStore, recorded: set[str]) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with the records as a whole: the file concerned, and the problem."""
+    for number in store.unreadable_lines:
+        yield f"{store.records_path} line {number}", "is torn or damaged; the next run drops it"
+    for name in sorted(set(store.names()) - recorded):
+        yield _array_path(store, name), "has no record; if a run was stopped while writing it, run it again"
+    for name, record in store.records.items():
+        if "replaced" in record:
+            yield _array_path(store, name), "was being replaced when its run was stopped; run it again"
+
+
+def _array_problems(store: FeatureStore, name: str) -> Iterator[str]:
+    record = store.records[name]
     assert store.manifest is not None
     try:
-        path = store.path(video)
+        path = store.path(name)
         if not path.exists():
             yield "is recorded but missing; run the same command again"
             return
@@ -106,13 +108,14 @@ def _array_problems(store: FeatureStore, video: str) -> Iterator[str]:
         yield "does not have the recorded sha256; delete it and run the same command again"
 
 
-def _video_problem(record: dict[str, Any] | None, path: Path) -> str | None:
+def _video_problems(record: dict[str, Any] | None, path: Path) -> Iterator[str]:
     if record is None:
-        return "has not been extracted"
-    if "error" in record:
-        return f"failed: {record['error']}"
-    try:
-        same = record.get("sha256") == file_sha256(path)
-    except (OSError, ValueError) as error:
-        return f"cannot be read: {getattr(error, 'strerror', None) or error}"
-    return None if same else "is not the file that its features were made from; run the same command again"
+        yield "has not been extracted"
+    elif "error" in record:
+        yield f"failed: {record['error']}"
+    else:
+        try:
+            if record.get("sha256") != file_sha256(path):
+                yield "is not the file that its features were made from; run the same command again"
+        except (OSError, ValueError) as error:
+            yield f"cannot be read: {getattr(error, 'strerror', None) or error}"

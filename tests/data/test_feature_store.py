@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cofinal.data import feature_store
-from cofinal.data.feature_store import FeatureStore, find_store, load_features, source_facts
+from cofinal.data.feature_store import FeatureStore, Status, find_store, load_features, source_facts
 
 IDENTITY = {"backbone": "i3d", "recipe": "gdlt-i3d", "weights_sha256": "a" * 64}
 MANIFEST = {**IDENTITY, "precision": "fp32", "versions": {"torch": "2.9"}}
@@ -37,28 +37,63 @@ def test_features_come_back_and_are_done(tmp_path: Path) -> None:
     assert again.names() == ["a/x"]
     assert again.identity == IDENTITY
     np.testing.assert_array_equal(again.load("a/x"), features)
-    assert again.is_done("a/x", video)
-    assert not again.is_done("a/y", video)
+    assert again.status("a/x", video) is Status.DONE
+    assert again.status("a/y", video) is Status.TO_DO
     assert not list(store.folder.rglob(".writing-*"))
 
 
 def test_touched_file_is_done_by_its_content_but_a_changed_one_is_not(tmp_path: Path) -> None:
     store, video = a_store(tmp_path), a_video(tmp_path)
     store.write("x", np.ones((1, 2), np.float32), record_of(video))
-    video.write_bytes(b"frames")
-    assert store.is_done("x", video)
-    assert FeatureStore(store.folder).records["x"]["mtime_ns"] == video.stat().st_mtime_ns
-    video.write_bytes(b"other frames")
-    assert not store.is_done("x", video)
+    os.utime(video, ns=(0, 0))
+    before = store.records_path.read_bytes()
+    assert store.status("x", video) is Status.DONE
+    assert store.records_path.read_bytes() == before  # who asks does not write
+    store.update_source_facts("x", video)
+    assert FeatureStore(store.folder).records["x"]["mtime_ns"] == 0
+    after = store.records_path.read_bytes()
+    store.update_source_facts("x", video)  # nothing has changed since
+    assert store.records_path.read_bytes() == after
+    video.write_bytes(b"FRAMES")  # as many bytes, other content
+    assert store.status("x", video) is Status.TO_DO
+    store.update_source_facts("x", video)
+    video.unlink()
+    assert store.status("x", video) is Status.TO_DO
+    store.update_source_facts("x", video)
+    assert store.records_path.read_bytes() == after
 
 
-def test_missing_array_or_error_record_is_not_done(tmp_path: Path) -> None:
+def test_missing_or_cut_array_is_to_do(tmp_path: Path) -> None:
     store, video = a_store(tmp_path), a_video(tmp_path)
     store.write("x", np.ones((1, 2), np.float32), record_of(video))
+    array = store.path("x").read_bytes()
+    store.path("x").write_bytes(array[:-1])
+    assert store.status("x", video) is Status.TO_DO
     store.path("x").unlink()
-    assert not store.is_done("x", video)
-    store.append({"video": "y", **source_facts(video), "error": "broken"})
-    assert not store.is_done("y", video)
+    assert store.status("x", video) is Status.TO_DO
+
+
+def test_a_failure_that_is_the_files_fault_holds_until_the_file_changes(tmp_path: Path) -> None:
+    store, video = a_store(tmp_path), a_video(tmp_path)
+    store.append({"video": "x", **source_facts(video), "error": "broken", "unusable": True})
+    store.append({"video": "y", **source_facts(video), "error": "out of memory", "unusable": False})
+    assert store.status("x", video) is Status.FAILED
+    assert store.status("y", video) is Status.TO_DO
+    os.utime(video, ns=(0, 0))
+    assert store.status("x", video) is Status.TO_DO
+
+
+def test_a_changed_file_is_hashed_once_for_its_status_and_its_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, video = a_store(tmp_path), a_video(tmp_path)
+    store.write("x", np.ones((1, 2), np.float32), record_of(video))
+    video.write_bytes(b"other frames")
+    hashed, file_sha256 = [], feature_store.file_sha256
+    monkeypatch.setattr(feature_store, "file_sha256", lambda path: hashed.append(path) or file_sha256(path))
+    assert store.status("x", video) is Status.TO_DO
+    assert record_of(video)["sha256"] == file_sha256(video)
+    assert hashed == [video]
 
 
 @pytest.mark.parametrize("cut", range(1, 40, 3))
@@ -70,8 +105,8 @@ def test_torn_last_record_is_ignored_and_the_next_one_readable(tmp_path: Path, c
     path = store.folder / "videos.jsonl"
     path.write_bytes(path.read_bytes()[:-cut])
     torn = FeatureStore(store.folder)
-    assert torn.is_done("x", video)
-    assert torn.is_done("y", video) == (cut == 1)  # only the line's end is missing: the record is whole
+    assert torn.status("x", video) is Status.DONE
+    assert (torn.status("y", video) is Status.DONE) == (cut == 1)  # only the line's end is missing: the record is whole
     torn.open(MANIFEST)
     torn.write("z", np.ones((1, 2), np.float32), record_of(video))
     again = FeatureStore(store.folder)
@@ -143,9 +178,9 @@ def test_a_killed_overwrite_leaves_no_array_under_the_record_of_another(
                 patch.setattr(feature_store, "write_atomic", dying)
             with pytest.raises(KeyboardInterrupt):
                 store.write("x", np.full((1, 2), 2, np.float32), record_of(video))
-        assert not FeatureStore(store.folder).is_done("x", video)
+        assert FeatureStore(store.folder).status("x", video) is Status.TO_DO
         store.write("x", np.ones((1, 2), np.float32), record_of(video))
-        assert FeatureStore(store.folder).is_done("x", video)
+        assert FeatureStore(store.folder).status("x", video) is Status.DONE
 
 
 def test_features_that_are_not_finite_are_not_stored(tmp_path: Path) -> None:
@@ -167,7 +202,7 @@ def test_only_one_writes_and_everybody_reads(tmp_path: Path) -> None:
     store.close()
     with second:
         second.open(MANIFEST)
-        assert second.is_done("y", video)  # though it was written after `second` was made
+        assert second.status("y", video) is Status.DONE  # though it was written after `second` was made
     with FeatureStore(store.folder) as third:
         third.open(MANIFEST)
 

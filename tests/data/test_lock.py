@@ -1,4 +1,4 @@
-"""A lock is held by one, names its holder, and dies with it."""
+"""One process holds a lock; the lock names it and ends with it."""
 
 import errno
 import os
@@ -23,21 +23,20 @@ time.sleep(600)
 """
 
 
-def test_another_process_is_named_and_its_lock_dies_with_it(tmp_path: Path) -> None:
+def test_another_process_is_named_and_its_lock_ends_with_it(tmp_path: Path) -> None:
     path = tmp_path / ".lock"
-    root = str(Path(lock_module.__file__).parent.parent)
     command = [sys.executable, "-c", HOLDER, str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": root}) as holder:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        for _ in range(2):  # being refused changes nothing
+        for _ in range(2):  # a refusal changes nothing
             with pytest.raises(LockedError, match=rf"process {holder.pid} on \S+, since 20\d\d-\d\d-\d\d \d\d:\d\d"):
                 Lock(path).acquire()
         holder.send_signal(signal.SIGKILL)
     assert Lock(path).acquire()
 
 
-def test_within_one_process_too_until_it_is_released(tmp_path: Path) -> None:
+def test_a_lock_excludes_its_own_process_too(tmp_path: Path) -> None:
     first, second = Lock(tmp_path / ".lock"), Lock(tmp_path / ".lock")
     first.acquire()
     with pytest.raises(LockedError, match=f"process {os.getpid()}"):
@@ -49,7 +48,7 @@ def test_within_one_process_too_until_it_is_released(tmp_path: Path) -> None:
     second.release()
 
 
-def test_a_holder_that_has_not_yet_said_its_name(tmp_path: Path) -> None:
+def test_a_holder_whose_name_is_not_written_yet(tmp_path: Path) -> None:
     first = Lock(tmp_path / ".lock")
     first.acquire()
     for content in (b"", b"{", b"[]", b"{}"):
@@ -58,7 +57,7 @@ def test_a_holder_that_has_not_yet_said_its_name(tmp_path: Path) -> None:
             Lock(tmp_path / ".lock").acquire()
 
 
-def test_a_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_locks_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 

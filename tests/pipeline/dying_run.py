@@ -1,9 +1,9 @@
-"""extract-features as a process that kills itself at a chosen moment of its writing; test_interruptions.py runs it.
+"""extract-features in a process that kills itself at a chosen moment of writing; test_interruptions.py runs it.
 
     python dying_run.py SIGNAL MOMENT:N ARGUMENT...
 
-Moments: `write` (half of what is written to a new or growing file has reached it), `fsync` and `replace` (just before
-one), `replaced` (just after one). The N-th of that kind raises the signal.
+MOMENT is `write` (in the middle of writing to a new or growing file), `fsync` or `replace` (just before such a call), or
+`replaced` (just after). The N-th moment of that kind raises the signal.
 """
 
 import io
@@ -17,14 +17,14 @@ counts: dict[str, int] = {}
 
 
 def reached(moment: str) -> None:
-    """Count a moment, and raise the signal if it is the chosen one."""
+    """Count a moment, and send the signal if it is the chosen one."""
     counts[moment] = counts.get(moment, 0) + 1
     if f"{moment}:{counts[moment]}" == chosen:
         os.kill(os.getpid(), chosen_signal)
 
 
 class TornFile:
-    """A file whose chosen write stops half-way."""
+    """A file that counts a moment in the middle of every write."""
 
     def __init__(self, file):
         self.file = file

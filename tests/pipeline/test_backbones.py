@@ -56,7 +56,7 @@ def test_commands_run_as_a_module() -> None:
     assert "unknown command 'list'; known are extract-features" in run.stderr
 
 
-def test_auto_is_said_and_recorded(command, videos: Path, tmp_path: Path) -> None:
+def test_auto_is_printed_and_recorded(command, videos: Path, tmp_path: Path) -> None:
     ended = command("extract-features", videos / "v0.mp4", tmp_path / "out", "--device", "cpu")
     assert ended.code == 0
     assert "backbone i3d, auto: there is no GPU" in ended.err
@@ -82,7 +82,7 @@ def test_classes_need_a_classifier_of_kinetics_400(command, videos: Path, tmp_pa
     run = ("extract-features", videos / "v0.mp4", tmp_path / "out", "--backbone", "vst-t")
     ended = command(*run, "--weights", tmp_path / "swin.pth", "--classes")
     assert ended.code == 2
-    assert "these weights know 600 classes" in ended.err
+    assert "these weights have 600 classes" in ended.err
     assert not (tmp_path / "out").exists()
 
 

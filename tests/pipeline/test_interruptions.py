@@ -1,4 +1,4 @@
-"""A run cannot lose data: killed, interrupted, out of disk or doubled, the store stays valid and can be completed."""
+"""No run loses data: if it is killed, interrupted, out of disk space or started twice, the store stays valid."""
 
 import json
 import os
@@ -17,7 +17,6 @@ from cofinal import extract_features, score_video
 from cofinal.data.feature_store import FeatureStore, file_sha256, is_success, load_features
 from cofinal.pipeline.verification import verify_store
 
-ROOT = Path(__file__).parent.parent.parent
 DYING_RUN = Path(__file__).with_name("dying_run.py")
 TIMES = {"seconds", "stage_seconds"}
 CHEAP = {"backbone": "i3d", "recipe": "actionnet-i3d", "weights": "random"}
@@ -25,31 +24,28 @@ OPTIONS = ["--backbone", "i3d", "--recipe", "actionnet-i3d", "--weights", "rando
 
 
 def start(*arguments: object, **options) -> subprocess.Popen:
-    """Start a Python with the project importable."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        [sys.executable, *map(str, arguments)], stderr=subprocess.PIPE, text=True, env=environment, **options
-    )
+    """Start a Python process."""
+    return subprocess.Popen([sys.executable, *map(str, arguments)], stderr=subprocess.PIPE, text=True, **options)
 
 
 def run_dying(moment: str, videos: Path, store: Path, *, by: str = "SIGKILL") -> tuple[int, str]:
     run = start(DYING_RUN, by, moment, videos, store, *OPTIONS)
-    _, said = run.communicate(timeout=120)
-    return run.returncode, said
+    _, stderr = run.communicate(timeout=120)
+    return run.returncode, stderr
 
 
 def done(store: Path) -> set[str]:
-    """Names of the recorded videos; each must have the very array that its record speaks of, and no array be half."""
-    found = FeatureStore(store)
-    names = {name for name, record in found.records.items() if is_success(record)}
-    assert all(file_sha256(found.path(name)) == found.records[name]["features_sha256"] for name in names)
-    for name in found.names():
-        load_features(found.path(name))
+    """Return the names of the recorded videos, after checking that each has its recorded array and all arrays load."""
+    opened = FeatureStore(store)
+    names = {name for name, record in opened.records.items() if is_success(record)}
+    assert all(file_sha256(opened.path(name)) == opened.records[name]["features_sha256"] for name in names)
+    for name in opened.names():
+        load_features(opened.path(name))
     return names
 
 
 def assert_same(store: Path, undisturbed: Path) -> None:
-    """Arrays are byte-equal, records equal but for times and order, and nothing is left over or amiss."""
+    """Arrays are byte-equal, records are equal except times and order, and no temporary file or problem is left."""
     one, other = FeatureStore(store), FeatureStore(undisturbed)
     assert one.names() == other.names()
     assert all(one.path(name).read_bytes() == other.path(name).read_bytes() for name in one.names())
@@ -75,15 +71,15 @@ def test_a_run_killed_at_twenty_moments_ends_as_an_undisturbed_one(write_video, 
     ]
     inside_writes, kills, before = 0, 0, 0
     for moment in moments:
-        code, said = run_dying(moment, videos, store)
-        assert code == -signal.SIGKILL, said
+        code, stderr = run_dying(moment, videos, store)
+        assert code == -signal.SIGKILL, stderr
         inside_writes += moment.startswith("write")
         kills += 1
         assert before <= len(done(store)) < total
         before = len(done(store))
         assert before >= 1
     delays = random.Random(0)
-    for _ in range(6):  # and some at whatever moment it is
+    for _ in range(6):  # and six at random moments
         size = (store / "videos.jsonl").stat().st_size
         run = start(DYING_RUN, "SIGKILL", "never:0", videos, store, *OPTIONS)
         while (store / "videos.jsonl").stat().st_size <= size:
@@ -108,10 +104,10 @@ def test_a_run_killed_at_twenty_moments_ends_as_an_undisturbed_one(write_video, 
 def test_ctrl_c_inside_a_write_leaves_nothing_half_and_says_how_to_go_on(write_video, tmp_path: Path) -> None:
     for seed in range(3):
         write_video(tmp_path / f"videos/v{seed}.mp4", seconds=3.3, seed=seed)
-    code, said = run_dying("write:4", tmp_path / "videos", tmp_path / "out", by="SIGINT")
+    code, stderr = run_dying("write:4", tmp_path / "videos", tmp_path / "out", by="SIGINT")
     assert code == 130
-    assert said.strip().splitlines()[-1] == "interrupted: 1 of 3 videos are done; run the same command again to go on"
-    assert "Traceback" not in said
+    assert stderr.strip().splitlines()[-1] == "interrupted: 1 of 3 videos are done; run the same command again to go on"
+    assert "Traceback" not in stderr
     assert done(tmp_path / "out") == {"v0"}
     assert verify_store(tmp_path / "out").problems == []
     assert not list((tmp_path / "out").rglob(".writing-*"))
@@ -140,12 +136,12 @@ def test_a_full_disk_stops_the_run_and_a_rerun_completes_it(
     ended = command("extract-features", videos, out)
     assert ended.code == 1
     assert ended.err.strip().splitlines()[-1] == (
-        f"error: {out} cannot be written (No space left on device); what is recorded there stays good, so mend that "
-        "and run the same command again to go on"
+        f"error: {out} cannot be written (No space left on device); its records so far stay valid, so correct "
+        "the cause and run the same command again to go on"
     )
     before = done(out)
     assert 1 <= len(before) < 8
-    assert command("extract-features", videos, out).code in (1, 2)  # it still is
+    assert command("extract-features", videos, out).code in (1, 2)  # the disk is still full
     assert done(out) >= before
     subprocess.run(["mount", "-o", "remount,size=10m", small_disk], check=True)
     assert command("extract-features", videos, out).code == 0
@@ -154,7 +150,7 @@ def test_a_full_disk_stops_the_run_and_a_rerun_completes_it(
 
 @pytest.mark.parametrize(("limit", "torn"), [(3000, "array"), (5000, "record")])
 def test_a_write_that_the_system_cuts_off(command, videos: Path, tmp_path: Path, limit: int, torn: str) -> None:
-    """As a full disk, by a limit on the size of files, which needs no rights: arrays have 4224 bytes."""
+    """Like a full disk, but by a limit on file sizes, which needs no root rights; an array has 4224 bytes."""
     out = tmp_path / "out"
     code = f"""
 import resource
@@ -169,9 +165,9 @@ FeatureStore.write = write
 extract_features_command()
 """
     run = start("-c", code, videos, out, "--weights", "random")
-    _, said = run.communicate(timeout=120)
-    assert run.returncode == 1, said
-    assert "cannot be written (File too large)" in said.strip().splitlines()[-1]
+    _, stderr = run.communicate(timeout=120)
+    assert run.returncode == 1, stderr
+    assert "cannot be written (File too large)" in stderr.strip().splitlines()[-1]
     if torn == "array":
         assert not done(out)
         assert not list(out.rglob(".writing-*"))
@@ -189,7 +185,7 @@ def test_a_second_run_is_refused_and_names_the_first(command, store: Path, video
     shutil.copytree(store, tmp_path / "out")
     first = start(
         "-c",
-        "import sys, time; from data.feature_store import FeatureStore as F; s = F(sys.argv[1]); s.open(s.manifest)\n"
+        "import sys, time; from cofinal.data.feature_store import FeatureStore as F; s = F(sys.argv[1]); s.open(s.manifest)\n"
         "print('open', flush=True); time.sleep(600)",
         tmp_path / "out",
         stdout=subprocess.PIPE,
@@ -202,9 +198,9 @@ def test_a_second_run_is_refused_and_names_the_first(command, store: Path, video
     ended = command("extract-features", "--verify", tmp_path / "out")
     assert ended.code == 2
     assert f"is being written (process {first.pid} on" in ended.err
-    assert score_video(tmp_path / "out/v0.npy", trained).clips == 1  # who reads need not wait
+    assert score_video(tmp_path / "out/v0.npy", trained).clips == 1  # reading needs no lock
     assert FeatureStore(tmp_path / "out").load("v1").shape == (1, 1024)
     first.kill()
     first.communicate(timeout=60)
-    again = json.loads(command("extract-features", videos, tmp_path / "out", "--json").out)
-    assert again["already_done"] == 8
+    after_the_kill = json.loads(command("extract-features", videos, tmp_path / "out", "--json").out)
+    assert after_the_kill["already_done"] == 8
