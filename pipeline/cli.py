@@ -71,7 +71,7 @@ def _extract_features(
     ] = "auto",
     recipe: Annotated[
         str | None,
-        typer.Option(help="How frames become clips: a recipe of the README's table; by default the backbone's first."),
+        typer.Option(help="X; by default the backbone's first."),
     ] = None,
     weights: Annotated[
         str | None,
@@ -233,6 +233,7 @@ def _train_head(
     return 1 if result.failed_videos else 0
 
 
+@takes_fields_of(ExtractorOptions)
 def _score_video(
     video: Annotated[Path, typer.Argument(help="A video, or a .npy of a store like the head's.")],
     head: Annotated[

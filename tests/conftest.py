@@ -34,8 +34,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     without_shared = sum(NOT_THERE in reason for reason in reasons)
     if without_shared:
         terminalreporter.write_line(
-            f"{without_shared} tests were not run. They need real videos, features and recorded outputs, which may not be "
-            f"redistributed (expected in {SHARED}, or COFINAL_SHARED). The maintainers' CI runs them; nothing is wrong."
+            f"{without_shared} tests were not run. They need real videos, features and recorded outputs that cannot be "
+            f"published (expected in {SHARED}, or in COFINAL_SHARED). The maintainers' CI runs them."
         )
     for reason in reasons:
         if NOT_THERE not in reason:
