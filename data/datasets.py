@@ -1,4 +1,4 @@
-"""Labels joined to features: which judged video has which array, and what was left over on either side."""
+"""Match labels to features by name, and say what is left over on either side."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable
@@ -11,14 +11,14 @@ from .labels import LabelRow, LabelSet, read_column
 
 @dataclass(frozen=True)
 class Joined:
-    """Label rows with their features' names, and the leftovers."""
+    """Label rows with the names of their features, and the rows and features that match nothing."""
 
     pairs: tuple[tuple[LabelRow, str], ...]
     rows_without_features: tuple[LabelRow, ...]
     features_without_label: tuple[str, ...]
 
     def leftovers(self) -> list[str]:
-        """Return a sentence for each side that has leftovers: their number and the first ten names."""
+        """Return one sentence per side that has leftovers: their number and the first ten names."""
         sides = (
             ("label rows have no feature file", [row.video for row in self.rows_without_features]),
             ("feature files have no label", list(self.features_without_label)),
@@ -31,59 +31,58 @@ class Joined:
 
 
 def join(labels: LabelSet, names: Iterable[str], suffixes: Collection[str] = ()) -> Joined:
-    """Match each label row to a feature: by the store's relative name, else by a stem that is unique.
+    """Match each label row to features: by the name in the store, else by the last part of the name if it is unique.
 
     Args:
-        labels: the judged videos; their names may carry a folder that the store's lack, and a video's suffix.
-        names: the store's names.
-        suffixes: those of videos, in lower case.
+        labels: the labels; a video's name may have a suffix and a folder that the store's name lacks.
+        names: the names in the store.
+        suffixes: the suffixes of video files, in lower case.
 
     Raises:
-        ValueError: a stem fits several features, two rows fit one feature, or nothing matches at all.
+        ValueError: a row matches several features, two rows match the same features, or no row matches any.
     """
-    names = list(names)
-    known = set(names)
+    names = dict.fromkeys(names)  # keeps their order, and looks a name up at once
     by_stem: dict[str, list[str]] = defaultdict(list)
     for name in names:
         by_stem[PurePosixPath(name).name].append(name)
 
-    owner: dict[str, LabelRow] = {}
-    pairs, without = [], []
+    row_of: dict[str, LabelRow] = {}
+    pairs, without_features = [], []
     for row in labels.rows:
-        found = _find(row, known, by_stem, suffixes)
-        if found is None:
-            without.append(row)
+        match = _matching_name(row, names, by_stem, suffixes)
+        if match is None:
+            without_features.append(row)
             continue
-        other = owner.setdefault(found, row)
-        if other is not row:
-            raise ValueError(f"{row.where} and {other.where} both mean the features {found!r}; keep one of the two")
-        pairs.append((row, found))
+        first = row_of.setdefault(match, row)
+        if first is not row:
+            raise ValueError(f"{row.where} and {first.where} both mean the features {match!r}; keep one of the two")
+        pairs.append((row, match))
     if not pairs:
         raise ValueError(
             f"none of the {len(labels.rows)} labels ({labels.rows[0].video!r}, ...) matches one of the "
-            f"{len(names)} feature files ({', '.join(map(repr, names[:1])) or 'none'}, ...): labels are matched "
+            f"{len(names)} feature files ({next(map(repr, names), 'none')}, ...): labels are matched "
             "by the features' name without .npy"
         )
-    return Joined(tuple(pairs), tuple(without), tuple(name for name in names if name not in owner))
+    return Joined(tuple(pairs), tuple(without_features), tuple(name for name in names if name not in row_of))
 
 
 def with_column(
     labels: LabelSet, field: Literal["group", "event"], source: str, suffixes: Collection[str] = ()
 ) -> LabelSet:
-    """Return labels with each row's group or event as a CSV file has it.
+    """Return labels with each row's group or event taken from a CSV file.
 
     Args:
-        labels: the judged videos, matched to the file's by name as `join` does.
-        field: what to set.
-        source: `FILE:COLUMN`, a CSV file with a column `video` and this one.
-        suffixes: those of videos, in lower case.
+        labels: the labels; their videos are matched to the file's by name, as in `join`.
+        field: the field to set.
+        source: `FILE:COLUMN`, a CSV file with the columns `video` and COLUMN.
+        suffixes: the suffixes of video files, in lower case.
 
     Raises:
-        ValueError: the file cannot be read, or lacks a judged video.
+        ValueError: the file cannot be read, or lacks a labelled video.
     """
-    file, _, column = source.rpartition(":")
+    file, _, column = source.rpartition(":")  # the last colon: a file name may contain others
     if not file or not column:
-        raise ValueError(f"{source!r} is not FILE:COLUMN, say skaters.csv:skater")
+        raise ValueError(f"{source!r} is not FILE:COLUMN, for example skaters.csv:skater")
     values, by_stem = {}, defaultdict(list)
     for video, value in read_column(Path(file), column).items():
         name = PurePosixPath(video)
@@ -92,31 +91,32 @@ def with_column(
             raise ValueError(f"{file} has two lines for {str(name)!r}; keep one of the two")
         values[str(name)] = value
         by_stem[name.name].append(str(name))
-    names = [_find(row, values.keys(), by_stem, suffixes) for row in labels.rows]
+    names = [_matching_name(row, values.keys(), by_stem, suffixes) for row in labels.rows]
     missing = [row.video for row, name in zip(labels.rows, names, strict=True) if name is None]
     if missing:
         raise ValueError(
             f"{file} lacks {len(missing)} of the {len(labels.rows)} labelled videos, the first is {missing[0]!r}; "
             f"add a line with the {column} of each"
         )
-    told = ((row, values[name]) for row, name in zip(labels.rows, names, strict=True) if name)
+    pairs = ((row, values[name]) for row, name in zip(labels.rows, names, strict=True) if name)
     if field == "group":
-        return replace(labels, rows=tuple(replace(row, group=value) for row, value in told))
-    return replace(labels, rows=tuple(replace(row, event=value) for row, value in told))
+        return replace(labels, rows=tuple(replace(row, group=value) for row, value in pairs))
+    return replace(labels, rows=tuple(replace(row, event=value) for row, value in pairs))
 
 
-def _find(
-    row: LabelRow, known: Collection[str], by_stem: dict[str, list[str]], suffixes: Collection[str]
+def _matching_name(
+    row: LabelRow, names: Collection[str], by_stem: dict[str, list[str]], suffixes: Collection[str]
 ) -> str | None:
     video = PurePosixPath(row.video)
+    # only a video's suffix is removed: "v1.2" is a whole name
     for name in (video, video.with_suffix("")) if video.suffix.lower() in suffixes else (video,):
-        if str(name) in known:
+        if str(name) in names:
             return str(name)
         if len(candidates := by_stem.get(name.name, [])) == 1:
             return candidates[0]
         if candidates:
             raise ValueError(
-                f"{row.where}: {row.video!r} fits {' and '.join(map(repr, candidates[:2]))}; "
+                f"{row.where}: {row.video!r} matches {' and '.join(map(repr, candidates[:2]))}; "
                 "write the name with its folder"
             )
     return None

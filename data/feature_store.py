@@ -154,7 +154,7 @@ class FeatureStore:
                 self.manifest = {"format": FORMAT, **manifest}
                 write_atomic(self.folder / "manifest.json", _json_bytes(self.manifest))
             self._mend_records()
-        except BaseException:
+        except BaseException:  # also Ctrl-C: the lock must not outlive this call
             self.close()
             raise
         self._opened = True
@@ -225,7 +225,7 @@ class FeatureStore:
         if not self._is_inside(name):
             raise ValueError(f"the name {name!r} leads out of {self.folder}")
         try:
-            os.lstat(path)
+            os.lstat(path)  # fails for a name that is too long, or has a file where it needs a folder
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -287,7 +287,7 @@ class FeatureStore:
             with self.records_path.open("rb") as file:
                 for number, line in enumerate(file, start=1):
                     if record := _parse_record(line):
-                        self.records[record["video"]] = record
+                        self.records[record["video"]] = record  # a later line of the same video replaces it
                     else:
                         self.unreadable_lines.append(number)
 
@@ -331,8 +331,9 @@ class FeatureStore:
         """Drop the lines that a killed run tore; their videos are extracted again."""
         if not self.records_path.exists():
             self.records_path.touch()
-            sync_folder(self.folder)
+            sync_folder(self.folder)  # appending syncs the content only, not the file's name in the folder
         content = self.records_path.read_bytes()
+        # a missing last line end counts as torn too, or the next record would continue that line
         if self.unreadable_lines or (content and not content.endswith(b"\n")):
             whole = [line + b"\n" for line in content.split(b"\n") if _parse_record(line)]
             write_atomic(self.records_path, b"".join(whole))

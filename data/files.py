@@ -1,4 +1,4 @@
-"""Writing files so that neither a reader nor a run killed at any moment, nor a power cut, meets a half-written one."""
+"""Durable writing: no reader, killed run or power cut ever leaves or sees a half-written file."""
 
 import os
 import secrets
@@ -8,14 +8,14 @@ TEMPORARY_PREFIX, TEMPORARY_SUFFIX = ".writing-", ".tmp"
 
 
 class WriteError(Exception):
-    """The disk is full or failed while work was going on: what was written before stays good."""
+    """The disk became full or failed during the work; what was written before stays valid."""
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: temporary file beside it, fsync, rename, fsync of the folder.
+    """Write a file whole or not at all.
 
     Args:
-        path: where the file shall appear; missing folders are made.
+        path: the file; missing folders are created.
         content: its bytes.
     """
     make_folder(path.parent)
@@ -24,29 +24,29 @@ def write_atomic(path: Path, content: bytes) -> None:
         with temporary.open("xb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(file.fileno())  # before the rename, or a power cut could leave the new name with no content
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException:  # also Ctrl-C
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
 
 
 def append_durable(path: Path, line: bytes) -> None:
-    """Append to a file that exists; when this returns, the line survives a power cut."""
+    """Append to an existing file; when this returns, the line survives a power cut."""
     with path.open("ab") as file:
         file.write(line)
         file.flush()
-        os.fsync(file.fileno())
+        os.fsync(file.fileno())  # flush hands the line to the system, fsync to the disk
 
 
 def temporary_in(folder: Path, name: str = "") -> Path:
-    """Return a path that no other file has and that `remove_temporaries` knows."""
+    """Return an unused path that `remove_temporaries` recognises."""
     return folder / f"{TEMPORARY_PREFIX}{name}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove what killed runs left half-written in a folder and below."""
+    """Remove the half-written files of killed runs in a folder and below."""
     for place, _, files in os.walk(folder):
         for name in files:
             if name.startswith(TEMPORARY_PREFIX) and name.endswith(TEMPORARY_SUFFIX):
@@ -54,7 +54,7 @@ def remove_temporaries(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and its missing parents, each so that it survives a power cut."""
+    """Create a folder and its missing parents; each of them survives a power cut."""
     if not folder.is_dir():
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
@@ -62,7 +62,7 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in this folder survive a power cut (POSIX only; Windows has no such call)."""
+    """Make the names of new and renamed files in a folder survive a power cut (Windows has no such call)."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,9 +1,9 @@
-"""Judges' scores, from the label files that each dataset publishes.
+"""Judges' scores, read from label files in the formats of the published datasets, or from a CSV file.
 
 `rg`    Rhythmic Gymnastics (ACTION-NET): `train.txt` and `test.txt` with a header line, fields separated by
         tabs and spaces: Video_Name Difficulty_Score Execution_Score Total_Score Penalty Video_length.
 `fisv`  Fis-V (MS_LSTM): `train.txt` and `test.txt` without a header: id TES PCS deductions.
-`csv`   anything else: a header `video,<score>...[,split][,group]`, every further column a target.
+`csv`   `labels.csv` for any other data: a header `video,<score>...[,split][,group]`; each score column is a target.
 """
 
 import csv
@@ -18,33 +18,33 @@ Split = Literal["train", "test"]
 
 @dataclass(frozen=True)
 class LabelRow:
-    """One judged video."""
+    """The scores of one video."""
 
     video: str
-    """Its name as the label file has it."""
+    """Its name in the label file."""
     scores: dict[str, float]
-    """Points by target; a target that was not judged is absent."""
+    """Points by target; a target without a score is absent."""
     where: str
     """File and line, for messages."""
     action: str | None = None
-    """The event within the dataset, such as RG's apparatus."""
+    """The kind of routine within the dataset, such as RG's apparatus."""
     split: Split | None = None
     group: str | None = None
-    """Videos of one group (a skater, an event) belong in one fold."""
+    """Videos of one group (a skater, an event) stay together in one fold."""
     event: str | None = None
-    """The competition it was judged at."""
+    """The competition that the video is from."""
 
 
 @dataclass(frozen=True)
 class LabelSet:
-    """All judged videos of a dataset and the ranges of their scores."""
+    """All labelled videos of a dataset and the ranges of their scores."""
 
     dataset: str
     targets: tuple[str, ...]
     ranges: dict[str, tuple[float, float]]
-    """Lowest and highest score by target, in points, as the rules have them; empty for csv, which has no rules."""
+    """Lowest and highest possible score by target, in points; empty for csv, whose rules are unknown."""
     actions: tuple[str, ...]
-    """The events of the dataset; empty where it has only one."""
+    """The kinds of routines in the dataset; empty if it has only one."""
     rows: tuple[LabelRow, ...]
     files: tuple[Path, ...]
 
@@ -57,32 +57,32 @@ FISV_RANGES = {"TES": (0.0, 45.0), "PCS": (0.0, 40.0)}
 DATASETS = ("rg", "fisv", "csv")
 CSV_NAME = "labels.csv"
 GENERATED_RECORDS = "routines.jsonl"
-"""Lies beside the labels of generated routines (`data.routines`): heads trained on them say so."""
+"""File beside the labels of generated routines (`data.routines`); it marks heads trained on them as such."""
 
 
 def read_labels(dataset: str, places: Iterable[Path]) -> LabelSet:
-    """Read a dataset's label files from the first place that has them.
+    """Read a dataset's label files from the first place that has any.
 
     Args:
         dataset: `rg`, `fisv` or `csv`.
         places: folders to look in, or label files themselves.
 
     Raises:
-        ValueError: unknown dataset, no label file anywhere, a row that cannot be read (with file, line and
-            what was expected), or a video that is labelled twice.
+        ValueError: the dataset is unknown, there is no label file, a row cannot be read (the message has file, line
+            and what was expected), or a video is labelled twice.
     """
     if dataset not in DATASETS:
         raise ValueError(f"unknown dataset {dataset!r}; known are {', '.join(DATASETS)}")
-    wanted = (CSV_NAME,) if dataset == "csv" else ("train.txt", "test.txt")
+    file_names = (CSV_NAME,) if dataset == "csv" else ("train.txt", "test.txt")
     places = list(places)
-    files = next((found for place in places if (found := _label_files(place, wanted))), None)
+    files = next((files for place in places if (files := _label_files(place, file_names))), None)
     if files is None:
-        looked = ", ".join(str(place) for place in places)
-        raise ValueError(f"no {' or '.join(wanted)} in {looked}; name the labels' folder or file with --labels")
+        searched = ", ".join(str(place) for place in places)
+        raise ValueError(f"no {' or '.join(file_names)} in {searched}; name the labels' folder or file with --labels")
     reader = {"rg": _read_rg, "fisv": _read_fisv, "csv": _read_csv}[dataset]
     rows = tuple(row for file in files for row in reader(file))
     if not rows:
-        raise ValueError(f"{' and '.join(map(str, files))} hold no row of labels")
+        raise ValueError(f"{' and '.join(map(str, files))} have no row of labels")
     _refuse_repeats(rows)
     if dataset == "rg":
         return LabelSet("rg", tuple(RG_RANGES), RG_RANGES, RG_ACTIONS, rows, tuple(files))
@@ -93,12 +93,12 @@ def read_labels(dataset: str, places: Iterable[Path]) -> LabelSet:
 
 
 def read_column(file: Path, column: str) -> dict[str, str]:
-    """Read what a CSV file with the columns `video` and `column` says of each video.
+    """Read one column of a CSV file, by the video in its column `video`.
 
     Raises:
         ValueError: the file cannot be read, lacks a column or a value, or names a video twice.
     """
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     lines = csv.DictReader(_lines(file))
     lines.fieldnames = [name.strip() for name in lines.fieldnames or ()]
     for name in ("video", column):
@@ -106,27 +106,28 @@ def read_column(file: Path, column: str) -> dict[str, str]:
             raise ValueError(f"{file} line 1: expected the columns video and {column}, found {lines.fieldnames}")
     for row in lines:
         video, value = ((row[name] or "").strip() for name in ("video", column))
-        if not video or not value or video in found:
-            what = "a video that it does not name twice" if video in found else f"a video and its {column}"
-            raise ValueError(f"{file} line {lines.line_num}: expected {what}, found {video!r}, {value!r}")
-        found[video] = value
-    return found
+        if not video or not value or video in values:
+            expected = "each video once" if video in values else f"a video and its {column}"
+            raise ValueError(f"{file} line {lines.line_num}: expected {expected}, found {video!r}, {value!r}")
+        values[video] = value
+    return values
 
 
-def _label_files(place: Path, wanted: tuple[str, ...]) -> list[Path]:
+def _label_files(place: Path, file_names: tuple[str, ...]) -> list[Path]:
     if place.is_file():
         return [place]
-    return [place / name for name in wanted if (place / name).is_file()]
+    return [place / name for name in file_names if (place / name).is_file()]
 
 
 def _lines(file: Path) -> list[str]:
     try:
-        return file.read_text(encoding="utf-8-sig").splitlines()
+        return file.read_text(encoding="utf-8-sig").splitlines()  # utf-8-sig: Excel writes a byte order mark
     except (UnicodeDecodeError, OSError) as error:
         raise ValueError(f"{file} cannot be read as text ({error}); expected a label file") from error
 
 
 def _split_of(file: Path) -> Split:
+    # a file that is named with --labels may have any name, such as test_ball.txt
     return "test" if file.stem.startswith("test") else "train"
 
 
@@ -141,7 +142,7 @@ def _number(text: str, where: str, what: str) -> float:
 
 
 def _fields(file: Path, names: list[str], skip: Callable[[list[str]], bool]) -> Iterator[tuple[list[str], str]]:
-    """Yield the fields and the place of every line that is not blank and not skipped."""
+    """Yield the fields, and the file and line number, of every line that is not blank and not skipped."""
     for number, line in enumerate(_lines(file), start=1):
         fields = line.split()
         if not fields or skip(fields):
@@ -164,6 +165,7 @@ def _read_rg(file: Path) -> Iterator[LabelRow]:
             target: _checked(_number(text, where, target), RG_RANGES[target], where, target)
             for target, text in zip(RG_RANGES, fields[1:4], strict=True)
         }
+        # penalty and length are not used, but a text there means that the columns are shifted
         for what, text in zip(RG_HEADER[4:], fields[4:], strict=True):
             _number(text, where, what)
         yield LabelRow(fields[0], scores, where, action=action, split=_split_of(file))
@@ -190,10 +192,8 @@ def _read_csv(file: Path) -> Iterator[LabelRow]:
     header = [name.strip() for name in next(lines, [])]
     targets = [name for name in header if name not in ("video", "split", "group")]
     if "video" not in header or not targets or len(set(header)) < len(header) or "" in header:
-        separated = " separated by commas" if any(";" in name for name in header) else ""
-        raise ValueError(
-            f"{file} line 1: expected a header such as video,score[,split][,group]{separated}, found {header}"
-        )
+        hint = " separated by commas" if any(";" in name for name in header) else ""
+        raise ValueError(f"{file} line 1: expected a header such as video,score[,split][,group]{hint}, found {header}")
     for fields in lines:
         where = f"{file} line {lines.line_num}"
         if not any(field.strip() for field in fields):
@@ -204,16 +204,16 @@ def _read_csv(file: Path) -> Iterator[LabelRow]:
         scores = {target: _number(row[target], where, target) for target in targets if row[target]}
         if not row["video"] or not scores:
             raise ValueError(f"{where}: expected a video and at least one score, found {','.join(fields)!r}")
-        written = row.get("split") or None
-        split: Split | None = "train" if written == "train" else "test" if written == "test" else None
-        if split != written:
-            raise ValueError(f"{where}: expected the split train or test, found {written!r}")
+        field = row.get("split") or None
+        split: Split | None = "train" if field == "train" else "test" if field == "test" else None
+        if split != field:
+            raise ValueError(f"{where}: expected the split train or test, found {field!r}")
         yield LabelRow(row["video"], scores, where, split=split, group=row.get("group") or None)
 
 
 def _refuse_repeats(rows: tuple[LabelRow, ...]) -> None:
-    first: dict[str, LabelRow] = {}
+    row_of: dict[str, LabelRow] = {}
     for row in rows:
-        other = first.setdefault(row.video, row)
-        if other is not row:
-            raise ValueError(f"{row.where}: {row.video!r} is labelled already in {other.where}; keep one of the two")
+        first = row_of.setdefault(row.video, row)
+        if first is not row:
+            raise ValueError(f"{row.where}: {row.video!r} is labelled already in {first.where}; keep one of the two")

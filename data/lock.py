@@ -1,7 +1,8 @@
-"""A lock on a folder that one process holds and that dies with it, however it dies.
+"""A lock on a folder. One process holds it, and it ends with that process, also if the process is killed.
 
-The lock is the operating system's own on an open file (`flock`; `msvcrt.locking` on Windows), so a killed run leaves
-none behind. The file says who holds it, and stays when nobody does: removing it would let two newcomers in.
+It is the operating system's lock on an open file (`flock`; `msvcrt.locking` on Windows), so a killed run leaves no lock
+behind. The lock file names the holder. It is never removed: otherwise one process could lock the removed file and
+another a new one, and both would write.
 """
 
 import errno
@@ -19,9 +20,9 @@ else:
     import fcntl
 
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
-"""What a file system says that has no locks."""
+"""Errors of a file system without locks."""
 LOCKED_BYTE = 1 << 30
-"""Windows locks bytes, against reading too: one far behind the holder's name."""
+"""Windows locks bytes, also against reading, so the locked byte is far behind the holder's name."""
 
 
 class LockedError(ValueError):
@@ -29,7 +30,7 @@ class LockedError(ValueError):
 
 
 class Lock:
-    """A lock, not yet held.
+    """A lock that is not held yet.
 
     Args:
         path: the lock file.
@@ -43,12 +44,13 @@ class Lock:
         """Take the lock, or fail at once.
 
         Returns:
-            False where the file system has no locks: two runs at once would not be noticed there.
+            False if the file system has no locks, so that two runs at once would not be noticed.
 
         Raises:
-            LockedError: another process holds it; the message says which, where and since when.
+            LockedError: another process holds the lock; the message names the process, its host and since when.
             OSError: the lock file cannot be written.
         """
+        # opened without truncation: until the lock is ours, the file holds another process's name
         file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "rb+", buffering=0)
         try:
             _lock(file)
@@ -66,10 +68,10 @@ class Lock:
         return True
 
     def release(self) -> None:
-        """Let go of the lock, if it is held."""
+        """Release the lock, if it is held."""
         if self._file is not None:
             self._file.truncate(0)
-            self._file.close()
+            self._file.close()  # which releases the lock
             self._file = None
 
 
@@ -87,5 +89,5 @@ def _holder(file: IO[bytes]) -> str:
     try:
         holder = json.loads(file.read(1000))
         return f"process {holder['pid']} on {holder['host']}, since {holder['since']}"
-    except (ValueError, KeyError, TypeError):  # it has only just begun
+    except (ValueError, KeyError, TypeError):  # the holder has not written its name yet
         return "another process"

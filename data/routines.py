@@ -1,14 +1,16 @@
-"""Generated routines with known scores: videos, RG's label files, and the record of how each was made.
+"""Generated routines with known scores: videos, label files in RG's format, and a record of how each was made.
 
-They stand in where no footage may be shipped: the whole path from a video file to a score runs on them. What a gymnast
-shows (which elements, how fully, with which faults) is all the judge sees; how she is filmed (hall, colours, figure,
-camera, duration) is drawn apart from it. Which showing meets which filming is a restricted randomisation, as in the
-design of experiments: of many random pairings, the one in which brightness, movement of the picture, grain and duration
-go least with the score, so that a set of this size has no accidental shortcut. Halls, floors, hues, figures and camera
-ways of the unseen routines occur in no training routine.
+They replace real footage, which may not be shipped, so that everything from a video file to a score can be run. The
+score depends only on the performance: the elements, how fully each is shown, and its faults. The filming (hall,
+colours, figure, camera, duration) is drawn independently of the performance.
+
+Performances are paired with filmings by restricted randomisation, as in the design of experiments. Of many random
+pairings, the one is taken in which brightness, camera movement, grain and duration correlate least with the score. So
+a small set has no accidental shortcut. The test routines have halls, floors, hues, figures and camera paths that occur
+in no training routine.
 
 A folder of routines holds `videos/Ball_001.mp4` and so on, `train.txt` and `test.txt` in RG's label format, and
-`routines.jsonl`, a line a routine.
+`routines.jsonl` with one line per routine.
 """
 
 import io
@@ -33,7 +35,7 @@ from .gymnastics.filming import CAMERAS, FLOORS, FRAME_SIZE, WALLS, Setting
 from .gymnastics.motion import FRAME_RATE, Body, perform
 
 GENERATOR_VERSION = 1
-"""Raised when the same seed would give other pictures, so that routines of an older generator are drawn anew."""
+"""Increase it when the same seed gives other pictures; the routines of older versions are then drawn again."""
 
 PARTS = ("train", "test")
 NUM_TRAIN, NUM_TEST = 66, 34
@@ -43,27 +45,27 @@ MAX_WORKERS = 8
 LABEL_HEADER = "Video_Name\tDifficulty_Score\tExecution_Score\tTotal_Score\tPenalty\tVideo_length"
 
 NUM_BINS = 12
-"""Hues and proportions are drawn from this many bins: the even ones in training, the odd ones in the unseen part."""
+"""Hues and proportions are drawn from this many bins: the even bins for training, the odd ones for the test part."""
 NUM_ORDERS = 2000
-"""Random pairings of showings and filmings, of which one is taken."""
+"""Random pairings of performances and filmings, from which the least correlated one is taken."""
 
 
 @dataclass(frozen=True)
 class Routine:
-    """One generated routine: everything that decides its video."""
+    """One generated routine: everything that determines its video."""
 
     name: str
-    """As in RG, apparatus and number: `Ball_001`."""
+    """Apparatus and number, as in RG: `Ball_001`."""
     part: str
     """`train` or `test`."""
     elements: tuple[Element, ...]
-    """What is shown."""
+    """The performance."""
     setting: Setting
-    """How it is filmed."""
+    """The filming."""
     judgement: Judgement
-    """What `judge` gives for the elements."""
+    """The scores that `judge` gives for the elements."""
     seed: int
-    """Of trembling, the hall's details, the camera's way and the grain."""
+    """Seed of the trembling, the hall's details, the camera's path and the grain."""
 
     @property
     def apparatus(self) -> str:
@@ -72,65 +74,64 @@ class Routine:
 
     @property
     def duration_s(self) -> float:
-        """Seconds from the first to the last element's end."""
+        """Duration of all elements in seconds."""
         return sum(element.duration_s for element in self.elements)
 
     def record(self) -> str:
-        """All of it as a line of JSON."""
+        """Return all fields and the total score as one line of JSON."""
         scores = {**asdict(self.judgement), "total": self.judgement.total}
         return json.dumps({**asdict(self), "judgement": scores, "generator": GENERATOR_VERSION})
 
 
-# --- what is shown, and how it is filmed ---
+# --- performances and filmings ---
 
 
 def plan_routines(*, seed: int = 0, num_train: int = NUM_TRAIN, num_test: int = NUM_TEST) -> list[Routine]:
-    """Decide everything about a set of routines without drawing it.
+    """Determine everything about a set of routines without drawing it.
 
     Args:
-        seed: another seed is another set of gymnasts, halls and performances.
-        num_train: routines of the training part.
-        num_test: routines of the unseen part.
+        seed: another seed gives other gymnasts, halls and performances.
+        num_train: number of training routines.
+        num_test: number of test routines.
 
     Returns:
-        The training part, then the unseen part. In each, every level of skill is there, and every apparatus at every
-        level.
+        The training routines, then the test routines. Each part has every level of skill, with every apparatus.
 
     Raises:
-        ValueError: a part of fewer than two routines.
+        ValueError: a part would have fewer than two routines.
     """
     routines: list[Routine] = []
     for part, count in zip(PARTS, (num_train, num_test), strict=True):
         if count < 2:
             raise ValueError(f"{count} {part} routines are too few to rank; ask for 2 or more")
         rng = np.random.default_rng([seed, PARTS.index(part)])
-        skills = (np.arange(count) + rng.random(count)) / count
+        skills = (np.arange(count) + rng.random(count)) / count  # stratified: one in each of `count` equal steps
         apparatus = np.concatenate([rng.permutation(APPARATUS) for _ in range(0, count, len(APPARATUS))])
         durations = rng.uniform(*DURATION_S, count)
         durations = durations[_balanced_order(skills, durations[:, None], rng)]
-        shown = [compose(skill, duration_s, rng) for skill, duration_s in zip(skills, durations, strict=True)]
-        settings = [_film(part, rng) for _ in range(count)]
-        totals = np.array([judge(elements).total for elements in shown])
-        settings = [settings[i] for i in _balanced_order(totals, np.array([_trivia(s) for s in settings]), rng)]
+        performances = [compose(skill, duration_s, rng) for skill, duration_s in zip(skills, durations, strict=True)]
+        settings = [_draw_setting(part, rng) for _ in range(count)]
+        totals = np.array([judge(elements).total for elements in performances])
+        settings = [settings[i] for i in _balanced_order(totals, np.array([_confounders(s) for s in settings]), rng)]
         seeds = rng.integers(2**31, size=count).tolist()
         for index in rng.permutation(count):
             kind = str(apparatus[index])
             number = 1 + sum(routine.apparatus == kind for routine in routines)
-            name, scores = f"{kind}_{number:03d}", judge(shown[index])
-            routines.append(Routine(name, part, shown[index], settings[index], scores, seeds[index]))
+            name, elements = f"{kind}_{number:03d}", performances[index]
+            routines.append(Routine(name, part, elements, settings[index], judge(elements), seeds[index]))
     return routines
 
 
-def _film(part: str, rng: np.random.Generator) -> Setting:
-    """Draw how a routine is filmed, out of what its part has to itself."""
+def _draw_setting(part: str, rng: np.random.Generator) -> Setting:
+    """Draw a filming from the kinds and ranges that only this part of the set uses."""
 
     def own(low: float, high: float) -> float:
-        """A number of the part's own bins, away from their edges."""
+        """Return a number from one of the part's own bins, away from the bin's edges."""
         place = 2 * rng.integers(NUM_BINS // 2) + PARTS.index(part) + rng.uniform(0.15, 0.85)
         return round(float(low + (high - low) * place / NUM_BINS), 4)
 
     def own_kind(kinds: Collection[str]) -> str:
-        """A kind out of the part's own half."""
+        """Return a kind from the part's own half."""
         half = len(kinds) // 2
         return str(rng.choice(list(kinds)[:half] if part == "train" else list(kinds)[half:]))
 
@@ -154,18 +155,21 @@ def _film(part: str, rng: np.random.Generator) -> Setting:
 
 
 def _balanced_order(levels: np.ndarray, measures: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Of random orders (N,) of the rows of measures (N, M), the one whose ranks go least with those of the levels."""
+    """Return the order (N,) of the rows of measures (N, M), of many random ones, that correlates least with the levels.
+
+    The largest rank correlation of any measure with the levels (N,) decides.
+    """
     middle = (len(levels) + 1) / 2
     orders = np.stack([rng.permutation(len(levels)) for _ in range(NUM_ORDERS)])  # (P, N)
     ranks = rankdata(measures, axis=0)[orders] - middle  # (P, N, M)
-    together = np.einsum("n,pnm->pm", rankdata(levels) - middle, ranks)
-    return orders[np.abs(together).max(axis=1).argmin()]
+    covariances = np.einsum("n,pnm->pm", rankdata(levels) - middle, ranks)
+    return orders[np.abs(covariances).max(axis=1).argmin()]
 
 
-def _trivia(setting: Setting) -> tuple[float, ...]:
-    """What mean brightness, change from frame to frame and file size will mostly depend on."""
-    passing = setting.camera_travel * (0.3 + setting.detail) * (0.4 + setting.brightness)
-    return setting.brightness, setting.detail, setting.camera_travel, setting.grain, setting.zoom, passing
+def _confounders(setting: Setting) -> tuple[float, ...]:
+    """Return what mean brightness, change from frame to frame and file size mostly depend on."""
+    frame_change = setting.camera_travel * (0.3 + setting.detail) * (0.4 + setting.brightness)
+    return setting.brightness, setting.detail, setting.camera_travel, setting.grain, setting.zoom, frame_change
 
 
 # --- files ---
@@ -180,23 +184,24 @@ def render_routines(
     workers: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Routine]:
-    """Write a set of routines. What an earlier run of the same plan, whole or interrupted, has left is kept.
+    """Write a set of routines. Videos of an earlier run of the same plan, complete or interrupted, are kept.
 
     Args:
         folder: gets `videos/`, `train.txt`, `test.txt` and `routines.jsonl`; routines of another plan are replaced.
         seed: the same seed gives the same bytes on one machine.
-        num_train: routines of the training part.
-        num_test: routines of the unseen part.
-        workers: processes that draw; None: one a core, at most `MAX_WORKERS`.
-        on_progress: called with the number of routines there are, and of all.
+        num_train: number of training routines.
+        num_test: number of test routines.
+        workers: number of processes that draw; None for one per core, at most `MAX_WORKERS`.
+        on_progress: called with the number of routines written so far, and of all routines.
 
     Returns:
-        The routines, training part first.
+        The training routines, then the test routines.
     """
     routines = plan_routines(seed=seed, num_train=num_train, num_test=num_test)
     videos = {routine.name: Path(folder) / "videos" / f"{routine.name}.mp4" for routine in routines}
     records = Path(folder) / "routines.jsonl"
     planned = {routine.name: routine.record() for routine in routines}
+    # before the new records are written: a killed run must not leave an old video under a new record
     for line in records.read_text().splitlines() if records.exists() else ():
         name = json.loads(line)["name"]
         if planned.get(name) != line:
@@ -215,7 +220,7 @@ def render_routines(
 
 
 def write_video(routine: Routine, path: Path) -> None:
-    """Draw a routine and write it as H.264 in MP4, whole or not at all; the same routine gives the same bytes."""
+    """Draw a routine and write it as H.264 in MP4, whole or not at all. The same routine gives the same bytes."""
     setting = routine.setting
     motion = perform(
         routine.elements,
@@ -229,7 +234,7 @@ def write_video(routine: Routine, path: Path) -> None:
         stream = container.add_stream("libx264", rate=FRAME_RATE, options={"crf": "23", "preset": "ultrafast"})
         stream.width, stream.height = FRAME_SIZE
         stream.pix_fmt = "yuv420p"
-        stream.codec_context.thread_count = 1
+        stream.codec_context.thread_count = 1  # x264's bytes depend on its number of threads
         for frame in draw_routine(motion, routine.apparatus, setting, seed=routine.seed):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
@@ -237,11 +242,11 @@ def write_video(routine: Routine, path: Path) -> None:
 
 
 def label_file(routines: Iterable[Routine]) -> str:
-    """The judges' scores in RG's label format."""
+    """Return the scores in RG's label format."""
     lines = [LABEL_HEADER]
     for routine in sorted(routines, key=lambda routine: routine.name):
-        given = routine.judgement
-        numbers = (given.difficulty, given.execution, given.total, given.penalty, routine.duration_s)
+        scores = routine.judgement
+        numbers = (scores.difficulty, scores.execution, scores.total, scores.penalty, routine.duration_s)
         lines.append("\t".join([routine.name, *(f"{number:.2f}" for number in numbers)]))
     return "\n".join(lines) + "\n"
 
@@ -249,14 +254,14 @@ def label_file(routines: Iterable[Routine]) -> str:
 def _in_processes(
     work: Callable[[Routine, Path], None], jobs: list[tuple[Routine, Path]], workers: int | None
 ) -> Iterator[None]:
-    """Yield once for every job that is done, in any order; a failed job raises what it raised."""
+    """Yield once per finished job, in any order. The exception of a failed job is raised here."""
     workers = min(workers or min(os.cpu_count() or 1, MAX_WORKERS), len(jobs))
     if workers < 2:
         for job in jobs:
             work(*job)
             yield
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_leave_interrupts_alone) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_ignore_interrupts) as pool:
         futures = [pool.submit(work, *job) for job in jobs]
         try:
             for future in as_completed(futures):
@@ -266,29 +271,29 @@ def _in_processes(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _leave_interrupts_alone() -> None:
-    """Ctrl-C reaches every process; only the parent answers it."""
+def _ignore_interrupts() -> None:
+    """Ignore Ctrl-C, which reaches every process: the parent handles it alone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-# --- shortcuts ---
+# --- confounders ---
 
 
 def confounds(folder: Path) -> dict[str, float]:
-    """How trivial measures of the unseen routines' videos go with their Total score.
+    """Return how trivial measures of the test routines' videos correlate with their Total score.
 
     Args:
-        folder: as `render_routines` left it; only its files are read.
+        folder: the folder of `render_routines`; only the files in it are read.
 
     Returns:
         SRCC with Total of `brightness` (mean grey level), `frame_difference` (mean absolute change of a grey level from
         frame to frame), `duration` and `file_size`.
     """
     rows = [line.split() for line in (Path(folder) / "test.txt").read_text().splitlines()[1:]]
-    measured = [_measures(Path(folder) / "videos" / f"{row[0]}.mp4") for row in rows]
+    videos = [_measures(Path(folder) / "videos" / f"{row[0]}.mp4") for row in rows]
     totals = [float(row[3]) for row in rows]
     return {
-        measure: float(spearmanr([values[measure] for values in measured], totals).statistic) for measure in measured[0]
+        measure: float(spearmanr([values[measure] for values in videos], totals).statistic) for measure in videos[0]
     }
 
 

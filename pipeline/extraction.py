@@ -89,6 +89,7 @@ def extract_features(
         WriteError: the disk became full or failed; the records so far stay valid, and the same call continues.
     """
     started = time.perf_counter()
+    # everything that can be refused is refused before the first video is read
     sources = find_videos(videos)
     feature_store = FeatureStore(store)
     _check_arguments(feature_store, batch_clips)

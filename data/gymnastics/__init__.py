@@ -1,1 +1,1 @@
-"""A drawn gymnast: what she shows and how it is judged, how she moves, how she is filmed and drawn."""
+"""The generated gymnast: choreography and its scores, motion, filming and drawing."""

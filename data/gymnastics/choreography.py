@@ -1,9 +1,9 @@
-"""What a generated gymnast shows, and what the judges make of it.
+"""The elements that a generated gymnast performs, and their scores.
 
-Modelled on rhythmic gymnastics: the difficulty judges add up the values of the elements shown, the execution judges
-start from 10 and take off for every fault. An `Element` says how far its full form is reached and which faults it
-shows. `judge` reads these numbers and `data.gymnastics.motion` moves the body by the same ones: the score is the score
-of what is seen, and whatever costs points can be seen.
+The scoring is modelled on rhythmic gymnastics. Difficulty is the sum of the elements' values; execution starts from 10
+and every fault is deducted. An `Element` holds how much of its full form is reached, and its faults. `judge` scores
+these numbers and `data.gymnastics.motion` moves the body by the same numbers, so everything that costs points is
+visible in the video.
 """
 
 from collections.abc import Sequence
@@ -14,43 +14,43 @@ import numpy as np
 APPARATUS = ("Ball", "Clubs", "Hoop", "Ribbon")
 
 ELEMENT_VALUES = {"leap": 3.1, "turn": 2.9, "balance": 3.0, "throw": 3.0, "wave": 2.8}
-"""Difficulty of each kind of element in its full form. All together make 14.8, the most that was given in RG."""
+"""Difficulty of each kind of element in its full form. The sum is 14.8, the highest difficulty score in RG."""
 
 DEDUCTIONS = {"slack": 0.45, "tremble": 0.4, "wobble": 0.32, "pause_s": 1.1}
-"""Points of execution that each fault costs in one element, per unit of its size."""
+"""Points of execution that a fault costs in one element, per unit of the fault's size."""
 DROP_DEDUCTION = 0.7
 
 LOST_SPEED = 1.6
-"""A dropped apparatus that rolls away faster than this, in metres a second, leaves the floor area..."""
+"""Metres per second; an apparatus that rolls away faster than this leaves the floor area."""
 LOST_PENALTY = 0.3
-"""...and costs this many points besides."""
+"""Points for an apparatus that leaves the floor area, in addition to the drop."""
 
 
 @dataclass(frozen=True)
 class Element:
-    """One element as it is shown."""
+    """One element as it is performed."""
 
     kind: str
     """A key of `ELEMENT_VALUES`."""
     duration_s: float
-    """How long it lasts, pauses included."""
+    """Duration in seconds, pauses included."""
     reach: float
-    """Share of the full form that is reached, 0 to 1: height, split, turns, lift of the leg, height of the throw."""
+    """Share of the full form, 0 to 1: height of the leap, split, turns, lift of the leg, height of the throw."""
     slack: float = 0.0
     """Lack of amplitude in the whole body, 0 to 1: bent knees and elbows, hanging head, rounded back."""
     tremble: float = 0.0
     """Lack of control, 0 to 1: shaking limbs."""
     wobble: float = 0.0
-    """Lack of balance, 0 to 1: the trunk sways, the arms row, the foot steps to and fro."""
+    """Lack of balance, 0 to 1: the trunk sways, the arms swing, the foot steps back and forth."""
     pause_s: float = 0.0
-    """Broken rhythm: seconds for which the motion stops within the element."""
+    """Broken rhythm: seconds during which the motion stops within the element."""
     drop_speed: float | None = None
-    """The apparatus falls and rolls away at this speed in metres a second; None: it does not fall."""
+    """Speed in metres per second at which the dropped apparatus rolls away; None if it is not dropped."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the judges give, as RG's label files have it."""
+    """The scores of a routine, as in RG's label files."""
 
     difficulty: float
     execution: float
@@ -63,19 +63,19 @@ class Judgement:
 
 
 def execution_loss(element: Element) -> float:
-    """Points of execution that one element's faults cost."""
+    """Return the points of execution that one element's faults cost."""
     dropped = 0.0 if element.drop_speed is None else DROP_DEDUCTION
     return dropped + sum(points * getattr(element, fault) for fault, points in DEDUCTIONS.items())
 
 
 def judge(elements: Sequence[Element]) -> Judgement:
-    """Score a routine by what it shows.
+    """Score a routine.
 
     Args:
-        elements: all that is shown; RG's ranges are met when each kind of element is shown once.
+        elements: the whole performance; with one element of each kind the scores are within RG's ranges.
 
     Returns:
-        Difficulty in steps of .1, execution from 0 to 10 in steps of .05, and the penalty.
+        Difficulty in steps of 0.1, execution from 0 to 10 in steps of 0.05, and the penalty.
     """
     difficulty = sum(ELEMENT_VALUES[element.kind] * element.reach for element in elements)
     execution = max(0.0, 10 - sum(map(execution_loss, elements)))
@@ -84,21 +84,23 @@ def judge(elements: Sequence[Element]) -> Judgement:
 
 
 def compose(skill: float, duration_s: float, rng: np.random.Generator) -> tuple[Element, ...]:
-    """Draw a choreography for a gymnast: every kind of element once, in any order.
+    """Draw a performance: every kind of element once, in random order.
 
-    Difficulty and execution go with her skill, each with a will of its own. Every fault is spread over all elements,
-    but for the drops, of which there are at most two.
+    Difficulty and execution rise with the skill, each with its own random deviation. Every fault is spread over all
+    elements, except the drops, of which there are at most two.
 
     Args:
-        skill: 0 to 1.
-        duration_s: of the whole routine; nothing else depends on it.
-        rng: decides all the rest.
+        skill: the gymnast's skill, 0 to 1.
+        duration_s: duration of the whole routine; only the elements' durations depend on it.
+        rng: random numbers for everything else.
     """
+    # the order of the random draws is part of a seed's meaning: a change needs a new GENERATOR_VERSION
     kinds = rng.permutation(list(ELEMENT_VALUES))
     shares = rng.uniform(0.9, 1.1, len(kinds))
     shares /= shares.sum()
     ability = skill + rng.normal(0, 0.1)
     load = float(np.clip(1 - skill + rng.normal(0, 0.1), 0.03, 0.97))
+    # `load` is the level of all faults; up to 0.3 the apparatus is never dropped
     num_drops = min(int(2.6 * max(load - 0.3, 0) + rng.random()), 2)
     dropped = set(rng.permutation(len(kinds))[:num_drops])
 

@@ -1,6 +1,6 @@
-"""Pictures of a generated routine: a figure of tapered limbs with its apparatus and its shadow, in a filmed hall.
+"""Draw a generated routine: a figure of tapered limbs with its apparatus and its shadow, in a hall.
 
-Shape legend: N frames, J joints, K points of one thing to draw, H W a frame's pixels.
+Shape legend: N frames, J joints, K points of one drawn part, H W a frame's pixels.
 """
 
 from collections.abc import Callable, Iterator
@@ -43,22 +43,22 @@ BONES = (
         )
     ),
 )
-"""From joint, to joint, radius in metres at either end, material."""
+"""Start joint, end joint, radius in metres at the start and at the end, material."""
 
 Paint = Callable[[ImageDraw.ImageDraw, np.ndarray, float], None]
-"""Draws something whose points are at these (K, 2) pixels, at so many pixels a metre."""
+"""Draws a part, given its points (K, 2) in pixels and the scale in pixels per metre."""
 Part = tuple[float, np.ndarray, Paint]
-"""Something to draw: its distance in metres, its points (K, 3) in metres, and how."""
+"""A part to draw: its distance in metres, its points (K, 3) in metres, and the function that draws it."""
 
 
 def draw_routine(motion: Motion, apparatus: str, setting: Setting, *, seed: int = 0) -> Iterator[np.ndarray]:
     """Draw a routine frame by frame.
 
     Args:
-        motion: what is done.
+        motion: the motion of the figure.
         apparatus: one of `data.gymnastics.choreography.APPARATUS`.
-        setting: where it is done and how it is filmed.
-        seed: of the hall's details, the camera's way and the grain.
+        setting: the hall and the filming.
+        seed: seed of the hall's details, the camera's path and the grain.
 
     Yields:
         (H, W, 3) uint8 RGB frames.
@@ -68,6 +68,7 @@ def draw_routine(motion: Motion, apparatus: str, setting: Setting, *, seed: int 
     windows = camera_windows(setting, motion.joint("pelvis")[:, 0], rng)
     figure = Figure(motion, apparatus, setting)
     width, height = FRAME_SIZE
+    # one field of noise, shifted at random in each frame, which is faster than fresh noise
     grain = np.round(rng.normal(0, setting.grain, (height + 64, width + 64, 1))).astype(np.int16)
     for index, window in enumerate(windows):
         frame = hall.resize(FRAME_SIZE, Image.Resampling.BILINEAR, box=tuple(window))
@@ -78,7 +79,7 @@ def draw_routine(motion: Motion, apparatus: str, setting: Setting, *, seed: int 
 
 
 class Figure:
-    """A figure in motion with its apparatus, ready to be drawn into frames."""
+    """A moving figure with its apparatus, which can be drawn into frames."""
 
     def __init__(self, motion: Motion, apparatus: str, setting: Setting):
         skin = colour(0.065, 0.35 + 0.25 * setting.skin, 0.95 - 0.55 * setting.skin)
@@ -98,7 +99,9 @@ class Figure:
         self.apparatus_parts = {"Ball": self._ball, "Hoop": self._hoop, "Clubs": self._clubs, "Ribbon": self._ribbon}[
             apparatus
         ]
-        circling = 2 * np.pi * 2.2 * np.arange(len(motion.held)) / FRAME_RATE  # the wrist that keeps a ribbon alive
+        circling = (
+            2 * np.pi * 2.2 * np.arange(len(motion.held)) / FRAME_RATE
+        )  # the wrist circles, so that the ribbon keeps moving
         wrist = 0.1 * np.stack([np.cos(circling), 0 * circling, np.sin(circling)], axis=-1)
         self.stick_tips = motion.apparatus + (0.45 * self.pointing["r"] + wrist) * motion.held[:, None]  # (N, 3)
 
@@ -106,13 +109,15 @@ class Figure:
         """Draw shadow, figure and apparatus.
 
         Args:
-            frame: RGB picture of `FRAME_SIZE`, drawn into.
-            index: number of the frame.
-            window: (4,) the window of the hall's picture that the frame shows.
+            frame: RGB picture of `FRAME_SIZE`; it is changed in place.
+            index: index of the frame.
+            window: (4,) the part of the hall's picture that the frame shows.
         """
         origin, scale = window[:2], FRAME_SIZE[0] / (window[2] - window[0])
         self._draw_shadow(frame, index, origin, scale)
-        parts = sorted(self._parts(index), key=lambda part: -part[0])
+        parts = sorted(
+            self._parts(index), key=lambda part: -part[0]
+        )  # the farthest first, so that nearer ones cover it
         pixels = [(project(points) - origin) * scale for _, points, _ in parts]
         everything = np.concatenate(pixels)
         left, top = np.floor(everything.min(axis=0) - 16).clip(0, FRAME_SIZE).astype(int).tolist()
@@ -125,7 +130,7 @@ class Figure:
         frame.paste(fine.reduce(SUPERSAMPLING), (left, top))
 
     def _draw_shadow(self, frame: Image.Image, index: int, origin: np.ndarray, scale: float) -> None:
-        """Darken the floor where the light, high on the left and in front, does not reach; at half the resolution."""
+        """Draw the shadow of a light high on the left in front; at half the resolution, which is faster."""
         half = scale / 2
         joints = self.motion.joints[index]
         pixels = (project(_cast(joints)) - origin) * half
@@ -197,7 +202,7 @@ class Figure:
             yield grip[1] - 0.05, np.stack([grip, grip + 0.42 * way]), paint
 
     def _ribbon(self, index: int) -> Iterator[Part]:
-        """The ribbon follows the way of its stick's tip, curling and sinking; on the floor it lies in a snake."""
+        """Draw the ribbon: it follows the path of its stick's tip, curls and sinks; on the floor it lies in waves."""
         k = np.arange(RIBBON_POINTS)
         frames = np.arange(len(self.stick_tips))
         line = np.stack([np.interp(index - 0.36 * k, frames, axis) for axis in self.stick_tips.T], axis=-1)  # (K, 3)
@@ -215,12 +220,12 @@ class Figure:
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors (..., D) of length 1; a zero stays zero."""
+    """Scale vectors (..., D) to length 1; a zero vector stays zero."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-6)
 
 
 def _cast(points: np.ndarray) -> np.ndarray:
-    """(..., 3) points -> where their shadows fall on the floor."""
+    """Return the points (..., 3) on the floor where the shadows of points fall."""
     return points * (1, 1, 0) + points[..., 2:] * (0.22, 0.1, 0)
 
 
@@ -241,7 +246,7 @@ def _limb(
     end_radius: float,
     fill: Colour | int,
 ) -> None:
-    """A tapered limb with round ends."""
+    """Draw a tapered limb with round ends."""
     along_x, along_y = _unit(end - start)
     across = np.array([-along_y, along_x])
     sides = (start + start_radius * across, end + end_radius * across)
@@ -252,7 +257,7 @@ def _limb(
 
 
 def _lit_limb(start_m: float, end_m: float, tone: Colour) -> Paint:
-    """A limb with light from the left above."""
+    """Return the function that draws a limb with light from the upper left."""
 
     def paint(draw: ImageDraw.ImageDraw, xy: np.ndarray, px_per_m: float) -> None:
         start_px, end_px = start_m * px_per_m, end_m * px_per_m

@@ -1,10 +1,10 @@
-"""How a generated routine is filmed: the hall, its colours, the camera that follows.
+"""The filming of a generated routine: the hall, its colours, and the camera that follows the figure.
 
-A hall is painted once, as one wide picture seen from a fixed place. The camera cuts its moving, zooming window out of
-that picture, and the figure is projected into the same plane, so figure, shadow and hall stay in perspective. A
-`Setting` holds all that varies here; no score is known in this file.
+A hall is painted once, as one wide picture seen from a fixed point. The camera cuts a moving, zooming window out of
+this picture. The figure is projected into the same plane, so figure, shadow and hall share one perspective. A
+`Setting` holds everything that varies here; nothing in this file depends on a score.
 
-Shape legend: N frames. Metres as in `data.gymnastics.motion`; pixels are the hall picture's, y downwards.
+Shape legend: N frames. Metres as in `data.gymnastics.motion`; pixels are those of the hall's picture, y downwards.
 """
 
 import colorsys
@@ -31,12 +31,12 @@ HORIZON = (750, 190)
 
 Colour = tuple[int, int, int]
 Painter = Callable[[ImageDraw.ImageDraw, np.random.Generator, Colour, float], None]
-CameraWay = Callable[[np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray, np.ndarray]]
+CameraPath = Callable[[np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """All that varies without the score knowing."""
+    """Everything about a routine that varies independently of its score."""
 
     wall: str
     """A key of `WALLS`."""
@@ -53,37 +53,37 @@ class Setting:
     skin: float
     """0 pale to 1 dark."""
     brightness: float
-    """Of the hall, 0 dark to 1 bright."""
+    """Brightness of the hall, 0 dark to 1 bright."""
     detail: float
-    """Contrast of what is painted on wall and floor, 0 to 1."""
+    """Contrast of the patterns on wall and floor, 0 to 1."""
     camera_travel: float
-    """How far the camera strays from the figure, 0 to 1."""
+    """How far the camera moves away from the figure, 0 to 1."""
     zoom: float
-    """Size of the figure; 1 is 90 pixels a metre."""
+    """Size of the figure; 1 is 90 pixels per metre."""
     grain: float
     """Standard deviation of the sensor's noise, in grey levels."""
     mirrored: bool
     """The figure travels to the left."""
     facing_deg: float
-    """How far the figure is turned out of its profile, away from the lens."""
+    """How far the figure is turned from its profile, away from the lens."""
     body: Body
     """Proportions of the figure."""
 
 
 def colour(hue: float, saturation: float, value: float) -> Colour:
-    """8-bit RGB of a hue (taken modulo 1), a saturation and a value from 0 to 1."""
+    """Return the 8-bit RGB of a hue (taken modulo 1), a saturation and a value from 0 to 1."""
     red, green, blue = colorsys.hsv_to_rgb(hue % 1, saturation, value)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def shade(base: Colour, factor: float) -> Colour:
-    """A darker (factor below 1) or brighter colour."""
+    """Return a darker (factor below 1) or brighter colour."""
     red, green, blue = (min(255, round(channel * factor)) for channel in base)
     return red, green, blue
 
 
 def project(points: np.ndarray) -> np.ndarray:
-    """(..., 3) metres -> (..., 2) pixels."""
+    """Project points (..., 3) in metres to pixels (..., 2)."""
     scale = FOCAL_PX / (points[..., 1] + LENS_DISTANCE_M)
     x = HORIZON[0] + scale * points[..., 0]
     y = HORIZON[1] + scale * (LENS_HEIGHT_M - points[..., 2])
@@ -94,7 +94,7 @@ def project(points: np.ndarray) -> np.ndarray:
 
 
 def paint_hall(setting: Setting, rng: np.random.Generator) -> Image.Image:
-    """The hall as one wide picture of `HALL_SIZE`."""
+    """Return the hall as one wide picture of `HALL_SIZE`."""
     wall = colour(setting.wall_hue, 0.38, 0.3 + 0.45 * setting.brightness)
     floor = colour(setting.floor_hue, 0.3, 0.42 + 0.45 * setting.brightness)
     hall = Image.new("RGB", HALL_SIZE, wall)
@@ -107,13 +107,13 @@ def paint_hall(setting: Setting, rng: np.random.Generator) -> Image.Image:
 
 
 def _on_wall(draw: ImageDraw.ImageDraw, x0: float, x1: float, z0: float, z1: float, fill: Colour) -> None:
-    """A rectangle on the wall, corners in metres."""
+    """Paint a rectangle on the wall, corners in metres."""
     (left, top), (right, bottom) = project(np.array([[x0, WALL_Y_M, z1], [x1, WALL_Y_M, z0]]))
     draw.rectangle((left, top, right, bottom), fill=fill)
 
 
 def _on_floor(draw: ImageDraw.ImageDraw, corners: list[tuple[float, float]], fill: Colour) -> None:
-    """A polygon on the floor, corners (x, y) in metres."""
+    """Paint a polygon on the floor, corners (x, y) in metres."""
     pixels = project(np.array([(x, y, 0.0) for x, y in corners]))
     draw.polygon([(x, y) for x, y in pixels], fill=fill)
 
@@ -208,7 +208,7 @@ WALLS: dict[str, Painter] = {
     "stands": _stands, "boards": _boards, "curtain": _curtain, "windows": _windows,
     "arches": _arches, "panels": _panels, "pennants": _pennants, "lights": _lights,
 }  # fmt: skip
-"""What is painted on the wall, in shades of its colour."""
+"""Patterns of the wall, painted in shades of its colour."""
 
 
 def _carpet(draw: ImageDraw.ImageDraw, rng: np.random.Generator, base: Colour, detail: float) -> None:
@@ -241,26 +241,26 @@ def _rings(draw: ImageDraw.ImageDraw, rng: np.random.Generator, base: Colour, de
 
 
 FLOORS: dict[str, Painter] = {"carpet": _carpet, "tiles": _tiles, "planks": _planks, "rings": _rings}
-"""What is painted on the floor, in shades of its colour."""
+"""Patterns of the floor, painted in shades of its colour."""
 
 
 # --- the camera ---
 
 
 def camera_windows(setting: Setting, figure_x_m: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The window of the hall's picture that each frame shows.
+    """Return the part of the hall's picture that each frame shows.
 
     Args:
-        setting: the camera's way and zoom.
-        figure_x_m: (N,) where the figure is.
-        rng: of the camera's way.
+        setting: the camera's path and zoom.
+        figure_x_m: (N,) the figure's position.
+        rng: random numbers for the camera's path.
 
     Returns:
-        (N, 4) left, top, right and bottom, in the proportions of `FRAME_SIZE`.
+        (N, 4) left, top, right and bottom, with the aspect ratio of `FRAME_SIZE`.
     """
     time = np.linspace(0, 1, len(figure_x_m))
     aside, up, nearer = CAMERAS[setting.camera](time, rng)
-    followed = np.polynomial.Polynomial.fit(time, figure_x_m, 3)(time)
+    followed = np.polynomial.Polynomial.fit(time, figure_x_m, 3)(time)  # a cubic: smooth, whatever the figure does
     x = HORIZON[0] + PX_PER_M * followed + 55 * setting.camera_travel * aside
     y = HORIZON[1] + PX_PER_M * (LENS_HEIGHT_M - LOOK_AT_HEIGHT_M) - 16 * setting.camera_travel * up
     zoom = setting.zoom * (1 + 0.14 * setting.camera_travel * nearer)
@@ -304,8 +304,8 @@ def _handheld(t, rng):
     return drift(1.3), 0.7 * drift(1.1), 0.4 * drift(0.7)
 
 
-CAMERAS: dict[str, CameraWay] = {
+CAMERAS: dict[str, CameraPath] = {
     "pan": _pan, "sway": _sway, "push_in": _push_in, "still": _still,
     "pull_out": _pull_out, "rise": _rise, "arc": _arc, "handheld": _handheld,
 }  # fmt: skip
-"""Ways to stray from the figure: sideways, up and nearer, each about -1 to 1, for the routine's time from 0 to 1."""
+"""Camera paths relative to the figure: time from 0 to 1 -> sideways, up and nearer, each about -1 to 1."""

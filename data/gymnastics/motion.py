@@ -1,7 +1,8 @@
-"""How a generated gymnast moves: key poses of every element, faults laid over them, and forward kinematics.
+"""The motion of a generated gymnast: key poses of each element, faults added to them, and forward kinematics.
 
-An element passes through key poses, given as angles; between them the angles run smoothly. How far the poses are from
-standing follows the element's reach; the faults bend, shake, sway, halt the pose or take the apparatus away.
+An element passes through key poses, given as angles, with smooth interpolation between them. The more of its full form
+an element reaches, the further its poses are from standing. Faults bend, shake, sway or stop the pose, or drop the
+apparatus.
 
 Shape legend: N frames, A angles, J joints. Metres: x in the direction of travel, y away from the lens, z up from the
 floor. Phases run from 0 to 1 within an element.
@@ -23,7 +24,7 @@ GRAVITY = 9.81
 
 @dataclass(frozen=True)
 class Body:
-    """Proportions of a figure."""
+    """Proportions of the figure."""
 
     height_m: float = 1.66
     leg_share: float = 0.5
@@ -43,19 +44,19 @@ JOINTS = (
 
 @dataclass(frozen=True)
 class Motion:
-    """A routine in space."""
+    """The motion of a whole routine."""
 
     joints: np.ndarray
     """(N, J, 3) metres, in the order of `JOINTS`."""
     apparatus: np.ndarray
-    """(N, 3) metres: where the ball, the hoop's rim, the right hand's club or the ribbon's grip is."""
+    """(N, 3) metres: position of the ball, the hoop's rim, the right hand's club or the ribbon's grip."""
     held: np.ndarray
-    """(N,) bool: in the hand, rather than in the air or on the floor."""
+    """(N,) bool: the apparatus is in the hand, not in the air or on the floor."""
     spin: np.ndarray
-    """(N,) radians by which the apparatus has turned about itself."""
+    """(N,) radians by which the apparatus has turned about its own axis."""
 
     def joint(self, name: str) -> np.ndarray:
-        """The path of one joint, (N, 3)."""
+        """Return the path of one joint, (N, 3)."""
         return self.joints[:, JOINTS.index(name)]
 
 
@@ -63,8 +64,8 @@ class Motion:
 
 # Degrees. Trunk: `lean` forwards, `bend` of the chest further forwards, `tilt` to the left, `nod` of the head. Arms,
 # from hanging along the trunk, and legs, from hanging straight down: `lift` forwards, `open` sideways, then the flexion
-# of elbow or knee. Besides: `point` of the foot, 0 flat to 1; `air`, metres from the floor to the lowest joint;
-# `forward`, metres travelled; `yaw` turned.
+# of elbow or knee. Not in degrees: `point` of the foot, 0 flat to 1; `air`, metres from the floor to the lowest joint;
+# `forward`, metres travelled. `yaw` is the turn of the whole body, in degrees.
 Pose = dict[str, float]
 READY: Pose = {
     "lean": 0, "bend": 0, "tilt": 0, "nod": 0,
@@ -81,12 +82,12 @@ CROUCH: Pose = {
 }  # fmt: skip
 
 HALTS = (0.17, 0.87)
-"""The phases at which a broken rhythm halts: going into the element and coming out of it, the feet on the floor."""
+"""Phases at which a broken rhythm stops: on the way into and out of the element, with the feet on the floor."""
 RELEASE, CATCH = 0.3, 0.8
-"""The phases at which a thrown apparatus leaves the hand and is back."""
+"""Phases at which a thrown apparatus leaves the hand and is caught."""
 
 TRAVEL_M = {"leap": 1.3, "turn": 0.2, "balance": 0.3, "throw": 0.5, "wave": 0.2}
-"""How far each element travels, however well it is done: so the camera that follows tells nothing."""
+"""Distance that each element travels, whatever its quality: the camera's motion must not reveal the score."""
 TRAVEL_PHASES = {"leap": (0.1, 0.9), "turn": (0, 0.2), "balance": (0, 0.3), "throw": (0.1, 0.8), "wave": (0, 0.25)}
 
 
@@ -151,14 +152,14 @@ def _wave(a: float) -> dict[float, Pose]:
 
 
 KEY_POSES = {"leap": _leap, "turn": _turn, "balance": _balance, "throw": _throw, "wave": _wave}
-"""For each kind of element, its reach -> the poses passed, by phase; what a pose does not name is as in `READY`."""
+"""For each kind of element: reach -> key poses by phase. An angle that a pose does not name is as in `READY`."""
 
 
 # --- elements and their faults ---
 
 
 def _phases(element: Element, num_frames: int) -> np.ndarray:
-    """The phase of each frame, (N,): from 0 to 1, standing still at both `HALTS` for half of the pause."""
+    """Return the phase of each frame (N,), from 0 to 1; it stands still at both `HALTS`, for half of the pause each."""
     moving, halt = element.duration_s - element.pause_s, element.pause_s / 2
     first, second = HALTS
     times = np.array([0, first, first, second, second, 1]) * moving + np.array([0, 0, 1, 1, 2, 2]) * halt
@@ -167,7 +168,7 @@ def _phases(element: Element, num_frames: int) -> np.ndarray:
 
 
 def _element_angles(element: Element, num_frames: int, rng: np.random.Generator) -> np.ndarray:
-    """The angles of one element, faults included: (N, A)."""
+    """Return the angles (N, A) of one element, faults included."""
     keys: dict[float, Pose] = {0: {}, 1: {}} | KEY_POSES[element.kind](element.reach)
     phases = sorted(keys)
     table = np.array([[keys[phase].get(name, READY[name]) for name in ANGLES] for phase in phases], dtype=float)
@@ -209,10 +210,10 @@ def _wobble(pose: dict[str, np.ndarray], wobble: float, seconds: np.ndarray, rng
 
 
 def _stoop(pose: dict[str, np.ndarray], u: np.ndarray) -> None:
-    """Bow to fetch the apparatus."""
+    """Bend down to pick up the apparatus."""
     bow = np.exp(-(((u - 0.86) / 0.07) ** 2))
-    fetch = {"lean": 65, "arm_lift_r": 70, "leg_lift_l": 30, "knee_l": 60, "leg_lift_r": 45, "knee_r": 70}
-    for name, degrees in fetch.items():
+    angles = {"lean": 65, "arm_lift_r": 70, "leg_lift_l": 30, "knee_l": 60, "leg_lift_r": 45, "knee_r": 70}
+    for name, degrees in angles.items():
         pose[name] += degrees * bow
 
 
@@ -220,10 +221,10 @@ _TREMBLE_OTHERWISE = {
     "lean": 3, "bend": 3, "tilt": 3, "nod": 3, "point_l": 0.05, "point_r": 0.05, "air": 0, "forward": 0.006, "yaw": 2
 }  # fmt: skip
 TREMBLE = np.array([_TREMBLE_OTHERWISE.get(name, 9.0) for name in ANGLES])
-"""Standard deviation of the worst trembling, (A,): 9 degrees in the limbs."""
+"""Standard deviation (A,) of the strongest trembling: 9 degrees in the limbs."""
 
 
-# --- in space ---
+# --- from angles to positions ---
 
 
 def perform(
@@ -234,17 +235,17 @@ def perform(
     mirrored: bool = False,
     seed: int = 0,
 ) -> Motion:
-    """Turn a choreography into motion.
+    """Turn a performance into motion.
 
     Args:
-        elements: shown one after the other.
+        elements: the elements, one after the other.
         body: the figure's proportions.
-        facing_deg: where the figure faces: 0 in the direction of travel, 90 away from the lens.
+        facing_deg: direction in which the figure faces: 0 in the direction of travel, 90 away from the lens.
         mirrored: travel towards -x.
-        seed: of trembling and wobbling.
+        seed: seed of the trembling and wobbling.
 
     Returns:
-        The motion at `FRAME_RATE`; the middle of the way travelled is at x = 0.
+        The motion at `FRAME_RATE`; the middle of the travelled path is at x = 0.
     """
     rng = np.random.default_rng(seed)
     ends = np.cumsum([0.0, *(element.duration_s for element in elements)])
@@ -265,14 +266,14 @@ def perform(
 
 
 def _limb(length_m: float, lift: np.ndarray, opened: np.ndarray, side: int) -> np.ndarray:
-    """A limb in the body's frame (forwards, left, up), (N, 3): degrees from hanging down; side 1 is left, -1 right."""
+    """Return a limb (N, 3) as (forwards, left, up), from its angles in degrees; side is 1 for left, -1 for right."""
     lift, opened = np.radians(lift), np.radians(opened)
     towards = (np.sin(lift) * np.cos(opened), side * np.sin(opened), -np.cos(lift) * np.cos(opened))
     return length_m * np.stack(towards, axis=-1)
 
 
 def _joints(angles: np.ndarray, body: Body, facing_deg: float) -> np.ndarray:
-    """Forward kinematics: (N, A) -> (N, J, 3) metres."""
+    """Forward kinematics: angles (N, A) -> joints (N, J, 3) in metres."""
     pose = dict(zip(ANGLES, angles.T, strict=True))
     height = body.height_m
     leg, arm, trunk = body.leg_share * height, body.arm_share * height, (0.82 - body.leg_share) * height
@@ -308,7 +309,7 @@ def _joints(angles: np.ndarray, body: Body, facing_deg: float) -> np.ndarray:
 def _apparatus_path(
     elements: Sequence[Element], marks: Sequence[int], hand: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """In the hand, thrown up and caught, or fallen and rolling away until it is fetched: path, held and spin."""
+    """Return the apparatus' path, `held` and `spin`: in the hand, thrown and caught, or dropped and picked up."""
     path, held = hand.copy(), np.ones(len(hand), dtype=bool)
     frames = np.arange(len(hand))
     spin = 2 * np.pi * 0.6 * frames / FRAME_RATE
@@ -329,8 +330,8 @@ def _apparatus_path(
             landed = np.maximum(t - np.sqrt(2 * hand[slip, 2] / GRAVITY), 0)
             bounce = 0.25 * np.exp(-4 * landed) * np.abs(np.sin(np.pi * landed / 0.35))
             fall[:, 2] = np.maximum(hand[slip, 2] - GRAVITY * t**2 / 2, 0.08 + bounce)
-            fetched = np.clip((t - 0.7) / 0.2, 0, 1)[:, None]
-            path[lying] = (1 - fetched) * fall + fetched * hand[lying]
+            picked_up = np.clip((t - 0.7) / 0.2, 0, 1)[:, None]  # the last 0.2 s lead back to the hand
+            path[lying] = (1 - picked_up) * fall + picked_up * hand[lying]
             held[lying] = False
             spin += 4 * element.drop_speed * np.clip((frames - slip) / FRAME_RATE, 0, 0.9)
     return path, held, spin

@@ -1,4 +1,4 @@
-"""Labels joined to features by name."""
+"""Labels are matched to features by name."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def test_only_a_videos_suffix_is_taken_off() -> None:
 
 
 def test_ambiguous_stem_names_both() -> None:
-    with pytest.raises(ValueError, match=r"line 2: 'x' fits 'a/x' and 'b/x'"):
+    with pytest.raises(ValueError, match=r"line 2: 'x' matches 'a/x' and 'b/x'"):
         join(labels("x"), ["a/x", "b/x"])
 
 
@@ -54,8 +54,8 @@ def test_leftovers_are_counted_and_the_first_ten_named() -> None:
 def test_a_column_is_matched_by_the_same_rules(tmp_path: Path) -> None:
     file = tmp_path / "a:b.csv"
     file.write_text("skater, video ,event\ns1,a/x,e1\ns2,b/x,e1\ns3,deep/er/y,e2\ns4,w.mp4,e2\ns5,more,e2\n")
-    judged = labels("a/x", "b/x.MP4", "y", "vids/w.mp4")
-    grouped = with_column(judged, "group", f"{file}:skater", {".mp4"})
+    ungrouped = labels("a/x", "b/x.MP4", "y", "vids/w.mp4")
+    grouped = with_column(ungrouped, "group", f"{file}:skater", {".mp4"})
     assert [row.group for row in grouped.rows] == ["s1", "s2", "s3", "s4"]
     assert [row.event for row in grouped.rows] == [None] * 4
     both = with_column(grouped, "event", f"{file}:event", {".mp4"})
@@ -65,7 +65,7 @@ def test_a_column_is_matched_by_the_same_rules(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "source", "message"),
     [
-        ("video,skater\nx,s1\n", "skaters.csv", "'skaters.csv' is not FILE:COLUMN, say skaters.csv:skater"),
+        ("video,skater\nx,s1\n", "skaters.csv", "'skaters.csv' is not FILE:COLUMN, for example skaters.csv:skater"),
         ("video,skater\nx,s1\n", "gone.csv:skater", "gone.csv cannot be read"),
         ("video,skater\nx,s1\n", "skaters.csv:event", "expected the columns video and event, found"),
         (
@@ -74,8 +74,8 @@ def test_a_column_is_matched_by_the_same_rules(tmp_path: Path) -> None:
             "lacks 1 of the 2 labelled videos, the first is 'y'; add a line",
         ),
         ("video,skater\nx,s1\ny,\n", "skaters.csv:skater", "line 3: expected a video and its skater, found 'y', ''"),
-        ("video,skater\nx,s1\nx,s2\n", "skaters.csv:skater", "line 3: expected a video that it does not name twice"),
-        ("video,skater\na/x,s1\nb/x,s2\ny,s1\n", "skaters.csv:skater", "'x' fits 'a/x' and 'b/x'"),
+        ("video,skater\nx,s1\nx,s2\n", "skaters.csv:skater", "line 3: expected each video once"),
+        ("video,skater\na/x,s1\nb/x,s2\ny,s1\n", "skaters.csv:skater", "'x' matches 'a/x' and 'b/x'"),
     ],
 )
 def test_columns_that_do_not_fit_are_refused(

@@ -1,4 +1,4 @@
-"""Label files: the real ones in full, and rows that cannot be read."""
+"""Label files: the published ones as a whole, and rows that cannot be read."""
 
 from collections import Counter
 from pathlib import Path
@@ -86,7 +86,7 @@ def test_csv_may_be_named_itself(tmp_path: Path) -> None:
             "1 28.71 29.36 1\n1 28.71 29.36 1\n",
             r"line 2: '1' is labelled already in .*line 1",
         ),
-        ("fisv", "train.txt", "\n", r"no row"),
+        ("fisv", "train.txt", "\n", r"have no row"),
         ("csv", CSV_NAME, "name,score\na,1\n", r"line 1: expected a header such as video,score"),
         ("csv", CSV_NAME, "video,score\na,1\nb,1,2\n", r"line 3: expected 2 fields"),
         ("csv", CSV_NAME, "video,score\na,high\n", r"line 2: expected a number for score, found 'high'"),

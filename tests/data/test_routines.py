@@ -1,4 +1,4 @@
-"""Generated routines: the judge, the motion, the plan of a set, and its files."""
+"""Generated routines: scores, motion, the plan of a set, and its files."""
 
 import dataclasses
 import hashlib
@@ -50,16 +50,16 @@ def shown(kind: str, **faults) -> tuple[Element, ...]:
     return (Element(kind, 1.2, **{"reach": 0.6, **faults}),)
 
 
-# --- the judge ---
+# --- scores ---
 
 
 @given(routines)
 def test_judge_keeps_to_the_ranges_and_the_sum(routine):
-    given = judge(routine)
-    assert 0 <= given.execution <= 10
-    assert given.difficulty >= 0
-    assert given.penalty >= 0
-    assert given.total == pytest.approx(given.difficulty + given.execution - given.penalty, abs=1e-6)
+    scores = judge(routine)
+    assert 0 <= scores.execution <= 10
+    assert scores.difficulty >= 0
+    assert scores.penalty >= 0
+    assert scores.total == pytest.approx(scores.difficulty + scores.execution - scores.penalty, abs=1e-6)
 
 
 @given(elements, unit, unit)
@@ -94,7 +94,7 @@ def test_skill_raises_both_scores():
     assert np.mean([g.execution for g in high]) > np.mean([g.execution for g in low]) + 2
 
 
-# --- what is judged can be seen ---
+# --- everything that is scored is visible ---
 
 
 def height(motion, name):
@@ -112,7 +112,7 @@ def height(motion, name):
         ("wave", lambda motion: -height(motion, "head")[15:21].min()),
     ],
 )
-def test_reach_shows(kind, measure):
+def test_reach_is_visible(kind, measure):
     small, large = (measure(perform(shown(kind, reach=reach), Body())) for reach in (0.3, 0.9))
     assert large > small + 0.15  # metres
 
@@ -164,7 +164,7 @@ def test_a_pause_stops_all_motion(kind):
 
 
 @pytest.mark.parametrize("kind", ELEMENT_VALUES)
-def test_a_dropped_apparatus_lies_apart_until_it_is_fetched(kind):
+def test_a_dropped_apparatus_is_away_from_the_hand_until_it_is_picked_up(kind):
     routine = (*shown(kind, drop_speed=1.5), *shown("wave"))
     motion = perform(routine, Body())
     lying = ~motion.held & (motion.apparatus[:, 2] < 0.35)
@@ -234,7 +234,7 @@ def test_faults_are_spread_over_the_routine(seed):
         assert losses.max() < 0.6 * losses.sum()
 
 
-def test_no_training_routine_has_what_an_unseen_one_has():
+def test_test_routines_share_no_hall_camera_or_proportion_with_training():
     planned = [routine for seed in SEEDS for routine in plan_routines(seed=seed)]
     sides = {part: [r.setting for r in planned if r.part == part] for part in ("train", "test")}
     for field in ("wall", "floor", "camera"):
@@ -253,7 +253,7 @@ def test_no_training_routine_has_what_an_unseen_one_has():
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_filming_and_duration_do_not_go_with_the_score(seed):
+def test_filming_and_duration_do_not_correlate_with_the_score(seed):
     planned = plan_routines(seed=seed)
     for part in ("train", "test"):
         routines = [routine for routine in planned if routine.part == part]
@@ -326,7 +326,7 @@ def test_the_same_seed_gives_the_same_bytes(small_set, tmp_path):
     assert progress == [(done, 7) for done in range(8)]
 
 
-def test_the_files_are_what_they_say(small_set):
+def test_videos_have_the_planned_codec_size_and_duration(small_set):
     folder, planned = small_set
     assert {path.stem for path in (folder / "videos").iterdir()} == {routine.name for routine in planned}
     for routine in planned:
@@ -338,7 +338,7 @@ def test_the_files_are_what_they_say(small_set):
             assert frames / FRAME_RATE == pytest.approx(routine.duration_s, abs=0.03)
 
 
-def test_the_labels_are_rgs(small_set):
+def test_label_files_have_rgs_format(small_set):
     folder, planned = small_set
     labels = read_labels("rg", [folder])
     assert {row.video: row.split for row in labels.rows} == {routine.name: routine.part for routine in planned}
@@ -351,7 +351,7 @@ def test_the_labels_are_rgs(small_set):
             assert 4 <= duration_s <= 6
 
 
-def test_the_record_holds_what_was_shown_and_how_it_was_filmed(small_set):
+def test_the_records_hold_performance_and_filming(small_set):
     folder, planned = small_set
     records = [json.loads(line) for line in (folder / "routines.jsonl").read_text().splitlines()]
     assert [record["name"] for record in records] == [routine.name for routine in planned]
@@ -391,7 +391,7 @@ def grey_video(path, levels):
         container.mux(stream.encode(None))
 
 
-def test_confounds_find_what_goes_with_the_score(tmp_path):
+def test_confounds_find_what_correlates_with_the_score(tmp_path):
     (tmp_path / "videos").mkdir()
     rows = [RG_HEADER]
     for i in range(5):  # the higher the total, the brighter, the longer and the less flickering
@@ -399,16 +399,16 @@ def test_confounds_find_what_goes_with_the_score(tmp_path):
         grey_video(tmp_path / "videos" / f"Ball_{i:03d}.mp4", levels)
         rows.append(f"Ball_{i:03d} {i} {i} {2 * i} 0 1")
     (tmp_path / "test.txt").write_text("\n".join(rows) + "\n")
-    found = confounds(tmp_path)
-    assert found["brightness"] == pytest.approx(1)
-    assert found["duration"] == pytest.approx(1)
-    assert found["frame_difference"] == pytest.approx(-1)
+    srcc = confounds(tmp_path)
+    assert srcc["brightness"] == pytest.approx(1)
+    assert srcc["duration"] == pytest.approx(1)
+    assert srcc["frame_difference"] == pytest.approx(-1)
     sizes = [(tmp_path / "videos" / f"Ball_{i:03d}.mp4").stat().st_size for i in range(5)]
-    assert found["file_size"] == pytest.approx(spearmanr(sizes, range(5)).statistic)
+    assert srcc["file_size"] == pytest.approx(spearmanr(sizes, range(5)).statistic)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_trivial_measures_do_not_tell_the_score(seed, tmp_path):
+def test_trivial_measures_do_not_predict_the_score(seed, tmp_path):
     render_routines(tmp_path, seed=seed, num_train=2)
     assert all(abs(srcc) < 0.4 for srcc in confounds(tmp_path).values())

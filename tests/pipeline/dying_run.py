@@ -2,8 +2,8 @@
 
     python dying_run.py SIGNAL MOMENT:N ARGUMENT...
 
-MOMENT is `write` (in the middle of writing to a new or growing file), `fsync` or `replace` (just before such a call), or
-`replaced` (just after). The N-th moment of that kind raises the signal.
+MOMENT is `write` (in the middle of writing to a new or growing file), `fsync` or `replace` (just before such a call),
+or `replaced` (just after). The N-th moment of that kind raises the signal.
 """
 
 import io

@@ -185,7 +185,8 @@ def test_a_second_run_is_refused_and_names_the_first(command, store: Path, video
     shutil.copytree(store, tmp_path / "out")
     first = start(
         "-c",
-        "import sys, time; from cofinal.data.feature_store import FeatureStore as F; s = F(sys.argv[1]); s.open(s.manifest)\n"
+        "import sys, time; from cofinal.data.feature_store import FeatureStore\n"
+        "store = FeatureStore(sys.argv[1]); store.open(store.manifest)\n"
         "print('open', flush=True); time.sleep(600)",
         tmp_path / "out",
         stdout=subprocess.PIPE,
