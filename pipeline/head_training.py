@@ -107,7 +107,7 @@ def train_head(
         "weights": weights,
         "manifest": feature_store.manifest,
         "intervals": {"level": conformal.LEVEL, "radii": outcome.radii},
-        "generated": _are_generated(all_labels, label_places(feature_store, source)),
+        "generated": _are_generated(feature_store, all_labels),
     }
     results = {
         "format": 1,
@@ -152,7 +152,7 @@ def _with_groups_and_events(labels: LabelSet, options: TrainingOptions) -> Label
 def _check_events(events: str, rows: Sequence[LabelRow]) -> None:
     """Refuse events that are all too small for a rank correlation of their own."""
     if max(Counter(row.event for row in rows).values()) < SMALLEST_EVENT:
-        raise ValueError(f"no event in {events} has {SMALLEST_EVENT} evaluated videos or more; leave --events out")
+        raise ValueError(f"no event in {events} has {SMALLEST_EVENT} videos or more to evaluate on; leave --events out")
 
 
 def _extract(videos: Path, folder: Path, labels: LabelSet, device: str, extractor: str | None) -> list[dict[str, str]]:
@@ -182,9 +182,12 @@ def _feature_identity(
     return store.identity, store.manifest["weights"]
 
 
-def _are_generated(labels: LabelSet, places: Sequence[Path]) -> bool:
+def _are_generated(store: FeatureStore, labels: LabelSet) -> bool:
     """Whether labels or videos are those of generated routines, whose records lie beside them."""
-    folders = [*(file.parent for file in labels.files), *places]
+    folders = [file.parent for file in labels.files]
+    if store.manifest is not None:
+        videos = Path(store.manifest["videos"])
+        folders += [videos, videos.parent]
     return any((folder / GENERATED_RECORDS).exists() for folder in folders)
 
 

@@ -446,7 +446,7 @@ def test_events_too_small_are_refused_before_extraction_and_among_the_judged(sto
     labels.write_text("\n".join(["video,score,split", *rows]) + "\n")
     events.write_text("video,event\n" + "".join(f"v{i},{'test' if i > 4 else 'train'}\n" for i in range(7)))
     run = {"labels": labels, "epochs": 1, "events": f"{events}:event", "out": tmp_path / "h.safetensors"}
-    with pytest.raises(ValueError, match=r"no event in .* has 4 videos or more to judge heads on"):
+    with pytest.raises(ValueError, match=r"no event in .* has 4 videos or more to evaluate on"):
         train_head(store, "csv", **run)
 
     videos = tmp_path / "videos"
@@ -542,7 +542,7 @@ def test_an_action_without_rows_or_features_is_refused(command, store: Path, tmp
     features, labels = rg_labels(store, tmp_path)
     run = ["train-head", features, "--dataset", "rg", "--labels", labels, "--out", tmp_path / "h.safetensors"]
     assert "no label row is left for Hoop" in one_sentence(command(*run, "--action", "Hoop"))
-    assert "none of the 1 wanted label rows has features" in one_sentence(command(*run, "--action", "Clubs"))
+    assert "none of the 1 selected label rows has features" in one_sentence(command(*run, "--action", "Clubs"))
 
 
 def test_heads_from_generated_routines_or_random_weights_say_so_and_are_no_default(
@@ -559,6 +559,17 @@ def test_heads_from_generated_routines_or_random_weights_say_so_and_are_no_defau
     scored = command("score-video", features / "Ball_000.npy", "--head", head)
     assert "generated routines" in scored.err
     assert "assumed --action Ball, the only one" in scored.err
+
+    # the same routines with a label file elsewhere are known by where their videos lie
+    manifest = json.loads((store / "manifest.json").read_text()) | {"videos": str(tmp_path / "videos")}
+    (features / "manifest.json").write_text(json.dumps(manifest))
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copy(labels, tmp_path / "elsewhere")
+    ended = command(
+        "train-head", features, "--dataset", "rg", "--labels", tmp_path / "elsewhere", *run, "--action", "Ball"
+    )
+    assert ended.code == 0
+    assert "generated routines" in ended.err
 
     ended = command("extract-features", videos, tmp_path / "random", "--weights", "random")
     ended = command("train-head", tmp_path / "random", "--dataset", "csv", "--labels", videos, *run)
