@@ -10,8 +10,8 @@ import torch
 from cofinal.extractors import video_swin
 from cofinal.extractors.backbone import Backbone, load_backbone, resolve_backbone
 from cofinal.extractors.catalogue import CATALOGUE
+from cofinal.extractors.decoders import read_frames
 from cofinal.extractors.recipes import RECIPES
-from cofinal.extractors.video import read_frames
 from cofinal.extractors.weights import I3D_KINETICS400, UrlWeights, file_sha256
 
 
@@ -136,7 +136,7 @@ def test_auto_is_video_swin_on_a_gpu() -> None:
     ("options", "message"),
     [
         ({"name": "c3d"}, "unknown backbone 'c3d'; known are auto, vst, vst-b, .*i3d"),
-        ({"recipe": "mine"}, 'no recipe "mine"; known are actionnet-i3d, gdlt-i3d'),
+        ({"recipe": "mine"}, "unknown recipe 'mine'; known are actionnet-i3d, gdlt-i3d"),
         ({"device": "tpu"}, "unknown device 'tpu'; known are auto, cpu, cuda and cuda:N"),
         ({"device": "cuda:99"}, r"'cuda:99' does not exist, torch sees \d+ CUDA devices"),
         ({"precision": "int8"}, "unknown precision 'int8'; known are auto, fp32, bf16, fp16"),

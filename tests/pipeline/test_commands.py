@@ -123,7 +123,7 @@ def test_videos_that_crash_hang_or_confuse_their_reader_cost_only_themselves(
     command, write_video, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cofinal.extractors.reader.SOURCE", "faulty_video")
-    faults = {"crash_at_9": "SIGSEGV", "hang_at_9": "for 1 s (--stall-timeout)", "garbage_at_9": "without sense"}
+    faults = {"crash_at_9": "SIGSEGV", "hang_at_9": "for 1 s (--stall-timeout)", "garbage_at_9": "invalid answers"}
     for seed, name in enumerate((*faults, "good")):
         write_video(tmp_path / f"in/{name}.mp4", seed=seed)
     run = ["extract-features", tmp_path / "in", tmp_path / "out", "--stall-timeout", "1", "--json"]
@@ -232,7 +232,7 @@ def test_bad_input_to_extract_features(
 def test_decord_where_it_is_not_installed_is_no_fault_of_the_videos(
     command, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cofinal.extractors.video._has_decord", lambda: False)
+    monkeypatch.setattr("cofinal.extractors.decoders._has_decord", lambda: False)
     ended = command("extract-features", videos, tmp_path / "out", "--decoder", "decord", "--weights", "random")
     assert "decord is not installed" in one_sentence(ended)
     assert not (tmp_path / "out").exists()
