@@ -151,7 +151,7 @@ def _load_network(name: str, entry: Entry, weights: str | Path | None) -> tuple[
         return entry.from_checkpoint(file), sha256
     if not Path(weights).exists():
         names = ", ".join(published.name for published in entry.weights)
-        raise ValueError(f"cannot read the weights {weights}: No such file; published for {name} are {names}")
+        raise ValueError(f"the weights {weights} cannot be read: No such file; published for {name} are {names}")
     return entry.from_checkpoint(weights), file_sha256(weights)
 
 

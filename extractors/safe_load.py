@@ -52,10 +52,9 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             file.seek(0)
             arrays = _named_arrays(_ArrayUnpickler(file).load(), seen=set())
             return {name: torch.from_numpy(array) for name, array in arrays}
-    except OSError as error:
-        raise ValueError(f"cannot read the weights {path}: {error.strerror or error}") from error
     except Exception as error:  # a damaged pickle may raise nearly anything
-        raise ValueError(f"the weights {path} cannot be read: {' '.join(str(error).split())}") from error
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise ValueError(f"the weights {path} cannot be read: {reason}") from error
 
 
 def only_network(

@@ -156,7 +156,7 @@ def probe(
             within = "" if stream.codec_context.width else f" within {limits.max_pixels} pixels (--max-pixels)"
             raise VideoError(f"{path} holds no frame that can be decoded{within}")
         shown, damage = packets, None
-        # another first time shows that the scan is wrong: packets before the first key frame, or decoding times in AVI
+        # a different first time shows that the scan is wrong: packets before the first key frame, AVI's decoding times
         if by_decoding or not len(packets) or first.pts != packets.first:
             is_joined = packets.num_restarts > 0
             shown, damage = _decode_timestamps(stream, chain([first], frames), is_joined, allow_partial)
@@ -172,8 +172,7 @@ def probe(
             if not by_decoding:  # packets do not show how many frames come before the damage
                 return probe(path, limits, by_decoding=True, allow_partial=True, heartbeat=heartbeat)
             timeline = timeline.before(holes_s)
-        rotation = round(first.rotation / 90) * 90 % 360  # files may state any angle; only quarter turns are undone
-        height, width = (first.height, first.width) if rotation % 180 == 0 else (first.width, first.height)
+        rotation, height, width = _displayed_size(first)
         return VideoFacts(
             path=path,
             container=container.format.name,
@@ -390,6 +389,13 @@ class _Timeline:
             return self
         times = self.times[: int(is_beyond.argmax()) + 1]
         return replace(self, times=times, end_s=float(times[-1]) + _mean_gap(self.times))
+
+
+def _displayed_size(frame: Any) -> tuple[int, int, int]:
+    """Rotation in degrees counter-clockwise, and height and width after it."""
+    rotation = round(frame.rotation / 90) * 90 % 360  # files may state any angle; only quarter turns are applied
+    height, width = (frame.height, frame.width) if rotation % 180 == 0 else (frame.width, frame.height)
+    return rotation, height, width
 
 
 def _times(path: Path, stream: Any, timestamps: _Timestamps) -> np.ndarray:

@@ -117,7 +117,9 @@ def test_published_weights_by_name_and_by_default(tmp_path: Path, monkeypatch: p
     for name in (None, "OWN_V1", "Own_Weights.OWN_V1"):
         assert load_backbone("vst-t", weights=name, device="cpu", engine="torch").weights_sha256 == sha256
     assert weights.cached.exists()
-    with pytest.raises(ValueError, match=r"OTHER_V1: No such file; published for vst-t are Own_Weights\.OWN_V1"):
+    with pytest.raises(
+        ValueError, match=r"OTHER_V1 cannot be read: No such file; published for vst-t are Own_Weights\.OWN_V1"
+    ):
         load_backbone("vst-t", weights="OTHER_V1", device="cpu")
 
 
@@ -142,7 +144,7 @@ def test_auto_is_video_swin_on_a_gpu() -> None:
         ({"precision": "int8"}, "unknown precision 'int8'; known are auto, fp32, bf16, fp16"),
         ({"precision": "fp16", "device": "cpu"}, "fp16 needs a CUDA device"),
         ({"engine": "onnx"}, "unknown engine 'onnx'; known are auto, torch, openvino"),
-        ({"weights": "/none/i3d.ckpt"}, "/none/i3d.ckpt: No such file"),
+        ({"weights": "/none/i3d.ckpt"}, "/none/i3d.ckpt cannot be read: No such file"),
     ],
 )
 def test_errors_of_what_cannot_be_built_are_one_sentence(options: dict, message: str) -> None:

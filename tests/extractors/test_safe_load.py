@@ -236,5 +236,5 @@ def test_pickles_of_both_numpy_generations_are_read(tmp_path) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path) -> None:
-    with pytest.raises(ValueError, match=r"none\.ckpt: No such file"):
+    with pytest.raises(ValueError, match=r"none\.ckpt cannot be read: No such file"):
         read_tensors(tmp_path / "none.ckpt")
