@@ -36,10 +36,11 @@ from torch import Tensor, nn
 from cofinal.extractors.backbone import PRECISIONS, Backbone, load_backbone
 from cofinal.extractors.catalogue import CATALOGUE
 from cofinal.extractors.clips import select
+from cofinal.extractors.decoders import choose_decoder
 from cofinal.extractors.extract import extract, one_thread
 from cofinal.extractors.reader import Reader
 from cofinal.extractors.recipes import get_recipe
-from cofinal.extractors.video import choose_decoder, probe
+from cofinal.extractors.video import probe
 from cofinal.models.checkpoint import serialise_head
 from cofinal.models.cofinal import CoFInAl, CoFInAlConfig
 from cofinal.pipeline.console import ends_well, out, print_message

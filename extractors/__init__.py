@@ -1,1 +1,1 @@
-"""A video file in, clip features out: decoding, frame selection, recipes and backbones. Knows nothing of scores."""
+"""From a video file to clip features: decoding, frame selection, recipes and backbones. Knows nothing of scores."""

@@ -1,8 +1,8 @@
 """A backbone: a network with its weights, its recipe, and the device and precision it runs in.
 
-Clips go in as the uint8 frames that a recipe makes, and are normalised on the device. Below fp32 a GPU runs under
-autocast; a CPU gets bfloat16 weights, which are fastest on one that has instructions for them, or has the network
-compiled by OpenVINO, which is faster still.
+Its input is clips of uint8 frames that a recipe made; they are normalised on the device. In fp16 and bf16 a GPU runs
+under autocast. A CPU runs bfloat16 weights, which is fast where the processor has instructions for them, or a network
+compiled by OpenVINO, which is faster.
 """
 
 import re
@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from . import openvino_engine
-from .catalogue import ALIASES, CATALOGUE
+from .catalogue import ALIASES, CATALOGUE, Entry
 from .openvino_engine import CompiledNetwork
 from .recipes import Recipe, get_recipe
-from .weights import file_sha256, published, published_sha256
+from .weights import fetch_weights, file_sha256, published_sha256
 
 BACKBONES = tuple(CATALOGUE)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -28,27 +28,27 @@ RANDOM_SEED = 0
 
 @dataclass(frozen=True)
 class Backbone:
-    """A frozen network that turns clips into features; `load_backbone` builds it."""
+    """A frozen network that turns clips into features; made by `load_backbone`."""
 
     name: str
     recipe: Recipe
     network: nn.Module | CompiledNetwork
-    """(B, 3, F, H, W) normalised clips, or (B, F, H, W, 3) uint8 ones with OpenVINO -> features (B, feature_dim) and
-    class logits (B, classes), float32; there are 0 classes if the weights came without a classifier."""
+    """Normalised clips (B, 3, F, H, W), or uint8 clips (B, F, H, W, 3) with OpenVINO -> features (B, feature_dim) and
+    class logits (B, num_classes), both float32."""
     feature_dim: int
     weights_sha256: str
-    """Of the published checkpoint or of the user's file; "random" for untrained weights."""
+    """Hash of the published checkpoint or of the user's file; "random" for untrained weights."""
     device: str
     precision: str
     """One of `PRECISIONS`."""
     engine: str = "torch"
     """One of `ENGINES`."""
     num_classes: int = 400
-    """Classes that the weights tell apart; 0 without a classifier."""
+    """Number of classes that the weights were trained on; 0 if the file holds no classifier."""
 
     @property
     def identity(self) -> dict[str, str]:
-        """What its features are bound to: a store or a head of another identity cannot be used with them."""
+        """What determines the features: a store or a head of another identity cannot be used with them."""
         return {"backbone": self.name, "recipe": self.recipe.name, "weights_sha256": self.weights_sha256}
 
     def features(self, clips: Tensor) -> np.ndarray:
@@ -62,23 +62,26 @@ class Backbone:
         """
         return self.features_and_classes(clips)[0]
 
-    def classify(self, clips: Tensor) -> np.ndarray:
-        """Probabilities (B, classes) float32 of the classes that the weights were trained on."""
-        return self.features_and_classes(clips)[1]
-
     @torch.inference_mode()
     def features_and_classes(self, clips: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """What `features` and `classify` return, from one pass through the network."""
+        """Features and class probabilities of a batch of clips, from one pass through the network.
+
+        Args:
+            clips: (B, F, H, W, 3) uint8, frames as the recipe makes them.
+
+        Returns:
+            Features (B, feature_dim) and probabilities (B, num_classes), both float32.
+        """
         if isinstance(self.network, CompiledNetwork):
             features, logits = self.network(clips)
             return features.numpy(), logits.softmax(dim=1).numpy()
         device = torch.device(self.device)
         if device.type == "cuda":
-            clips = clips.pin_memory()
+            clips = clips.pin_memory()  # `non_blocking` needs pinned memory
         x = self.recipe.normalise(clips.to(device, non_blocking=True))
-        computed, stored = PRECISIONS[self.precision], next(self.network.parameters()).dtype
-        with torch.autocast(device.type, computed, enabled=computed != stored):
-            features, logits = self.network(x.to(stored))
+        compute_dtype, weight_dtype = PRECISIONS[self.precision], next(self.network.parameters()).dtype
+        with torch.autocast(device.type, compute_dtype, enabled=compute_dtype != weight_dtype):
+            features, logits = self.network(x.to(weight_dtype))
         return features.cpu().numpy(), logits.softmax(dim=1).cpu().numpy()
 
 
@@ -94,17 +97,17 @@ def load_backbone(
     """Build a backbone.
 
     Args:
-        name: One of `BACKBONES` or `ALIASES`, or "auto"; see `resolve_backbone`.
-        recipe: Name of a recipe; the backbone's default if None.
-        weights: A file; the name of published weights, which are downloaded on first use; the first published ones of
-            this backbone if None; "random" for untrained ones, the same ones every time.
+        name: one of `BACKBONES` or `ALIASES`, or "auto"; see `resolve_backbone`.
+        recipe: name of a recipe; None for the backbone's default.
+        weights: a file, the name of published weights (downloaded on first use), None for the backbone's default
+            published weights, or "random" for untrained weights, which are the same every time.
         device: "auto", "cpu", "cuda" or "cuda:N".
         precision: "auto", "fp32", "bf16" or "fp16".
         engine: "torch", "openvino", or "auto": OpenVINO on a CPU where it is installed, else torch.
 
     Raises:
-        ValueError: A name is unknown, the device or the engine cannot do what is asked, or the weights cannot be had or
-            read.
+        ValueError: a name is unknown, the device or the engine cannot do what is asked, or the weights cannot be
+            downloaded or read.
     """
     name, _ = resolve_backbone(name, device)
     entry = CATALOGUE[name]
@@ -112,29 +115,17 @@ def load_backbone(
     torch_device = resolve_device(device)
     precision = _precision(precision, torch_device)
     engine = _engine(engine, torch_device, precision)
-    by_name = {called: known for known in entry.weights for called in known.names}
-    if weights == "random":
-        network, sha256 = entry.untrained(RANDOM_SEED), "random"
-    elif weights is None or weights in by_name:
-        chosen = entry.weights[0] if weights is None else by_name[str(weights)]
-        file = published(chosen)
-        sha256 = published_sha256(chosen)
-        network = entry.from_checkpoint(file)
-    elif not Path(weights).exists():
-        known = ", ".join(known.name for known in entry.weights)
-        raise ValueError(
-            f"Cannot read the weights {weights}: No such file; {name}'s published ones are called {known}."
-        )
-    else:
-        network, sha256 = entry.from_checkpoint(weights), file_sha256(weights)
+    network, sha256 = _load_network(name, entry, weights)
     num_classes = cast(int, network.num_classes)
     prepared: nn.Module | CompiledNetwork
     if engine == "openvino":
         prepared = CompiledNetwork(name, network, num_classes, chosen_recipe, sha256, precision)
     else:
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # fp32 is fp32 on a GPU, too
+        # TF32 would round fp32 numbers to 10 bits on a GPU
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+        # bf16 weights for a CPU, where autocast is slower than fp32; autocast for a GPU
         network.to(torch_device, PRECISIONS[precision] if torch_device.type == "cpu" else torch.float32)
-        prepared = network.to(memory_format=torch.channels_last_3d)
+        prepared = network.to(memory_format=torch.channels_last_3d)  # the faster layout for 3D convolutions
     return Backbone(
         name=name,
         recipe=chosen_recipe,
@@ -148,40 +139,55 @@ def load_backbone(
     )
 
 
+def _load_network(name: str, entry: Entry, weights: str | Path | None) -> tuple[nn.Module, str]:
+    """The network on the CPU, and the hash of its weights; arguments as in `load_backbone`."""
+    if weights == "random":
+        return entry.untrained(RANDOM_SEED), "random"
+    by_name = {alias: published for published in entry.weights for alias in published.names}
+    if weights is None or weights in by_name:
+        chosen = entry.weights[0] if weights is None else by_name[str(weights)]
+        file = fetch_weights(chosen)
+        sha256 = published_sha256(chosen)  # refuses a wrong file before it is read
+        return entry.from_checkpoint(file), sha256
+    if not Path(weights).exists():
+        names = ", ".join(published.name for published in entry.weights)
+        raise ValueError(f"the weights {weights} cannot be read: No such file; published for {name} are {names}")
+    return entry.from_checkpoint(weights), file_sha256(weights)
+
+
 def resolve_backbone(name: str, device: str) -> tuple[str, str | None]:
-    """The backbone that a name means here: Video Swin, the paper's first, where a GPU makes it quick, else I3D.
+    """Resolve "auto" and aliases: "auto" is the paper's Video Swin on a GPU, and the faster I3D on a CPU.
 
     Returns:
         One of `BACKBONES`, and with "auto" why it was chosen.
 
     Raises:
-        ValueError: The name or the device is unknown, or there is no such device.
+        ValueError: the name or the device is unknown, or the device does not exist here.
     """
     if name == "auto":
         on_gpu = resolve_device(device).type == "cuda"
         return ("vst-b", "auto: there is a GPU") if on_gpu else ("i3d", "auto: there is no GPU")
     name = ALIASES.get(name, name)
     if name not in CATALOGUE:
-        known = ", ".join(("auto", *ALIASES, *BACKBONES))
-        raise ValueError(f'There is no backbone "{name}"; known are {known}.')
+        raise ValueError(f"unknown backbone {name!r}; known are {', '.join(('auto', *ALIASES, *BACKBONES))}")
     return name, None
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device that "auto", "cpu", "cuda" or "cuda:N" means here.
+    """The device for "auto", "cpu", "cuda" or "cuda:N"; "auto" is the GPU if there is one.
 
     Raises:
-        ValueError: The name is unknown, or there is no such device.
+        ValueError: the name is unknown, or the device does not exist here.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise ValueError(f'There is no device "{name}"; known are auto, cpu, cuda and cuda:N.')
+        raise ValueError(f"unknown device {name!r}; known are auto, cpu, cuda and cuda:N")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(
-            f'The device "{name}" is not there, torch sees {torch.cuda.device_count()} CUDA devices: use --device cpu, '
-            "or install a torch build with CUDA and its driver."
+            f"the device {name!r} does not exist, torch sees {torch.cuda.device_count()} CUDA devices: use --device "
+            "cpu, or install a torch build with CUDA and its driver"
         )
     return device
 
@@ -190,26 +196,27 @@ def _precision(name: str, device: torch.device) -> str:
     if name == "auto":
         if device.type == "cuda":
             return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-        # torch has no public question for this in every version supported; without the instructions bf16 is slower
+        # without these instructions bf16 is slower than fp32; not all supported torch versions have a public function
         return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
     if name not in PRECISIONS:
-        raise ValueError(f'There is no precision "{name}"; known are auto, {", ".join(PRECISIONS)}.')
+        raise ValueError(f"unknown precision {name!r}; known are auto, {', '.join(PRECISIONS)}")
     if name == "fp16" and device.type == "cpu":
-        raise ValueError("fp16 needs a CUDA device: on a CPU use --precision bf16 or fp32.")
+        raise ValueError("fp16 needs a CUDA device: on a CPU use --precision bf16 or fp32")
     return name
 
 
 def _engine(name: str, device: torch.device, precision: str) -> str:
     if name == "auto":
-        can_compute = precision != "bf16" or torch.cpu._is_avx512_bf16_supported()  # torch can always
+        # OpenVINO needs bf16 instructions for bf16, torch does not
+        can_compute = precision != "bf16" or torch.cpu._is_avx512_bf16_supported()
         return "openvino" if device.type == "cpu" and can_compute and openvino_engine.is_installed() else "torch"
     if name not in ENGINES:
-        raise ValueError(f'There is no engine "{name}"; known are auto, {", ".join(ENGINES)}.')
+        raise ValueError(f"unknown engine {name!r}; known are auto, {', '.join(ENGINES)}")
     if name == "openvino" and device.type != "cpu":
-        raise ValueError(f"The engine openvino runs on a CPU, not on {device}: use --device cpu or --engine torch.")
+        raise ValueError(f"the engine openvino runs on a CPU, not on {device}: use --device cpu or --engine torch")
     if name == "openvino" and not openvino_engine.is_installed():
         raise ValueError(
             "OpenVINO is not installed: pip install 'cofinal[openvino]' (from a checkout: pip install '.[openvino]'), "
-            "or use --engine torch."
+            "or use --engine torch"
         )
     return name

@@ -1,6 +1,6 @@
-"""The known backbones: what each is, what it costs, where its weights come from, and the recipe it is used with.
+"""The catalogue of backbones: size and cost, the source of the weights, and the recipe of each.
 
-Parameters and operations are those of the network as it runs here, with the default recipe's clip; a test counts them.
+Parameters and operations are those of this program's network on one clip of the default recipe; a test counts them.
 """
 
 from collections.abc import Callable
@@ -11,41 +11,43 @@ from pathlib import Path
 from torch import nn
 
 from . import classifiers, i3d, video_swin
-from .weights import I3D_KINETICS400, Published, UrlWeights
+from .weights import I3D_KINETICS400, PublishedWeights, UrlWeights
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A known backbone."""
+    """A backbone of the catalogue."""
 
     feature_dim: int
     parameters: int
-    """Numbers in the network, its classifier included."""
+    """Number of parameters, with the classifier."""
     gflop: float
-    """Floating-point operations for one clip of the default recipe, in billions; a multiply-add counts as two."""
+    """Billions of floating-point operations for one clip of the default recipe; a multiply-add counts as two."""
     recipe: str
-    """The default recipe."""
+    """Name of the default recipe."""
     kinetics_recipe: str
-    """The recipe that its Kinetics-400 classes were evaluated with."""
-    weights: tuple[Published, ...]
-    """What is published, the default first."""
+    """Name of the recipe that its Kinetics-400 classes were evaluated with."""
+    weights: tuple[PublishedWeights, ...]
+    """The published weights, the default first."""
     source: str
-    """Who publishes it."""
+    """Publisher of the weights."""
     licence: str
-    """Under which licence."""
+    """Licence of the weights."""
     from_checkpoint: Callable[[str | Path], nn.Module]
+    """Builds the network from a file of weights."""
     untrained: Callable[[int], nn.Module]
-    """From a seed."""
+    """Builds the network with random weights from a seed."""
 
 
 def _torchvision(name: str, file: str) -> UrlWeights:
     url = f"https://download.pytorch.org/models/{file}"
+    # torchvision's file names end in the first digits of the hash: swin3d_t-7615ae03.pth
     return UrlWeights(name, url, sha256_start=file.rsplit("-", 1)[1].removesuffix(".pth"))
 
 
 def _pytorchvideo(file: str) -> UrlWeights:
     url = f"https://dl.fbaipublicfiles.com/pytorchvideo/model_zoo/kinetics/{file}"
-    return UrlWeights("KINETICS400", url, sha256_start="")
+    return UrlWeights("KINETICS400", url, sha256_start="")  # pytorchvideo publishes no hashes
 
 
 def _video_swin(sizes: video_swin.Sizes, parameters: int, gflop: float, *weights: UrlWeights) -> Entry:
@@ -64,16 +66,18 @@ def _video_swin(sizes: video_swin.Sizes, parameters: int, gflop: float, *weights
 
 
 def _video_swin_from(path: str | Path, sizes: video_swin.Sizes) -> nn.Module:
-    """The network in a file, refused if it is not the one that was asked for."""
+    """The network in a file; a network of other sizes than the backbone's is refused."""
     network = video_swin.from_checkpoint(path)
-    found = network.sizes
-    if (found.width, found.depths, found.heads) != (sizes.width, sizes.depths, sizes.heads):
-        known = {"vst-t": video_swin.TINY, "vst-s": video_swin.SMALL, "vst-b": video_swin.BASE}
-        same = [name for name, its in known.items() if (found.width, found.depths) == (its.width, its.depths)]
+    own = network.sizes
+    if (own.width, own.depths, own.heads) != (sizes.width, sizes.depths, sizes.heads):
+        variants = {"vst-t": video_swin.TINY, "vst-s": video_swin.SMALL, "vst-b": video_swin.BASE}
+        same = [
+            name for name, variant in variants.items() if (own.width, own.depths) == (variant.width, variant.depths)
+        ]
         raise ValueError(
-            f"{path} holds a Video Swin of {found.width} channels and {found.depths} blocks, and asked for are "
-            f"{sizes.width} channels and {sizes.depths} blocks: "
-            + (f"use --backbone {same[0]}." if same else f"known are {', '.join(known)}.")
+            f"{path} holds a Video Swin of {own.width} channels and {own.depths} blocks, expected {sizes.width} "
+            f"channels and {sizes.depths} blocks: "
+            + (f"use --backbone {same[0]}" if same else f"known are {', '.join(variants)}")
         )
     return network
 

@@ -1,13 +1,12 @@
 """From the times of a video's frames to its clips: pure arithmetic.
 
-The rule. Time starts at the first frame, and the recipe's rate lays ticks over it: tick k is at k / fps. Every frame
-belongs to the tick nearest to it (the earlier one where two are equally near). A tick shows the nearest of its
-frames; a tick without frames shows the last frame before it, as a player would. The last tick is the one that the last
-frame belongs to.
+The rule: time starts at the first frame, and tick k of the recipe is at k / fps. Every frame belongs to its nearest
+tick, or to the earlier of two equally near ones. A tick shows the nearest of its frames. A tick without frames shows
+the last frame before it, as a player would. The last tick is the tick of the last frame.
 
-It follows that frames stay in order; that a frame is shown twice only where the next one comes more than one tick
-later, that is where the source is slower than the recipe; and that a source of the recipe's own rate is taken frame by
-frame, even if its timestamps jitter by less than half a tick, as rounded ones do.
+Three properties follow. Frames stay in order. A frame is repeated only where the next one comes more than one tick
+later, so where the source is slower than the recipe. A source at the recipe's rate is taken frame by frame, even if its
+timestamps jitter by less than half a tick, as rounded timestamps do.
 """
 
 from dataclasses import dataclass
@@ -17,14 +16,14 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Selection:
-    """The frames wanted of a video, clip by clip."""
+    """The frames of a video that its clips need."""
 
     frames: np.ndarray
-    """(T, F) int32: which frame, counted in display order, each of the T clips shows at each of its F ticks."""
+    """(T, F) int32: index in display order of the frame that each of T clips shows at each of its F ticks."""
     clip_times: np.ndarray
     """(T, 2) float: start and end of each clip, in seconds after the first frame."""
     num_repeated: int
-    """Ticks that repeat a frame, because the source is slower than the recipe there."""
+    """Number of ticks that repeat a frame, because the source is slower than the recipe there."""
 
 
 def frame_of_tick(times: np.ndarray, fps: float) -> np.ndarray:
@@ -32,17 +31,18 @@ def frame_of_tick(times: np.ndarray, fps: float) -> np.ndarray:
 
     Args:
         times: (N,) seconds at which the frames are shown, ascending, N at least 1.
-        fps: Ticks a second.
+        fps: ticks per second.
 
     Returns:
-        (number of ticks,) indices into `times`, ascending.
+        (K,) indices into `times`, ascending, for K ticks.
     """
-    position = (times - times[0]) * fps  # in ticks
-    tick = np.ceil(position - 0.5).astype(np.int64)  # (N,) the tick each frame belongs to
-    ticks = np.arange(tick[-1] + 1)
-    first = np.searchsorted(tick, ticks, side="left")  # (number of ticks,) the first frame of a tick that has some
-    latest = np.searchsorted(tick, ticks, side="right") - 1  # the last frame of this tick or of those before
-    halfway = (position[1:] + position[:-1]) / 2
+    position = (times - times[0]) * fps  # (N,) in ticks
+    tick = np.ceil(position - 0.5).astype(np.int64)  # (N,) each frame's tick; of two equally near ones the earlier
+    ticks = np.arange(tick[-1] + 1)  # (K,)
+    first = np.searchsorted(tick, ticks, side="left")  # (K,) the first frame of a tick that has frames
+    latest = np.searchsorted(tick, ticks, side="right") - 1  # (K,) the last frame of this tick or of earlier ones
+    # the nearest frame to a tick changes halfway between two frames; clipping keeps it among the tick's own frames
+    halfway = (position[1:] + position[:-1]) / 2  # (N - 1,)
     nearest = np.clip(np.searchsorted(halfway, ticks, side="right"), first, latest)
     return np.where(tick[latest] == ticks, nearest, latest)
 
@@ -50,13 +50,13 @@ def frame_of_tick(times: np.ndarray, fps: float) -> np.ndarray:
 def select(times: np.ndarray, fps: float, clip_frames: int) -> Selection:
     """Choose the frames of a video and cut them into clips that do not overlap.
 
-    What is left over after the last whole clip is dropped evenly from head and tail, of an odd number one more at the
-    tail. With less than one clip's worth of frames there are no clips.
+    The remainder that fills no whole clip is dropped, half of it at each end; if it is odd, one more at the tail. A
+    video shorter than a clip has no clips.
 
     Args:
         times: (N,) seconds at which the frames are shown, ascending, N at least 1.
-        fps: Frames wanted a second.
-        clip_frames: Frames in a clip.
+        fps: frames per second in a clip.
+        clip_frames: frames in a clip.
     """
     shown = frame_of_tick(times, fps)
     num_clips, remainder = divmod(len(shown), clip_frames)

@@ -1,8 +1,8 @@
-"""One video in, one feature array out, as a stream: memory does not grow with the video.
+"""From one video to one feature array, as a stream: memory does not grow with the video.
 
-Another process decodes (`extractors.reader`). A background thread takes the frames wanted from it, resizes and crops
-them, and hands over whole clips through a short queue, while this thread runs the backbone on them. Only the features
-are kept, and those in a file without a name.
+Another process decodes (`extractors.reader`). A background thread resizes and crops the frames and puts whole clips
+into a short queue. The calling thread runs the backbone on them. Only the features are kept, in an unnamed temporary
+file.
 """
 
 import tempfile
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
 from queue import Full, Queue
@@ -22,30 +23,31 @@ from torch import Tensor
 
 from .backbone import Backbone
 from .clips import Selection, select
+from .decoders import choose_decoder
 from .reader import Reader, ReaderError
 from .recipes import Recipe
-from .video import BrokenError, UnfaithfulError, VideoError, VideoFacts, choose_decoder
+from .video import BrokenError, UnfaithfulError, VideoError, VideoFacts
 
 T = TypeVar("T")
 
 CLIPS_AHEAD = 2
-"""Clips that may wait for the backbone, or a batch of them if that is more."""
-WORTH_SAYING_S = 0.1
-"""A shorter time missing at a video's end is not spoken of."""
+"""Clips that may wait for the backbone; one batch if that is more."""
+MISSING_WARNING_S = 0.1
+"""A shorter end that is missing is not warned of."""
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """What a backbone saw in one video, T clips."""
+    """The features of one video with T clips."""
 
     features: np.ndarray
-    """(T, C) float32; its memory is a file's, which is gone when the array is."""
+    """(T, C) float32, mapped from a temporary file that is deleted with the array."""
     clip_times: np.ndarray
     """(T, 2) start and end of each clip, in seconds after the first frame."""
     probabilities: np.ndarray | None
-    """(T, classes) float32 if classes were asked for."""
+    """(T, num_classes) float32 if classes were asked for."""
     record: dict[str, Any]
-    """What was read, by whom and how long it took, ready for JSON."""
+    """What was read, with which decoder, and how long it took, ready for JSON."""
 
 
 def extract(
@@ -62,54 +64,64 @@ def extract(
     """Extract the clip features of one video.
 
     Args:
-        path: The video file.
-        backbone: From `load_backbone`.
+        path: the video file.
+        backbone: from `load_backbone`.
         decoder: "auto", "decord" or "pyav".
-        batch_clips: Clips in one pass of the backbone; 1 on a CPU and 8 on a GPU if None.
-        classify: Also return the class probabilities of each clip.
-        allow_partial: Of a damaged video, extract the clips before it breaks off.
-        reader: Reads the video; one for this video alone if None.
-        on_progress: Called after each batch with the seconds of video done and in all.
+        batch_clips: clips in one pass of the backbone; None for 1 on a CPU and 8 on a GPU.
+        classify: also return the class probabilities of each clip.
+        allow_partial: extract the clips before the damage of a damaged video.
+        reader: reads the video; None for a new one that is closed afterwards.
+        on_progress: called after each batch with the seconds of video that are done, and with those of the whole video.
 
     Raises:
-        VideoError: The video cannot be used; the message says why.
-        ValueError: The decoder is unknown or not installed, or `batch_clips` is less than 1.
+        VideoError: the video cannot be used; the message gives the reason.
+        ValueError: the decoder is unknown or not installed, `batch_clips` is less than 1, or the temporary folder or
+            the shared memory is full.
     """
     if batch_clips is None:
         batch_clips = 8 if backbone.device.startswith("cuda") else 1
     if batch_clips < 1:
-        raise ValueError(f"At least 1 clip goes into a batch, not {batch_clips}.")
+        raise ValueError(f"batch-clips must be at least 1, not {batch_clips}")
     started = time.perf_counter()
     with ExitStack() as stack:
         reader = reader or stack.enter_context(Reader())
-        facts, selection = _plan(reader.probe(path, allow_partial=allow_partial), backbone.recipe)
+        run = partial(
+            _extract,
+            backbone=backbone,
+            reader=reader,
+            batch_clips=batch_clips,
+            classify=classify,
+            on_progress=on_progress,
+        )
+        facts, selection = _select_frames(reader.probe(path, allow_partial=allow_partial), backbone.recipe)
         name, reason = choose_decoder(facts, decoder, backbone.recipe.colours)
         try:
-            extraction = _extract(facts, selection, name, backbone, reader, batch_clips, classify, on_progress)
+            extraction = run(facts, selection, name)
         except VideoError as error:
-            another_way = (
+            may_work_with_pyav = (
                 isinstance(error, UnfaithfulError)
                 or (isinstance(error, ReaderError) and name == "decord")
                 or (isinstance(error, BrokenError) and allow_partial)
             )
-            if decoder == "decord" or not another_way:
+            if decoder == "decord" or not may_work_with_pyav:
                 raise
             name, reason = "pyav", f"the first reading failed: {error}"
-            facts, selection = _plan(reader.probe(path, by_decoding=True, allow_partial=allow_partial), backbone.recipe)
-            extraction = _extract(facts, selection, name, backbone, reader, batch_clips, classify, on_progress)
+            facts = reader.probe(path, by_decoding=True, allow_partial=allow_partial)
+            facts, selection = _select_frames(facts, backbone.recipe)
+            extraction = run(facts, selection, name)
     extraction.record["stage_seconds"]["wall"] = round(time.perf_counter() - started, 3)
     return replace(extraction, record={"decoder": name, "decoder_reason": reason} | extraction.record)
 
 
-def _plan(facts: VideoFacts, recipe: Recipe) -> tuple[VideoFacts, Selection]:
-    """What to read of a video, and its facts without the times, which nothing asks for after this."""
+def _select_frames(facts: VideoFacts, recipe: Recipe) -> tuple[VideoFacts, Selection]:
+    """The frames that the clips need, and the facts without the times, which nothing needs afterwards."""
     if facts.damage and not facts.is_partial:
         raise VideoError(facts.damage)
     selection = select(facts.times, recipe.fps, recipe.clip_frames)
     if len(selection.frames) == 0:
         raise VideoError(
             f"{facts.path} is too short: it lasts {facts.duration_s:.2f} s, and one clip of the recipe {recipe.name} "
-            f"takes {recipe.clip_s:.2f} s ({recipe.clip_frames} frames at {recipe.fps:g} a second)."
+            f"takes {recipe.clip_s:.2f} s ({recipe.clip_frames} frames at {recipe.fps:g} per second)"
         )
     return facts.without_times(), selection
 
@@ -118,37 +130,41 @@ def _extract(
     facts: VideoFacts,
     selection: Selection,
     decoder: str,
+    *,
     backbone: Backbone,
     reader: Reader,
     batch_clips: int,
     classify: bool,
     on_progress: Callable[[float, float], None] | None,
 ) -> Extraction:
+    """Read the selected frames and run the backbone on their clips."""
     recipe = backbone.recipe
-    torch.get_num_threads()  # which makes this thread's number its own; see `one_thread`
+    torch.get_num_threads()  # fixes this thread's number of threads before `one_thread` changes it for new threads
     seconds = {"read": 0.0, "backbone": 0.0}
     num_clips, num_done = len(selection.frames), 0
     probabilities = []
     clips = _timed(_read_clips(facts, decoder, selection, recipe, reader), seconds, "read")
     with (
         closing(in_background(clips, ahead=max(CLIPS_AHEAD, batch_clips))) as ready,
-        tempfile.TemporaryFile() as file,  # a mapped array from the start would crash the run on a full disk
+        # features are appended with `write` and mapped at the end: a mapped file on a full disk kills the process
+        tempfile.TemporaryFile() as file,
     ):
         try:
             while batch := list(islice(ready, batch_clips)):
                 before = time.perf_counter()
                 batch_features, batch_probabilities = backbone.features_and_classes(torch.stack(batch))
                 seconds["backbone"] += time.perf_counter() - before
-                _keep(batch_features, file, facts.path)
+                _write(batch_features, file, facts.path)
                 num_done += len(batch)
                 if classify:
                     probabilities.append(batch_probabilities)
                 if on_progress:
                     on_progress(float(selection.clip_times[num_done - 1, 1]), facts.duration_s)
         except BaseException:
-            reader.abandon()  # or the thread would be waited for until it has its next frame
+            reader.abandon()  # else `closing` waits until the thread has its next frame
             raise
         assert num_done == num_clips
+        # "c": copy on write, so that a caller may change the array
         features = np.memmap(file, np.float32, "c", shape=(num_clips, backbone.feature_dim))
     return Extraction(
         features=features,
@@ -167,28 +183,30 @@ def _extract(
     )
 
 
-def _keep(features: np.ndarray, file: IO[bytes], path: Path) -> None:
+def _write(features: np.ndarray, file: IO[bytes], path: Path) -> None:
+    """Append features to the temporary file of the video `path`."""
     try:
         file.write(features.tobytes())
         file.flush()
     except OSError as error:
         raise ValueError(
-            f"{tempfile.gettempdir()} cannot hold the features of {path} ({error.strerror}): make room there, or name "
-            "another folder in TMPDIR."
+            f"{tempfile.gettempdir()} cannot hold the features of {path} ({error.strerror}): make room there, or set "
+            "TMPDIR to another folder"
         ) from error
 
 
 def _read_clips(
     facts: VideoFacts, decoder: str, selection: Selection, recipe: Recipe, reader: Reader
 ) -> Iterator[Tensor]:
-    """The clips of a video one after the other, (F, H, W, 3) uint8."""
+    """The clips of a video in order, each (F, H, W, 3) uint8."""
     num_filled = 0
     frames = reader.read_frames(facts, decoder, wanted=np.unique(selection.frames), colours=recipe.colours)
     with one_thread():
-        for frame, (_, times_shown) in zip(frames, groupby(selection.frames.flat), strict=True):
+        # indices ascend and may repeat: `groupby` gives one group for each wanted frame, as often as it is shown
+        for frame, (_, repetitions) in zip(frames, groupby(selection.frames.flat), strict=True):
             image = recipe.apply(frame)
-            for _ in times_shown:
-                if num_filled == 0:  # a whole clip at once: frames kept singly would leave the heap full of holes
+            for _ in repetitions:
+                if num_filled == 0:  # one allocation per clip, because one per frame would fragment the heap
                     clip = torch.empty((recipe.clip_frames, *image.shape), dtype=torch.uint8)
                 clip[num_filled] = image
                 num_filled = (num_filled + 1) % recipe.clip_frames
@@ -198,9 +216,11 @@ def _read_clips(
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch use one thread in this one, which runs beside the backbone's: they would wait for each other.
+    """Let torch use a single thread in the calling thread.
 
-    Threads that first use torch meanwhile get one, too; `_extract` has asked before, so that its own is not among them.
+    The calling thread prepares frames while another one runs the backbone. With several threads each, they would wait
+    for each other. torch applies the number also to threads that use torch for the first time meanwhile, so `_extract`
+    uses it before.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -213,34 +233,35 @@ def one_thread() -> Iterator[None]:
 def _warnings(
     facts: VideoFacts, selection: Selection, recipe: Recipe, num_concealed: int, concealed_s: float
 ) -> list[str]:
+    """Every approximation in the features of a video, one sentence each."""
     warnings = []
     if facts.is_partial:
-        warnings.append(f"only a part of it was used (--allow-partial): {facts.damage}")
-    elif (missing_s := facts.stated_end_s - facts.end_s) > WORTH_SAYING_S:
-        warnings.append(f"the last {missing_s:.2f} s that the file states are not in it")
+        warnings.append(f"only a part of the video was used (--allow-partial): {facts.damage}")
+    elif (missing_s := facts.stated_end_s - facts.end_s) > MISSING_WARNING_S:
+        warnings.append(f"the last {missing_s:.2f} s of the stated duration are missing")
     if selection.num_repeated:
         warnings.append(
-            f"the video is slower than the recipe's {recipe.fps:g} frames a second: {selection.num_repeated} of "
+            f"the video is slower than the recipe's {recipe.fps:g} frames per second: {selection.num_repeated} of "
             f"{selection.frames.size} frames repeat the one before"
         )
     if recipe.pads(facts.height, facts.width):
         warnings.append(f"the frame is narrower than the crop of {recipe.name}: black is added at its sides")
     if num_concealed:
         warnings.append(
-            f"parts of {num_concealed} frames are damaged and were made up by the decoder, first at {concealed_s:.2f} s"
+            f"the decoder concealed damaged parts of {num_concealed} frames, the first at {concealed_s:.2f} s"
         )
     if facts.num_restarts:
         warnings.append(
-            f"the file's timestamps start again {facts.num_restarts} times, as if recordings had been joined: they are "
-            "taken to follow each other"
+            f"the file's timestamps restart {facts.num_restarts} times, as in joined recordings: each part is timed as "
+            "following the one before"
         )
     if not facts.has_timestamps:
-        warnings.append("the file has no timestamps: its frames are timed by the rate it states")
+        warnings.append("the file has no timestamps: its frames are timed by the stated frame rate")
     return warnings
 
 
 def _timed(items: Iterator[T], seconds: dict[str, float], stage: str) -> Iterator[T]:
-    """The same items; the time it takes to make them is added to a stage's."""
+    """Yield the same items and add the time that making them takes to `seconds[stage]`."""
     while True:
         before = time.perf_counter()
         item = next(items, None)
@@ -251,15 +272,15 @@ def _timed(items: Iterator[T], seconds: dict[str, float], stage: str) -> Iterato
 
 
 def in_background(items: Iterator[T], ahead: int) -> Generator[T, None, None]:
-    """The same items, made in a thread, where at most `ahead` of them wait for the consumer.
+    """Yield the same items, made in a background thread; at most `ahead` of them wait for the consumer.
 
-    What the thread raises is raised here; closing this iterator stops the thread.
+    An exception in the thread is raised here. Closing this iterator stops the thread.
     """
     queue: Queue[T | BaseException | None] = Queue(ahead)
     stopped = threading.Event()
 
     def put(item: T | BaseException | None) -> None:
-        while not stopped.is_set():
+        while not stopped.is_set():  # a put without a timeout would wait for a consumer that is gone
             with suppress(Full):
                 return queue.put(item, timeout=0.05)
 

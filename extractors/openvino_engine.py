@@ -1,8 +1,8 @@
 """OpenVINO as the engine of a backbone on a CPU: the same network, compiled for the processor it runs on.
 
-torch exports the network with its normalisation, OpenVINO converts that to its own format. This takes up to a minute,
-so the result is kept where the weights are kept, and beside it what OpenVINO compiles from it, in its own cache. Each
-version of the program and its libraries has a folder of its own; those long unused go when another is made.
+torch exports the network with its normalisation, and OpenVINO converts it to its own format. This takes up to a minute,
+so the result is cached beside the weights, together with OpenVINO's own cache of the compiled network. Each version of
+the program and its libraries has its own folder; a new version deletes the folders that were not used for a month.
 """
 
 import hashlib
@@ -30,9 +30,9 @@ from .weights import cache_dir
 logger = logging.getLogger(__name__)
 
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
-"""What OpenVINO calls them."""
+"""Our names -> OpenVINO's."""
 UNUSED_S = 30 * 24 * 3600
-"""After which what another version made, or was making when it was killed, is deleted."""
+"""Age at which an unused folder of another version, or of a conversion that was killed, is deleted."""
 
 
 def is_installed() -> bool:
@@ -41,18 +41,18 @@ def is_installed() -> bool:
 
 
 class CompiledNetwork:
-    """A backbone's network as OpenVINO runs it.
+    """A backbone's network, compiled by OpenVINO.
 
     Args:
-        name: The backbone's.
-        network: The torch network, float32 on the CPU: (B, 3, F, H, W) -> features and class logits.
-        num_classes: How many logits there are.
-        recipe: The clips' size, and how they are normalised.
-        weights_sha256: Of the network's weights.
+        name: the backbone's name.
+        network: the torch network, float32 on the CPU: (B, 3, F, H, W) -> features and class logits.
+        num_classes: number of class logits.
+        recipe: gives the clips' size and normalisation.
+        weights_sha256: hash of the network's weights.
         precision: "fp32" or "bf16".
 
     Raises:
-        ValueError: The processor has no bf16, or the cache cannot be written or read.
+        ValueError: the processor has no bf16, or the cache cannot be written or read.
     """
 
     def __init__(
@@ -61,24 +61,21 @@ class CompiledNetwork:
         openvino = _import_openvino()
         core = openvino.Core()
         if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            raise ValueError("OpenVINO has no bf16 on this processor: use --precision fp32 or --engine torch.")
+            raise ValueError("OpenVINO has no bf16 on this processor: use --precision fp32 or --engine torch")
         self.num_classes = num_classes
-        shape = 1, recipe.clip_frames, *recipe.size, 3
-        of_all_versions = cache_dir() / "openvino" / f"{name}-{weights_sha256[:8]}-{recipe.name}"
-        folder = of_all_versions / _made_by(network, weights_sha256)
+        folder_of_versions = cache_dir() / "openvino" / f"{name}-{weights_sha256[:8]}-{recipe.name}"
+        folder = folder_of_versions / _version_hash(network, weights_sha256)
         file = folder / "network.xml"
         if not file.exists():
             logger.info("preparing the backbone for OpenVINO (once; it takes up to a minute or two)")
             started = time.perf_counter()
             try:
-                for other in of_all_versions.glob("*"):
-                    if other.stat().st_mtime < time.time() - UNUSED_S:
-                        shutil.rmtree(other, ignore_errors=True)
-                _convert(openvino, network, recipe, num_classes > 0, shape, file)
-            except (OSError, RuntimeError) as error:  # the latter of OpenVINO's own writing
+                _delete_unused(folder_of_versions)
+                _convert(openvino, network, recipe, num_classes > 0, file)
+            except (OSError, RuntimeError) as error:  # OpenVINO raises RuntimeError where it cannot write
                 raise ValueError(
                     f"OpenVINO's model cannot be kept in {folder} ({error}): set COFINAL_CACHE to another "
-                    "folder, or use --engine torch."
+                    "folder, or use --engine torch"
                 ) from error
             logger.info("prepared in %.0f s", time.perf_counter() - started)
         options = {
@@ -87,20 +84,20 @@ class CompiledNetwork:
             "CACHE_DIR": str(folder),
         }
         with suppress(OSError):
-            os.utime(folder)
+            os.utime(folder)  # marks it as used, see `_delete_unused`
         try:
             self._request = core.compile_model(str(file), "CPU", options).create_infer_request()
         except RuntimeError as error:
-            raise ValueError(f"OpenVINO cannot read {file}: delete {folder} to have it made again.") from error
+            raise ValueError(f"OpenVINO cannot read {file}: delete {folder} to have it made again") from error
 
     def __call__(self, clips: Tensor) -> tuple[Tensor, Tensor]:
-        """Features and class logits of clips, each computed alone, whatever else is in its batch.
+        """Features and class logits of clips. Each clip is computed alone, so its batch does not change its features.
 
         Args:
             clips: (B, F, H, W, 3) uint8, as the recipe makes them.
 
         Returns:
-            Features (B, C) and logits (B, num_classes), float32.
+            Features (B, C) and logits (B, num_classes), both float32.
         """
         outputs = [self._request.infer({0: clip.numpy()}).to_tuple() for clip in clips.split(1)]
         features, *logits = (torch.from_numpy(np.concatenate(output)) for output in zip(*outputs, strict=True))
@@ -108,7 +105,7 @@ class CompiledNetwork:
 
 
 class _FromPixels(nn.Module):
-    """A network with its normalisation before it; without logits if there are no classes."""
+    """A network with the recipe's normalisation before it. It returns no logits if there are no classes."""
 
     def __init__(self, network: nn.Module, recipe: Recipe, has_classes: bool):
         super().__init__()
@@ -120,14 +117,22 @@ class _FromPixels(nn.Module):
 
 
 def _import_openvino() -> Any:
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it would tell of each conversion
+    # without this module OpenVINO does not report each conversion to its makers
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
     return openvino
 
 
-def _made_by(network: nn.Module, weights_sha256: str) -> str:
-    """A hash of the weights, the code and the libraries that make a converted network."""
+def _delete_unused(folder_of_versions: Path) -> None:
+    """Delete the folders of versions that were not used for `UNUSED_S`."""
+    for folder in folder_of_versions.glob("*"):
+        if folder.stat().st_mtime < time.time() - UNUSED_S:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _version_hash(network: nn.Module, weights_sha256: str) -> str:
+    """A hash of everything that determines a converted network: weights, code and library versions."""
     hashed = hashlib.sha256(weights_sha256.encode())
     for code in (type(network), Recipe, CompiledNetwork):
         hashed.update(Path(inspect.getfile(code)).read_bytes())
@@ -137,19 +142,18 @@ def _made_by(network: nn.Module, weights_sha256: str) -> str:
 
 
 @torch.no_grad()
-def _convert(
-    openvino: Any, network: nn.Module, recipe: Recipe, has_classes: bool, shape: tuple[int, ...], file: Path
-) -> None:
+def _convert(openvino: Any, network: nn.Module, recipe: Recipe, has_classes: bool, file: Path) -> None:
     """Write the network in OpenVINO's format, an `.xml` and a `.bin` file."""
-    whole, clips = _FromPixels(network, recipe, has_classes).eval(), torch.zeros(shape, dtype=torch.uint8)
-    whole(clips)  # what the network computes once and keeps must not be traced
+    clips = torch.zeros(1, recipe.clip_frames, *recipe.size, 3, dtype=torch.uint8)
+    whole = _FromPixels(network, recipe, has_classes).eval()
+    whole(clips)  # fills the network's caches (attention biases), which must not be computed in the exported graph
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it keeps something
+        warnings.simplefilter("ignore")  # torch warns of these caches
         model = openvino.convert_model(torch.export.export(whole, (clips,)))
-    model.reshape(list(shape))
+    model.reshape(list(clips.shape))
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="converting-", dir=file.parent.parent) as name:
-        made = Path(name) / file.name
-        openvino.save_model(model, str(made), compress_to_fp16=False)
-        made.with_suffix(".bin").replace(file.with_suffix(".bin"))
-        made.replace(file)  # last: where it is, the other one is
+        converted = Path(name) / file.name
+        openvino.save_model(model, str(converted), compress_to_fp16=False)
+        converted.with_suffix(".bin").replace(file.with_suffix(".bin"))
+        converted.replace(file)  # the .xml last, because its presence means that both files are complete

@@ -1,19 +1,21 @@
-"""The process that opens video files, so that no file can do harm to the one that runs the backbone.
+"""The process that opens video files, so that no file can harm the process that runs the backbone.
 
-It is started by `extractors.reader`, takes requests as lines of JSON on its standard input, answers in lines of JSON on
-its standard output, and puts frames into shared memory. Arrays travel as base64 of their bytes, so nothing that comes
-from here is ever executed.
+`extractors.reader` starts it. It reads requests as lines of JSON from its standard input, writes answers as lines of
+JSON to its standard output, and puts frames into shared memory. Arrays are sent as base64, so the parent never executes
+anything that comes from here.
 
     request                                                    answers
-    {"probe": path, "limits", "by_decoding", "allow_partial"}  {"facts"}, of times only their number, then {"times"} of
-                                                               so many frames at once; or {"error", "kind"}
-    {"read": facts, "decoder", "wanted", "colours",            {"slot", "height", "width"} for each frame wanted, then
-     "limits", "ring"}                                         {"concealed"} or {"error", "kind"}; {"grow": bytes} if a
-                                                               frame is too large for a slot, to be answered with a
-                                                               {"ring"}
+    {"probe": path, "limits", "by_decoding", "allow_partial"}  {"facts"} with the number of times in their place, then
+                                                               {"times"} of `TIMES_AT_ONCE` frames each; or {"error",
+                                                               "kind"}
+    {"read": facts, "decoder", "wanted", "colours",            {"slot", "height", "width"} for each wanted frame, then
+     "limits", "ring"}                                         {"concealed", "first_s"}; or {"error", "kind"}.
+                                                               {"grow": bytes} if a frame is too large for a slot; the
+                                                               parent then sends a larger {"ring"}
     {"free": slot}
 
-It sends {"alive"} while it works. It ends when its standard input does, that is with its parent, however that died.
+It sends {"heartbeat"} while it works. It ends with its standard input, so it ends with its parent even if that is
+killed.
 """
 
 import base64
@@ -35,11 +37,11 @@ import numpy as np
 from .video import BrokenError, Limits, UnfaithfulError, VideoError, VideoFacts
 
 MEMORY_BYTES = 4 * 2**30
-"""Most that reading may allocate, where the system can enforce it (Linux); half of the machine's if that is less."""
+"""Limit of what reading may allocate, where the system enforces it (Linux); half of the machine's memory if less."""
 
 TIMES_AT_ONCE = 4096
 
-ALIVE, ALIVE_EVERY_S = b'{"alive": true}\n', 0.1
+HEARTBEAT, HEARTBEAT_EVERY_S = b'{"heartbeat": true}\n', 0.1
 
 ERRORS = {"broken": BrokenError, "unfaithful": UnfaithfulError, "video": VideoError}
 
@@ -48,14 +50,14 @@ def serve(source: str) -> None:
     """Answer requests until standard input ends.
 
     Args:
-        source: The module whose `probe` and `read_frames` are used.
+        source: the module whose `probe` and `read_frames` are used.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to both processes; the parent handles it
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # so that a library's prints do not mix with the answers
     requests: Queue[dict[str, Any]] = Queue()
     threading.Thread(target=_listen, args=(requests,), daemon=True).start()
-    # the segment is the parent's; from Python 3.13 on this is `SharedMemory(track=False)`
+    # the parent frees the shared memory, so Python must not track it here; from 3.13 on `SharedMemory(track=False)`
     resource_tracker.register = lambda name, rtype: None
     process = _ReaderProcess(import_module(source), requests, answers)
     _limit_memory()
@@ -67,13 +69,15 @@ def serve(source: str) -> None:
 def _listen(requests: "Queue[dict[str, Any]]") -> None:
     for line in sys.stdin.buffer:
         requests.put(json.loads(line))
-    os._exit(0)  # the parent is gone; the main thread may hang in a decoder
+    os._exit(0)  # the parent is gone; `sys.exit` would wait for the main thread, which may hang in a decoder
 
 
 class _ReaderProcess:
-    def __init__(self, video: Any, requests: "Queue[dict[str, Any]]", answers: BinaryIO) -> None:
-        self._video, self._requests, self._answers = video, requests, answers
-        self._last_alive = 0.0
+    """Answers requests with the functions of the module `source`."""
+
+    def __init__(self, source: Any, requests: "Queue[dict[str, Any]]", answers: BinaryIO) -> None:
+        self._source, self._requests, self._answers = source, requests, answers
+        self._last_heartbeat = 0.0
         self._memory: SharedMemory | None = None
 
     def send(self, message: dict[str, Any]) -> None:
@@ -81,11 +85,12 @@ class _ReaderProcess:
         self._answers.flush()
 
     def answer(self, request: dict[str, Any]) -> None:
-        if "free" in request:  # of a reading that ended before it was freed
+        if "free" in request:  # a late message of a reading that ended with an error
             return
         try:
             (self._probe if "probe" in request else self._read)(request)
         except VideoError as error:
+            # `ERRORS` lists VideoError last, because it is the base class of the others
             kind = next(kind for kind, error_class in ERRORS.items() if isinstance(error, error_class))
             self.send({"error": str(error), "kind": kind})
         except MemoryError:
@@ -94,15 +99,15 @@ class _ReaderProcess:
             self.send({"error": f"{type(error).__name__}: {error}", "kind": "fault"})
 
     def _probe(self, request: dict[str, Any]) -> None:
-        facts = self._video.probe(
+        facts = self._source.probe(
             Path(request["probe"]),
             Limits(**request["limits"]),
             by_decoding=request["by_decoding"],
             allow_partial=request["allow_partial"],
-            alive=self._alive,
+            heartbeat=self._heartbeat,
         )
         self.send({"facts": facts_to_json(facts)})
-        for start in range(0, len(facts.times), TIMES_AT_ONCE):  # long messages would leave holes in the heaps
+        for start in range(0, len(facts.times), TIMES_AT_ONCE):  # long messages would fragment both heaps
             self.send({"times": array_to_json(facts.times[start : start + TIMES_AT_ONCE])})
 
     def _read(self, request: dict[str, Any]) -> None:
@@ -110,15 +115,15 @@ class _ReaderProcess:
         free = list(range(ring["slots"]))
         facts = facts_from_json(request["read"])
         is_wanted = np.unpackbits(array_from_json(request["wanted"], np.uint8), count=len(facts.times)).astype(bool)
-        concealed_s: list[float] = []  # few, or the video is hardly worth watching
-        for _, frame in self._video.read_frames(
+        concealed_s: list[float] = []
+        for _, frame in self._source.read_frames(
             facts,
             request["decoder"],
             wanted=is_wanted,
             colours=request["colours"],
             limits=Limits(**request["limits"]),
-            alive=self._alive,
-            concealed=concealed_s.append,
+            heartbeat=self._heartbeat,
+            on_concealed=concealed_s.append,
         ):
             if frame.nbytes > ring["slot_bytes"]:
                 self.send({"grow": frame.nbytes})
@@ -128,24 +133,26 @@ class _ReaderProcess:
             assert self._memory is not None
             target = np.ndarray(frame.shape, np.uint8, self._memory.buf, slot * ring["slot_bytes"])
             np.copyto(target, frame, casting="no")
-            del target  # or the segment could not be closed
+            del target  # shared memory cannot be closed while an array refers to it
             self.send({"slot": slot, "height": frame.shape[0], "width": frame.shape[1]})
         self.send({"concealed": len(concealed_s), "first_s": min(concealed_s, default=0.0)})
 
     def _wait(self, key: str) -> Any:
-        """What the parent sends under this key; slots that it frees meanwhile are those of a ring that is given up."""
+        """The value that the parent sends under this key."""
+        # while a new ring is awaited, this skips the slots that are freed in the old one
         while key not in (request := self._requests.get()):
             pass
         return request[key]
 
-    def _alive(self) -> None:
+    def _heartbeat(self) -> None:
         now = time.monotonic()
-        if now - self._last_alive > ALIVE_EVERY_S:
-            self._last_alive = now
-            self._answers.write(ALIVE)
+        if now - self._last_heartbeat > HEARTBEAT_EVERY_S:
+            self._last_heartbeat = now
+            self._answers.write(HEARTBEAT)
             self._answers.flush()
 
     def _open_ring(self, ring: dict[str, Any]) -> dict[str, Any]:
+        """Open the shared memory of a ring unless it is open, and return the ring."""
         if self._memory is None or self._memory.name != ring["name"]:
             if self._memory:
                 self._memory.close()
@@ -154,18 +161,18 @@ class _ReaderProcess:
 
 
 def _limit_memory() -> None:
-    """Let this process allocate so much and no more: what asks for more is told that there is none."""
-    used = allocated_bytes(os.getpid())
-    if not used:
+    """Limit what this process may allocate, where the system can: an allocation beyond fails with a MemoryError."""
+    allocated = allocated_bytes(os.getpid())
+    if not allocated:
         return
-    import resource
+    import resource  # does not exist on Windows
 
-    limit = used + memory_limit_bytes()
+    limit = allocated + memory_limit_bytes()
     resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.getrlimit(resource.RLIMIT_DATA)[1]))
 
 
 def allocated_bytes(pid: int) -> int:
-    """How much a process has allocated; 0 where nobody says so (they do on Linux)."""
+    """How much memory a process has allocated; 0 if unknown, on systems other than Linux."""
     try:
         status = Path(f"/proc/{pid}/status").read_text().splitlines()
     except FileNotFoundError:
@@ -174,27 +181,27 @@ def allocated_bytes(pid: int) -> int:
 
 
 def memory_limit_bytes() -> int:
-    """How much this machine allows a reader to allocate, if it is Linux."""
+    """How much a reading process may allocate on this machine."""
     if not hasattr(os, "sysconf"):
         return MEMORY_BYTES
     return min(MEMORY_BYTES, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
 
 
 def array_to_json(array: np.ndarray) -> str:
-    """The array's bytes as text."""
+    """The array's bytes as base64."""
     return base64.b64encode(array.tobytes()).decode()
 
 
 def array_from_json(text: str, dtype: type[np.generic]) -> np.ndarray:
-    """A one-dimensional array of its bytes as text."""
+    """A one-dimensional array from its bytes as base64."""
     return np.frombuffer(base64.b64decode(text), dtype)
 
 
 def facts_to_json(facts: VideoFacts) -> dict[str, Any]:
-    """A file's facts, for the other process; of the frames' times only their number."""
+    """A file's facts for the other process, with the number of frames in place of their times."""
     return vars(facts) | {"path": str(facts.path), "times": len(facts.times)}
 
 
 def facts_from_json(facts: dict[str, Any]) -> VideoFacts:
-    """The facts again, with times that are NaN and take no memory."""
+    """The inverse of `facts_to_json`; the times are NaN, in an array that takes no memory."""
     return VideoFacts(**facts | {"path": Path(facts["path"]), "times": np.broadcast_to(np.nan, facts["times"])})

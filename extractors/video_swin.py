@@ -1,11 +1,11 @@
 """Video Swin Transformer, all of it in this single file.
 
 Liu et al., "Video Swin Transformer", CVPR 2022 (arXiv 2106.13230): attention within windows of a few frames and
-patches, which every second block shifts by half a window. The layers are named as in torchvision's `swin3d_*`, whose
-outputs these are; `from_checkpoint` reads torchvision's, the official and mmaction2's files. Attention is torch's
-`scaled_dot_product_attention`; there is no dropout, because the network only ever runs frozen.
+patches; every second block shifts the windows by half a window. The layers have the names and the outputs of
+torchvision's `swin3d_*`. `from_checkpoint` reads files of torchvision, of the official code and of mmaction2. Attention
+is torch's `scaled_dot_product_attention`. There is no dropout, because the network is never trained here.
 
-Shape legend: B batch, F H W frames, height and width (in pixels, then in patches), C channels, N places of a window,
+Shape legend: B batch, F H W frames, height and width (in pixels, then in patches), C channels, N positions of a window,
 n heads, d channels of a head.
 """
 
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .weights import only_network, read_tensors
+from .safe_load import only_network, read_tensors
 
 Size = tuple[int, int, int]
 """Along frames, height and width."""
@@ -29,19 +29,19 @@ Size = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Sizes:
-    """What distinguishes one Video Swin from another."""
+    """The sizes in which one Video Swin differs from another."""
 
     width: int
-    """Channels of the first stage; each further stage has twice those of the one before."""
+    """Channels of the first stage; each further stage has twice as many as the one before."""
     depths: tuple[int, ...]
-    """Blocks of each stage."""
+    """Number of blocks in each stage."""
     heads: tuple[int, ...]
-    """Attention heads of each stage."""
+    """Number of attention heads in each stage."""
     window: Size = (8, 7, 7)
     patch: Size = (2, 4, 4)
     mlp_ratio: int = 4
     num_classes: int = 400
-    """0: without a classifier."""
+    """0 for a network without a classifier."""
 
     @property
     def feature_dim(self) -> int:
@@ -55,7 +55,7 @@ BASE = Sizes(128, (2, 2, 18, 2), (4, 8, 16, 32))
 
 
 class PatchEmbedding(nn.Module):
-    """Cuts the video into patches and projects each to the first stage's channels (section 3.1)."""
+    """Cuts the video into patches and projects each patch to the first stage's channels (section 3.1)."""
 
     def __init__(self, width: int, patch: Size):
         super().__init__()
@@ -63,14 +63,14 @@ class PatchEmbedding(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, F, H, W) pixels -> (B, F, H, W, C) patches; what is no whole patch is filled up with zeros."""
+        """(B, 3, F, H, W) pixels -> (B, F, H, W, C) patches; incomplete patches are padded with zeros."""
         size, patch = x.shape[2:], self.proj.kernel_size
         x = functional.pad(x, [p for n, k in zip(reversed(size), reversed(patch), strict=True) for p in (0, -n % k)])
         return self.norm(self.proj(x).permute(0, 2, 3, 4, 1))
 
 
 class PatchMerging(nn.Module):
-    """Joins each 2 x 2 patches of a frame into one of twice the channels."""
+    """Joins each 2 x 2 patches of a frame into one with twice the channels."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -78,7 +78,7 @@ class PatchMerging(nn.Module):
         self.reduction = nn.Linear(4 * channels, 2 * channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, F, H, W, C) -> (B, F, H / 2, W / 2, 2 C), odd sizes filled up with zeros."""
+        """(B, F, H, W, C) -> (B, F, H / 2, W / 2, 2 C); odd sizes are padded with zeros."""
         x = functional.pad(x, (0, 0, 0, x.shape[3] % 2, 0, x.shape[2] % 2))
         corners = [x[:, :, down::2, right::2] for right in (0, 1) for down in (0, 1)]
         return self.reduction(self.norm(torch.cat(corners, dim=-1)))
@@ -87,10 +87,11 @@ class PatchMerging(nn.Module):
 class WindowAttention(nn.Module):
     """Self-attention within windows, with a learned bias for each relative position (section 3.2).
 
-    A window larger than the map is cut down to it and then not shifted. Where windows are shifted by s, the map begins
-    with the last s places of a window and ends with the first places of another. The published code joins the two in
-    one window and masks each from the other; here they are windows of their own, which gives the same for less.
-    Windows that are cut alike, 27 kinds at most, go through one call of the attention.
+    A window larger than the map is cut to the map's size and is not shifted. Windows shifted by s cut the map's edges:
+    the map begins with the last s positions of one window and ends with the first positions of another. The published
+    code rolls the map, so that these two parts share a window, and masks each from the other. Here they are two smaller
+    windows, which gives the same result with less work. All windows of one shape, at most 27 shapes, go through one
+    call of the attention.
     """
 
     def __init__(self, channels: int, heads: int, window: Size, shifted: bool):
@@ -106,53 +107,57 @@ class WindowAttention(nn.Module):
         size = x.shape[1:4]
         window = [min(pair) for pair in zip(size, self.window, strict=True)]
         shift = [n // 2 if self.shifted and length > n else 0 for length, n in zip(size, window, strict=True)]
-        missing = [-length % n for length, n in zip(size, window, strict=True)]
-        x = functional.pad(x, (0, 0, 0, missing[2], 0, missing[1], 0, missing[0]))
+        padding = [-length % n for length, n in zip(size, window, strict=True)]
+        x = functional.pad(x, (0, 0, 0, padding[2], 0, padding[1], 0, padding[0]))
         x = self._attend(self.qkv(x), window, shift)
         return self.proj(x[:, : size[0], : size[1], : size[2]])
 
     def _attend(self, qkv: Tensor, window: list[int], shift: list[int]) -> Tensor:
-        """(B, F, H, W, 3 C), whole windows -> (B, F, H, W, C)."""
-        axes = [_pieces(*axis) for axis in zip(qkv.shape[1:4], window, shift, strict=True)]
-        parts = []
-        for pieces in product(*axes):
-            (f, h, w), inside = zip(*pieces, strict=True)
-            some = qkv[:, f, h, w]
-            cells = [
+        """(B, F, H, W, 3 C), each size a multiple of the window's -> (B, F, H, W, C)."""
+        axes = [_segments(*axis) for axis in zip(qkv.shape[1:4], window, shift, strict=True)]
+        outputs = []
+        for segments in product(*axes):
+            (f, h, w), positions = zip(*segments, strict=True)
+            part = qkv[:, f, h, w]
+            # (length,) -> (windows, length of a window) along each axis: f F' h H' w W'
+            counts = [
                 n
-                for length, part in zip(some.shape[1:4], map(len, inside), strict=True)
-                for n in (length // part, part)
+                for length, size in zip(part.shape[1:4], map(len, positions), strict=True)
+                for n in (length // size, size)
             ]
-            some = some.reshape(len(qkv), *cells, 3, self.heads, -1).permute(7, 0, 1, 3, 5, 8, 2, 4, 6, 9)
-            shape = some.shape[1:]  # (B, f, h, w, n, *window, d)
-            bias = self._bias(window, inside, qkv.dtype)  # (n, N, N)
-            q, k, v = some.reshape(3, -1, self.heads, bias.shape[-1], shape[-1])  # each (B f h w, n, N, d)
+            # (B, f, F', h, H', w, W', 3, n, d) -> (3, B, f, h, w, n, F', H', W', d)
+            part = part.reshape(len(qkv), *counts, 3, self.heads, -1).permute(7, 0, 1, 3, 5, 8, 2, 4, 6, 9)
+            shape = part.shape[1:]
+            bias = self._bias(window, positions, qkv.dtype)  # (n, N, N)
+            q, k, v = part.reshape(3, -1, self.heads, bias.shape[-1], shape[-1])  # each (B f h w, n, N, d)
             attended = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias[None])
             attended = attended.view(shape).permute(0, 1, 5, 2, 6, 3, 7, 4, 8)  # (B, f, F', h, H', w, W', n, d)
-            parts.append(attended.flatten(7).flatten(5, 6).flatten(3, 4).flatten(1, 2))  # (B, F, H, W, C)
+            outputs.append(attended.flatten(7).flatten(5, 6).flatten(3, 4).flatten(1, 2))  # (B, F, H, W, C)
+        # `product` varies the last axis fastest, so join along width, then height, then frames
         for axis in (3, 2, 1):
             count = len(axes[axis - 1])
-            parts = [torch.cat(parts[i : i + count], axis) for i in range(0, len(parts), count)]
-        return parts[0]
+            outputs = [torch.cat(outputs[i : i + count], axis) for i in range(0, len(outputs), count)]
+        return outputs[0]
 
-    def _bias(self, window: list[int], inside: tuple[range, ...], dtype: torch.dtype) -> Tensor:
-        """The bias of each head for each pair of some places of a window, (n, N, N), made once.
+    def _bias(self, window: list[int], positions: tuple[range, ...], dtype: torch.dtype) -> Tensor:
+        """The bias of each head for each pair of the given positions of a window, (n, N, N); computed once.
 
-        A window that was cut down takes the first places of the whole window, as in the published code.
+        A window cut to the map's size has the first positions of the full window, as in the published code.
         """
         table = self.relative_position_bias_table
-        key = *window, inside, dtype, table.device, table._version
+        # `_version` grows with every change in place, so newly loaded weights get a new bias
+        key = *window, positions, dtype, table.device, table._version
         if key not in self._biases:
-            places = torch.arange(math.prod(window), device="cpu").view(window)
-            (f, h, w) = (slice(part.start, part.stop) for part in inside)
-            chosen = places[f, h, w].flatten()  # (N,)
-            index = _relative_positions(self.window)[chosen][:, chosen].to(table.device)
-            self._biases[key] = table.detach()[index].permute(2, 0, 1).to(dtype).contiguous()
+            indices = torch.arange(math.prod(window), device="cpu").view(window)
+            (f, h, w) = (slice(axis.start, axis.stop) for axis in positions)
+            chosen = indices[f, h, w].flatten()  # (N,)
+            rows = _relative_positions(self.window)[chosen][:, chosen].to(table.device)  # (N, N)
+            self._biases[key] = table.detach()[rows].permute(2, 0, 1).to(dtype).contiguous()
         return self._biases[key]
 
 
-def _pieces(length: int, window: int, shift: int) -> list[tuple[slice, range]]:
-    """The parts of an axis whose windows are cut alike: where they lie, and which places of a window they hold."""
+def _segments(length: int, window: int, shift: int) -> list[tuple[slice, range]]:
+    """The segments of an axis with windows of one shape: where each lies, and the window positions that it holds."""
     if shift == 0:
         return [(slice(0, length), range(window))]
     end = length - window + shift
@@ -165,14 +170,14 @@ def _pieces(length: int, window: int, shift: int) -> list[tuple[slice, range]]:
 
 @lru_cache
 def _relative_positions(window: Size) -> Tensor:
-    """The row of the bias table for each pair of places, (N, N): the offset, counted along width, height, frames."""
-    place = torch.cartesian_prod(*(torch.arange(n, device="cpu") for n in window))  # (N, 3)
-    offset = place[:, None] - place + torch.tensor(window, device="cpu") - 1  # (N, N, 3), from 0 on
+    """The row of the bias table for each pair of positions, (N, N): their offset as one number, width fastest."""
+    position = torch.cartesian_prod(*(torch.arange(n, device="cpu") for n in window))  # (N, 3)
+    offset = position[:, None] - position + torch.tensor(window, device="cpu") - 1  # (N, N, 3), at least 0
     return (offset[..., 0] * (2 * window[1] - 1) + offset[..., 1]) * (2 * window[2] - 1) + offset[..., 2]
 
 
 class Block(nn.Module):
-    """Window attention and a two-layer perceptron, each normalised before and added to its input (Fig. 2 there)."""
+    """Window attention, then a two-layer perceptron, both pre-normalised and residual (paper, Fig. 2)."""
 
     def __init__(self, channels: int, heads: int, window: Size, shifted: bool, mlp_ratio: int):
         super().__init__()
@@ -182,7 +187,7 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(
             nn.Linear(channels, mlp_ratio * channels),
             nn.GELU(),
-            nn.Identity(),  # where torchvision has dropout: the next layer is number 3 in every file
+            nn.Identity(),  # in place of torchvision's dropout, because files name the next layer mlp.3
             nn.Linear(mlp_ratio * channels, channels),
         )
 
@@ -193,7 +198,7 @@ class Block(nn.Module):
 
 
 class VideoSwin(nn.Module):
-    """The network, its layers named as torchvision names them."""
+    """The whole network. The names of its layers are torchvision's."""
 
     def __init__(self, sizes: Sizes):
         super().__init__()
@@ -230,39 +235,41 @@ class VideoSwin(nn.Module):
 
 
 RENAMES = (
-    (re.compile(r"^layers\.(\d+)\.blocks\."), lambda found: f"features.{2 * int(found[1])}."),
-    (re.compile(r"^layers\.(\d+)\.downsample\."), lambda found: f"features.{2 * int(found[1]) + 1}."),
+    (re.compile(r"^layers\.(\d+)\.blocks\."), lambda match: f"features.{2 * int(match[1])}."),
+    (re.compile(r"^layers\.(\d+)\.downsample\."), lambda match: f"features.{2 * int(match[1]) + 1}."),
     (re.compile(r"\.mlp\.fc1\."), ".mlp.0."),
     (re.compile(r"\.mlp\.fc2\."), ".mlp.3."),
     (re.compile(r"^norm3\."), "norm."),
 )
-"""From the official names and mmaction2's (`norm3`) to torchvision's; what is torchvision's already stays."""
+"""From the names of the official code and of mmaction2 (`norm3`) to torchvision's, which match no pattern."""
 
-COMPUTED = ("relative_position_index", "attn_mask")
-"""Buffers that some files hold and that follow from the sizes."""
+COMPUTED_BUFFERS = ("relative_position_index", "attn_mask")
+"""Buffers in some files that follow from the sizes; they are ignored."""
 
-OF_A_HEAD = re.compile(r"\w*(head|fc|cls|class|logit)\w*\.")
+ANY_HEAD = re.compile(r"\w*(head|fc|cls|class|logit)\w*\.")
+"""Names of tensors that belong to a head, of whatever kind."""
 CLASSIFIER = re.compile(r"(^|.*[./])(head|cls_head\.fc_cls)\.weight")
+"""Names of the weight of a classifier with a single layer."""
 
 
 def from_checkpoint(path: str | Path) -> VideoSwin:
-    """Build the network with the weights of a file, all its sizes read from the file.
+    """Build the network with the weights of a file; all sizes are read from the file.
 
     Args:
-        path: A file of torchvision's, of the official code's or of mmaction2's 1.x, recognised by its keys, with any
-            prefix. A classifier of one layer is taken along, any other head is left out.
+        path: a file of torchvision, of the official code or of mmaction2 1.x, told apart by their keys, with any
+            prefix. A classifier of one layer is read too; any other head is ignored.
 
     Raises:
-        ValueError: The file cannot be read, or is not a whole Video Swin: missing and unexpected keys are listed.
+        ValueError: the file cannot be read, or is not a complete Video Swin: missing and unexpected keys are listed.
     """
     tensors = read_tensors(path)
-    prefix, inside = only_network(tensors, "patch_embed.proj.weight", path, "Video Swin")
-    state, names = {}, {}
-    for name, tensor in inside.items():
+    prefix, source = only_network(tensors, "patch_embed.proj.weight", path, "Video Swin")
+    state, names = {}, {}  # the tensors by their names in this network, and these names' names in the file
+    for name, tensor in source.items():
         own = name
         for pattern, replacement in RENAMES:
             own = pattern.sub(replacement, own)
-        if not own.endswith(COMPUTED) and not OF_A_HEAD.match(own):
+        if not own.endswith(COMPUTED_BUFFERS) and not ANY_HEAD.match(own):
             state[own], names[own] = tensor, prefix + name
 
     sizes = _read_sizes(state, path)
@@ -272,33 +279,36 @@ def from_checkpoint(path: str | Path) -> VideoSwin:
             sizes = replace(sizes, num_classes=len(weight))
             state |= {"head.weight": weight, "head.bias": bias}
 
-    with torch.device("meta"):  # no time spent on numbers that are about to be replaced
+    with torch.device("meta"):  # without memory and initialisation, because the file's weights replace them
         network = VideoSwin(sizes)
-    expected = network.state_dict()
+    if problems := _mismatches(state, network.state_dict(), names):
+        raise ValueError(f"{path} is not a complete Video Swin: {'; '.join(problems)}")
+    network.to_empty(device="cpu").load_state_dict(state)
+    return network.eval().requires_grad_(False)
+
+
+def _mismatches(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], names: Mapping[str, str]) -> list[str]:
+    """What is missing, unexpected or misshapen in `state`; `names` are the tensors' names in the file."""
     problems = []
     if missing := sorted(set(expected) - set(state)):
         problems.append(f"it lacks {', '.join(missing)}")
     if unexpected := sorted(names[own] for own in set(state) - set(expected)):
         problems.append(f"it has unexpected {', '.join(unexpected)}")
-    problems += [
+    return problems + [
         f"{names.get(own, own)} has shape {tuple(state[own].shape)} and not {tuple(tensor.shape)}"
         for own, tensor in expected.items()
         if own in state and state[own].shape != tensor.shape
     ]
-    if problems:
-        raise ValueError(f"{path} is not a whole Video Swin: {'; '.join(problems)}.")
-    network.to_empty(device="cpu").load_state_dict(state)
-    return network.eval().requires_grad_(False)
 
 
 def _read_sizes(state: Mapping[str, Tensor], path: str | Path) -> Sizes:
-    """The sizes of the network that these tensors belong to; without a classifier."""
+    """Derive the sizes of the network from its tensors, without a classifier."""
     patches = state["patch_embed.proj.weight"]  # (C, 3, *patch)
     depths: dict[int, int] = {}
     tables: dict[int, Tensor] = {}
     ratio = Sizes.mlp_ratio
     for own, tensor in state.items():
-        if block := re.match(r"features\.(\d*[02468])\.(\d+)\.", own):
+        if block := re.match(r"features\.(\d*[02468])\.(\d+)\.", own):  # even numbers are stages, odd ones mergings
             stage = int(block[1]) // 2
             depths[stage] = max(depths.get(stage, 0), int(block[2]) + 1)
             if own.endswith(".relative_position_bias_table"):
@@ -307,10 +317,11 @@ def _read_sizes(state: Mapping[str, Tensor], path: str | Path) -> Sizes:
                 ratio = len(tensor) // tensor.shape[1]
     if patches.ndim != 5 or not depths or set(depths) != set(tables) or set(depths) != set(range(len(depths))):
         raise ValueError(
-            f"{path} is not a whole Video Swin: the sizes are read from patch_embed.proj.weight (C, 3, frames, height, "
-            "width) and from a relative_position_bias_table in each stage, and these are not all there."
+            f"{path} is not a complete Video Swin: the sizes are read from patch_embed.proj.weight (C, 3, frames, "
+            "height, width) and from a relative_position_bias_table in each stage, and not all of these are there"
         )
-    rows = len(tables[0])  # (2 f - 1) (2 h - 1)^2 for a window of f x h x h places
+    rows = len(tables[0])  # (2 f - 1) (2 h - 1)^2 for a window of f x h x h positions
+    # h is not stored: take the largest square factor
     side = max(n for n in range(1, rows + 2, 2) if rows % n**2 == 0 and rows // n**2 % 2 == 1)
     return Sizes(
         width=len(patches),

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from typer.models import OptionInfo
 
+from ..extractors.decoders import check_decoder
 from ..extractors.reader import STALL_TIMEOUT_S, Reader
-from ..extractors.video import Limits, check_decoder
+from ..extractors.video import Limits
 
 if TYPE_CHECKING:
     from ..extractors.backbone import Backbone

@@ -1,4 +1,4 @@
-"""A backbone that costs nothing, for tests of all that surrounds one."""
+"""A backbone that costs nothing, for tests of everything around a backbone."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from cofinal.extractors.recipes import RECIPES
 
 
 class Colours(nn.Module):
-    """A backbone as cheap as can be: the mean colour of each quarter of a clip."""
+    """A trivial network: the mean colour of each quarter of a clip."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Published weights, videos encoded on the spot, and a reader that serves all tests."""
+"""Published weights, videos encoded for the tests, and a reader for all tests."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from cofinal.extractors.reader import Reader
-from cofinal.extractors.weights import published
+from cofinal.extractors.weights import fetch_weights
 
 
 @pytest.fixture(scope="session")
 def i3d_weights() -> Path:
-    """The published Kinetics-400 weights of I3D, fetched into the user's own cache on first use."""
-    return published()
+    """The published Kinetics-400 weights of I3D, downloaded into the user's cache on first use."""
+    return fetch_weights()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
-"""A reader with faults: the name of the file says which. Stands in for `extractors.video` in the reading process.
+"""`probe` and `read_frames` with faults, to replace those of `extractors.decoders` in the reading process.
 
-`<fault>_at_<n>.mp4` faults before the n-th frame, `<fault>_in_probe.mp4` while probing; others are read as they are.
+The file name names the fault: `<fault>_at_<n>.mp4` has it before the n-th frame, `<fault>_in_probe.mp4` during `probe`.
+Other files are read without faults.
 """
 
 import ctypes
@@ -13,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from cofinal.extractors import video
+from cofinal.extractors import decoders
 from cofinal.extractors.reader_process import memory_limit_bytes
+from cofinal.extractors.video import VideoError, VideoFacts
 
 KEPT = []
 
@@ -38,22 +40,22 @@ def _fault(path: Path) -> None:
         case "raise":
             raise RuntimeError("a fault\nin two lines")
         case "garbage":
-            os.write(3, b"not what was agreed\n" * 100)
+            os.write(3, b"not a valid answer\n" * 100)
         case "modules":
-            raise video.VideoError(f"torch={any(name.split('.')[0] == 'torch' for name in sys.modules)}")
+            raise VideoError(f"torch={any(name.split('.')[0] == 'torch' for name in sys.modules)}")
 
 
-def probe(path: Path, *arguments: object, **options: object) -> video.VideoFacts:
+def probe(path: Path, *arguments: object, **options: object) -> VideoFacts:
     if path.stem.endswith("_in_probe"):
         _fault(path)
-    return video.probe(path, *arguments, **options)
+    return decoders.probe(path, *arguments, **options)
 
 
-def read_frames(facts: video.VideoFacts, *arguments: object, **options: object) -> Iterator[tuple[float, np.ndarray]]:
+def read_frames(facts: VideoFacts, *arguments: object, **options: object) -> Iterator[tuple[float, np.ndarray]]:
     at = re.search(r"_at_(\d+)", facts.path.stem)
     if facts.path.stem.startswith("crash_decord") and arguments[0] == "decord":
         ctypes.string_at(0)
-    for index, (time_s, frame) in enumerate(video.read_frames(facts, *arguments, **options)):
+    for index, (time_s, frame) in enumerate(decoders.read_frames(facts, *arguments, **options)):
         if facts.path.stem == "count":
             with facts.path.with_suffix(".count").open("ab") as count:
                 count.write(b".")

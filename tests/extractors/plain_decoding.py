@@ -1,4 +1,4 @@
-"""A second opinion on when a file's frames are shown: decode until it breaks, note the times, and nothing else."""
+"""An independent check of when a file's frames are shown: decode until an error, and return the times."""
 
 import av
 import av.error
@@ -6,9 +6,9 @@ import numpy as np
 
 
 def decodable_times(path: str) -> tuple[np.ndarray, bool]:
-    """Seconds at which the frames of a file are shown that can be decoded, and whether decoding broke off after some.
+    """Seconds at which the decodable frames of a file are shown, and whether decoding failed after the first frame.
 
-    Packets before the first frame may be broken.
+    Broken packets before the first frame are skipped.
     """
     times: list[float | None] = []
     try:

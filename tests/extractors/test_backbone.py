@@ -10,8 +10,8 @@ import torch
 from cofinal.extractors import video_swin
 from cofinal.extractors.backbone import Backbone, load_backbone, resolve_backbone
 from cofinal.extractors.catalogue import CATALOGUE
+from cofinal.extractors.decoders import read_frames
 from cofinal.extractors.recipes import RECIPES
-from cofinal.extractors.video import read_frames
 from cofinal.extractors.weights import I3D_KINETICS400, UrlWeights, file_sha256
 
 
@@ -39,7 +39,7 @@ def test_the_published_backbone(exact: Backbone) -> None:
 
 @pytest.mark.shared
 def test_features_and_classes(exact: Backbone, clip: torch.Tensor) -> None:
-    features, probabilities = exact.features(clip), exact.classify(clip)
+    features, probabilities = exact.features_and_classes(clip)
     assert (features.shape, features.dtype) == ((1, 1024), np.float32)
     assert (probabilities.shape, probabilities.dtype) == ((1, 400), np.float32)
     np.testing.assert_allclose(probabilities.sum(), 1, rtol=1e-5)
@@ -70,7 +70,7 @@ def test_cuda_agrees_with_the_cpu(precision: str, exact: Backbone, clip: torch.T
     assert cosine(features, exact.features(clip)) >= 0.999
 
 
-def test_untrained_weights_say_so_and_are_always_the_same() -> None:
+def test_untrained_weights_are_marked_and_always_the_same() -> None:
     clip = torch.randint(0, 256, (1, 9, 64, 64, 3), dtype=torch.uint8)
     clip = clip.repeat_interleave(4, 2)[:, :, :224].repeat_interleave(4, 3)[:, :, :, :224]
     first, again = (load_backbone(weights="random", device="cpu", precision="fp32", engine="torch") for _ in range(2))
@@ -78,7 +78,7 @@ def test_untrained_weights_say_so_and_are_always_the_same() -> None:
     assert np.array_equal(first.features(clip), again.features(clip))
 
 
-def test_a_users_file_is_known_by_its_own_hash(i3d_weights: Path) -> None:
+def test_a_users_file_is_identified_by_its_hash(i3d_weights: Path) -> None:
     backbone = load_backbone(weights=i3d_weights, device="cpu", recipe="kinetics-i3d", engine="torch")
     assert backbone.identity["weights_sha256"] == file_sha256(i3d_weights)
     assert backbone.recipe is RECIPES["kinetics-i3d"]
@@ -118,12 +118,12 @@ def test_published_weights_by_name_and_by_default(tmp_path: Path, monkeypatch: p
         assert load_backbone("vst-t", weights=name, device="cpu", engine="torch").weights_sha256 == sha256
     assert weights.cached.exists()
     with pytest.raises(
-        ValueError, match=r"OTHER_V1: No such file; vst-t's published ones are called Own_Weights\.OWN_V1"
+        ValueError, match=r"OTHER_V1 cannot be read: No such file; published for vst-t are Own_Weights\.OWN_V1"
     ):
         load_backbone("vst-t", weights="OTHER_V1", device="cpu")
 
 
-def test_auto_is_i3d_on_a_cpu_and_names_mean_what_they_say() -> None:
+def test_auto_is_i3d_on_a_cpu_and_names_stay_what_they_are() -> None:
     assert resolve_backbone("auto", "cpu") == ("i3d", "auto: there is no GPU")
     assert resolve_backbone("vst", "cpu") == ("vst-b", None)
     assert resolve_backbone("i3d", "cpu") == ("i3d", None)
@@ -137,17 +137,17 @@ def test_auto_is_video_swin_on_a_gpu() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "c3d"}, 'no backbone "c3d"; known are auto, vst, vst-b, .*i3d'),
-        ({"recipe": "mine"}, 'no recipe "mine"; known are actionnet-i3d, gdlt-i3d'),
-        ({"device": "tpu"}, 'no device "tpu"; known are auto, cpu, cuda and cuda:N'),
-        ({"device": "cuda:99"}, r'"cuda:99" is not there, torch sees \d+ CUDA devices'),
-        ({"precision": "int8"}, 'no precision "int8"; known are auto, fp32, bf16, fp16'),
+        ({"name": "c3d"}, "unknown backbone 'c3d'; known are auto, vst, vst-b, .*i3d"),
+        ({"recipe": "mine"}, "unknown recipe 'mine'; known are actionnet-i3d, gdlt-i3d"),
+        ({"device": "tpu"}, "unknown device 'tpu'; known are auto, cpu, cuda and cuda:N"),
+        ({"device": "cuda:99"}, r"'cuda:99' does not exist, torch sees \d+ CUDA devices"),
+        ({"precision": "int8"}, "unknown precision 'int8'; known are auto, fp32, bf16, fp16"),
         ({"precision": "fp16", "device": "cpu"}, "fp16 needs a CUDA device"),
-        ({"engine": "onnx"}, 'no engine "onnx"; known are auto, torch, openvino'),
-        ({"weights": "/none/i3d.ckpt"}, "/none/i3d.ckpt: No such file"),
+        ({"engine": "onnx"}, "unknown engine 'onnx'; known are auto, torch, openvino"),
+        ({"weights": "/none/i3d.ckpt"}, "/none/i3d.ckpt cannot be read: No such file"),
     ],
 )
-def test_what_cannot_be_built_is_said_in_one_sentence(options: dict, message: str) -> None:
+def test_errors_of_what_cannot_be_built_are_one_sentence(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message) as raised:
         load_backbone(**options)
     assert "\n" not in str(raised.value)

@@ -1,4 +1,4 @@
-"""What the catalogue says of each backbone, against the networks and the libraries themselves."""
+"""The catalogue's entry of each backbone against the networks and the libraries themselves."""
 
 import pytest
 import torch
@@ -34,8 +34,8 @@ def _on_meta(name: str) -> torch.nn.Module:
     from cofinal.extractors import classifiers, i3d, video_swin
 
     if name in CLASSIFIERS:
-        listed = CLASSIFIERS[name]
-        return classifiers.PooledClassifier(*listed.cut(listed.build())).eval()
+        classifier = CLASSIFIERS[name]
+        return classifiers.PooledClassifier(*classifier.split(classifier.build())).eval()
     if name == "i3d":
         return i3d.InceptionI3D()
     sizes = {"vst-t": video_swin.TINY, "vst-s": video_swin.SMALL, "vst-b": video_swin.BASE}

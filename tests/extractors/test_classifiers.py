@@ -22,24 +22,24 @@ HEAVY = ("slow-r50", "c2d-r50", "csn-r101")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in HEAVY else ()) for n in CLASSIFIERS])
-def test_logits_are_the_librarys_and_features_the_mean_of_what_its_head_sees(name: str, tmp_path: Path) -> None:
-    listed = CLASSIFIERS[name]
+def test_logits_are_the_librarys_and_features_the_mean_of_its_heads_input(name: str, tmp_path: Path) -> None:
+    classifier = CLASSIFIERS[name]
     torch.manual_seed(0)
-    theirs = listed.build(num_classes=7).eval()
-    key = "model_state" if listed.library == "pytorchvideo" else "model"
+    theirs = classifier.build(num_classes=7).eval()
+    key = "model_state" if classifier.library == "pytorchvideo" else "model"
     torch.save({key: theirs.state_dict()}, tmp_path / "weights.pth")
     ours = from_checkpoint(tmp_path / "weights.pth", name)
     assert ours.num_classes == 7
 
-    seen = []
-    head = theirs.blocks[-1] if listed.library == "pytorchvideo" else theirs.avgpool
-    head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    head_inputs = []
+    head = theirs.blocks[-1] if classifier.library == "pytorchvideo" else theirs.avgpool
+    head.register_forward_pre_hook(lambda _, inputs: head_inputs.append(inputs[0]))
     clip = torch.randn(1, 3, *CLIPS[name])
     with torch.inference_mode():
         expected = theirs(clip)
         features, logits = ours(clip)
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(features, seen[0].mean((2, 3, 4)), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(features, head_inputs[0].mean((2, 3, 4)), rtol=1e-4, atol=1e-5)
     assert (features > 0).any()
 
 
@@ -47,7 +47,7 @@ def test_files_of_other_networks_are_refused(tmp_path: Path) -> None:
     torch.save({"model": CLASSIFIERS["r3d-18"].build().state_dict()}, tmp_path / "r3d.pth")
     with pytest.raises(ValueError, match=r"holds no i3d-r50 weights.*expected one key blocks\.0\.conv\.weight"):
         from_checkpoint(tmp_path / "r3d.pth", "i3d-r50")
-    with pytest.raises(ValueError, match=r"is not a whole r2plus1d-18: .*layer1\.0\.conv1\.0\.0\.weight") as raised:
+    with pytest.raises(ValueError, match=r"is not a complete r2plus1d-18: .*layer1\.0\.conv1\.0\.0\.weight") as raised:
         from_checkpoint(tmp_path / "r3d.pth", "r2plus1d-18")
     assert "\n" not in str(raised.value)
 

@@ -71,7 +71,7 @@ def test_other_rates_at_25(rate: float, expected: list[int]) -> None:
     assert frame_of_tick(at_rate(rate, 100), 25)[:7].tolist() == expected
 
 
-def test_faster_sources_lose_and_slower_ones_repeat_one_frame_in_so_many() -> None:
+def test_faster_sources_drop_frames_and_slower_ones_repeat_frames() -> None:
     shown = frame_of_tick(at_rate(30000 / 1001, 3000), 25)
     assert len(np.unique(shown)) == len(shown) == 2503  # the last frame is at tick 2501.7
     shown = frame_of_tick(at_rate(24, 2400), 25)

@@ -1,4 +1,4 @@
-"""A video streamed through a backbone: the same features as without streaming, and nothing left behind."""
+"""Streaming a video through a backbone: the features are those of the whole video, and no thread is left behind."""
 
 import importlib.util
 import json
@@ -18,10 +18,11 @@ from cheap_backbone import colours
 from cofinal.extractors import i3d
 from cofinal.extractors.backbone import load_backbone
 from cofinal.extractors.clips import select
+from cofinal.extractors.decoders import read_frames
 from cofinal.extractors.extract import CLIPS_AHEAD, _warnings, extract, in_background
 from cofinal.extractors.reader import Reader
 from cofinal.extractors.recipes import RECIPES
-from cofinal.extractors.video import VideoError, probe, read_frames
+from cofinal.extractors.video import VideoError, probe
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +53,7 @@ def test_streaming_gives_the_features_of_the_whole_video(recipe: str, action: Pa
 
 
 @pytest.mark.shared
-def test_what_is_recorded(action: Path) -> None:
+def test_the_record(action: Path) -> None:
     seen: list[tuple[float, float]] = []
     threads = torch.get_num_threads()
     extraction = extract(
@@ -65,7 +66,7 @@ def test_what_is_recorded(action: Path) -> None:
     assert "decord" in record["decoder_reason"]
     assert record["stage_seconds"].keys() == {"read", "backbone", "wall"}
     assert record["warnings"] == [
-        "the video is slower than the recipe's 25 frames a second: 10 of 256 frames repeat the one before"
+        "the video is slower than the recipe's 25 frames per second: 10 of 256 frames repeat the one before"
     ]
     assert extraction.probabilities is None
     assert torch.get_num_threads() == threads
@@ -73,7 +74,7 @@ def test_what_is_recorded(action: Path) -> None:
 
 
 @pytest.mark.shared
-def test_narrow_video_is_padded_and_said_to_be(shared: Path) -> None:
+def test_narrow_video_is_padded_with_a_warning(shared: Path) -> None:
     backbone = colours(clip_frames=2)
     extraction = extract(shared / "videos" / "awkward" / "rotated_90.mov", backbone)
     assert extraction.record["warnings"] == [
@@ -81,21 +82,21 @@ def test_narrow_video_is_padded_and_said_to_be(shared: Path) -> None:
     ]
 
 
-def test_a_short_missing_tail_is_said(render, reader: Reader) -> None:
+def test_a_short_missing_tail_is_warned_of(render, reader: Reader) -> None:
     facts = reader.probe(render("v.mp4"))
     backbone = colours(clip_frames=4)
     selection = select(facts.times, backbone.recipe.fps, 4)
     before = _warnings(facts, selection, backbone.recipe, 0, 0.0)
     short = replace(facts, stated_end_s=facts.end_s + 0.3)
-    said = _warnings(short, selection, backbone.recipe, 0, 0.0)
-    assert [warning for warning in said if warning not in before] == [
-        "the last 0.30 s that the file states are not in it"
+    after = _warnings(short, selection, backbone.recipe, 0, 0.0)
+    assert [warning for warning in after if warning not in before] == [
+        "the last 0.30 s of the stated duration are missing"
     ]
-    assert len(said) == len(before) + 1
+    assert len(after) == len(before) + 1
 
 
 @pytest.mark.shared
-def test_frames_that_the_decoder_made_up_in_part_are_counted(action: Path, tmp_path: Path, reader: Reader) -> None:
+def test_frames_with_concealed_damage_are_counted(action: Path, tmp_path: Path, reader: Reader) -> None:
     path, backbone = tmp_path / "damaged.mp4", colours(clip_frames=4)
     with av.open(str(action / "cleaning_pool.mp4")) as whole, av.open(str(path), "w") as container:
         stream = container.add_stream_from_template(whole.streams.video[0])
@@ -111,19 +112,19 @@ def test_frames_that_the_decoder_made_up_in_part_are_counted(action: Path, tmp_p
     assert record["decoder"] == "pyav"
     assert record["decoder_reason"].startswith("the first reading failed: decord met damage in ")
     assert (record["frames_decoded"], record["concealed_frames"]) == (300, 1)
-    assert "parts of 1 frames are damaged and were made up by the decoder, first at 2.03 s" in record["warnings"]
+    assert "the decoder concealed damaged parts of 1 frames, the first at 2.03 s" in record["warnings"]
     record = extract(action / "cleaning_pool.mp4", backbone, reader=reader).record
     assert (record["decoder"], record["concealed_frames"]) == ("decord", 0)
-    assert not any("made up" in warning for warning in record["warnings"])
+    assert not any("concealed" in warning for warning in record["warnings"])
 
 
 @pytest.mark.shared
 def test_a_video_shorter_than_a_clip_says_how_long_it_must_be(shared: Path) -> None:
     path = shared / "videos" / "awkward" / "starts_at_8s.mp4"
-    with pytest.raises(VideoError, match=r"lasts 0\.40 s, and one clip .* takes 1\.28 s \(32 frames at 25 a second\)"):
+    with pytest.raises(VideoError, match=r"lasts 0\.40 s, .* takes 1\.28 s \(32 frames at 25 per second\)"):
         extract(path, colours())
     extraction = extract(path, colours(clip_frames=4))
-    assert extraction.clip_times.tolist() == [[0.04, 0.2], [0.2, 0.36]]  # of 10 frames the first and last are left over
+    assert extraction.clip_times.tolist() == [[0.04, 0.2], [0.2, 0.36]]  # the first and last of 10 frames are dropped
 
 
 @pytest.mark.shared
@@ -168,7 +169,7 @@ def test_a_recording_cut_anywhere_gives_what_can_be_decoded(tmp_path: Path) -> N
 
 
 @pytest.mark.shared
-def test_a_second_reading_that_the_first_made_necessary_is_recorded(action: Path, monkeypatch) -> None:
+def test_a_second_reading_is_recorded(action: Path, monkeypatch) -> None:
     path = action / "cleaning_pool.mp4"
     expected = extract(path, colours())
     probe_rightly = Reader.probe
@@ -192,7 +193,7 @@ def test_a_part_is_extracted_only_if_asked_for_and_marked(name: str, num_clips: 
         extract(path, backbone, reader=reader)
     extraction = extract(path, backbone, allow_partial=True, reader=reader)
     assert extraction.record["partial"]
-    assert extraction.record["warnings"][0] == f"only a part of it was used (--allow-partial): {raised.value}"
+    assert extraction.record["warnings"][0] == f"only a part of the video was used (--allow-partial): {raised.value}"
     assert extraction.record["container"]["damage"] == str(raised.value)
 
     good = []
@@ -228,11 +229,11 @@ def test_pyav_reads_again_what_crashed_decord(render, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.shared
-def test_options_that_make_no_sense(action: Path) -> None:
+def test_invalid_options(action: Path) -> None:
     path = action / "cleaning_pool.mp4"
-    with pytest.raises(ValueError, match='no decoder "opencv"; known are auto, decord, pyav'):
+    with pytest.raises(ValueError, match="unknown decoder 'opencv'; known are auto, decord, pyav"):
         extract(path, colours(), decoder="opencv")
-    with pytest.raises(ValueError, match="At least 1 clip goes into a batch, not 0"):
+    with pytest.raises(ValueError, match="batch-clips must be at least 1, not 0"):
         extract(path, colours(), batch_clips=0)
 
 
@@ -247,7 +248,7 @@ def test_an_interrupt_stops_the_reader(action: Path) -> None:
     assert time.perf_counter() - started < 5
 
 
-def test_the_thread_runs_only_so_far_ahead() -> None:
+def test_the_thread_stays_a_few_items_ahead() -> None:
     made = []
 
     def items() -> Iterator[int]:
@@ -259,12 +260,12 @@ def test_the_thread_runs_only_so_far_ahead() -> None:
     for expected in range(10):
         assert next(ready) == expected
         time.sleep(0.02)
-        assert len(made) <= expected + 1 + CLIPS_AHEAD + 1  # those given out, those waiting, the one in hand
+        assert len(made) <= expected + 1 + CLIPS_AHEAD + 1  # yielded, waiting, and the one in the thread
     ready.close()
     assert len(made) < 20
 
 
-def test_what_the_thread_raises_is_raised_here() -> None:
+def test_an_exception_in_the_thread_is_raised_here() -> None:
     def items() -> Iterator[int]:
         yield 1
         raise VideoError("broken")

@@ -1,4 +1,4 @@
-"""Real files, mutilated: each ends with a reason, or with exactly the clips that its decodable timestamps allow."""
+"""Mutated real files: each gives an error with a reason, or exactly the clips that its decodable frames allow."""
 
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
@@ -38,7 +38,7 @@ def mutated(content: bytes, rng: np.random.Generator) -> bytes:
     chunk = int(rng.integers(1, size // 8))
     a, b = (int(at) for at in rng.integers(0, size - chunk, 2))
     match int(rng.integers(5)):
-        case 0 | 1:  # of all kinds the one that most often leaves a file that opens
+        case 0 | 1:  # twice as likely, because it most often leaves a file that opens
             places = rng.integers(0, size, int(rng.integers(1, 40)))
             data[places] ^= np.uint8(1) << rng.integers(0, 8, len(places)).astype(np.uint8)
         case 2:
@@ -52,7 +52,7 @@ def mutated(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 def run(num_files: int, shared: Path, folder: Path) -> Counter[str]:
-    """Extract mutated files, check each end, and count the kinds of end."""
+    """Extract mutated files, check each outcome, and count the kinds of outcome."""
     ends: Counter[str] = Counter()
     backbone = colours(clip_frames=CLIP_FRAMES)
     context = get_context("spawn")
@@ -82,7 +82,7 @@ def run(num_files: int, shared: Path, folder: Path) -> Counter[str]:
                 continue
             assert allow_partial or not is_broken, path
             num_frames = extraction.record["frames_decoded"]
-            if num_frames != len(times):  # what comes after a hole in the middle is left out
+            if num_frames != len(times):  # frames after a hole in the middle are left out
                 assert extraction.record["partial"], path
                 assert times[num_frames] - times[num_frames - 1] > 2 * np.median(np.diff(times)), path
             expected = select(times[:num_frames], backbone.recipe.fps, CLIP_FRAMES)

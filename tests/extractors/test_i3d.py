@@ -139,10 +139,10 @@ def test_the_files_of_the_ports_convert_exactly(layout: str, i3d_weights: Path, 
     torch.save(state, tmp_path / "old.pt", _use_new_zipfile_serialization=False)  # as when these files were made
     torch.save({"state_dict": {f"module.{name}": t for name, t in state.items()}}, tmp_path / "trained.pth")
     for file in ("now.pth", "old.pt", "trained.pth"):
-        found = from_checkpoint(tmp_path / file).state_dict()
-        assert set(found) == set(expected)
+        converted = from_checkpoint(tmp_path / file).state_dict()
+        assert set(converted) == set(expected)
         for name, tensor in expected.items():
-            assert torch.equal(found[name], tensor), (file, name)
+            assert torch.equal(converted[name], tensor), (file, name)
 
 
 @pytest.mark.parametrize("layout", ["hassony2", "piergiaj"])
@@ -151,11 +151,11 @@ def test_the_scale_of_a_ports_normalisation_counts(layout: str, i3d_weights: Pat
     (name,) = (name for name in state if name.lower().startswith("conv3d_2c") and name.endswith(("3d.bias", "bn.bias")))
     state[name.replace("bias", "weight")] *= 2
     torch.save(state, tmp_path / "scaled.pth")
-    found, expected = from_checkpoint(tmp_path / "scaled.pth"), from_checkpoint(i3d_weights)
-    torch.testing.assert_close(found.trunk.Conv3d_2c_3x3.weight, 2 * expected.trunk.Conv3d_2c_3x3.weight)
+    scaled, expected = from_checkpoint(tmp_path / "scaled.pth"), from_checkpoint(i3d_weights)
+    torch.testing.assert_close(scaled.trunk.Conv3d_2c_3x3.weight, 2 * expected.trunk.Conv3d_2c_3x3.weight)
 
 
-def test_what_a_ports_file_lacks_is_named(i3d_weights: Path, tmp_path: Path) -> None:
+def test_a_key_missing_from_a_ports_file_is_named(i3d_weights: Path, tmp_path: Path) -> None:
     state = ported(i3d_weights, "hassony2")
     del state["mixed_4c.branch_3.1.batch3d.running_var"]
     torch.save(state, tmp_path / "torn.pth")
@@ -187,7 +187,7 @@ def test_files_of_other_networks_are_refused(i3d_weights: Path, tmp_path: Path) 
         from_checkpoint(path)
 
     save_file(tensors | {first: torch.ones(7, 7, 7, 1, 64)}, path)
-    with pytest.raises(ValueError, match=r"not a whole Inception-I3D.*size mismatch.*Conv3d_1a_7x7") as raised:
+    with pytest.raises(ValueError, match=r"not a complete Inception-I3D.*size mismatch.*Conv3d_1a_7x7") as raised:
         from_checkpoint(path)
     assert "\n" not in str(raised.value)
 

@@ -1,4 +1,4 @@
-"""OpenVINO as an engine: the features of torch, for each clip whatever else is in its batch, converted only once."""
+"""OpenVINO as an engine: torch's features, independent of the batch, from a network that is converted once."""
 
 import logging
 import os
@@ -11,14 +11,14 @@ import torch
 
 from cofinal.extractors import video_swin
 from cofinal.extractors.backbone import load_backbone
+from cofinal.extractors.decoders import read_frames
 from cofinal.extractors.openvino_engine import CompiledNetwork, is_installed
 from cofinal.extractors.recipes import RECIPES
-from cofinal.extractors.video import read_frames
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason="OpenVINO is not installed")
 
 SMALL = replace(RECIPES["gdlt-vst"], clip_frames=20, size=(72, 64))
-"""18 x 16 patches in 10 frames: maps that windows of 8 x 7 x 7 do not fill."""
+"""18 x 16 patches in 10 frames: no multiple of the window, 8 x 7 x 7."""
 
 ONE_BLOCK = video_swin.Sizes(32, (1,), (2,), num_classes=0)
 
@@ -50,7 +50,7 @@ def test_the_features_of_the_published_i3d(shared: Path, i3d_weights: Path) -> N
             assert np.array_equal(backbone.features(clip[None])[0], alone)
 
 
-def test_a_network_is_converted_once_and_told_of_and_a_damaged_one_says_what_to_delete(
+def test_a_network_is_converted_once_with_a_message_and_a_damaged_file_names_what_to_delete(
     cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -64,8 +64,8 @@ def test_a_network_is_converted_once_and_told_of_and_a_damaged_one_says_what_to_
     compiled = CompiledNetwork("tiny", network, 5, SMALL, "random", "fp32")
     with torch.inference_mode():
         expected = network(SMALL.normalise(clips))
-    for found, wanted in zip(compiled(clips), expected, strict=True):
-        np.testing.assert_allclose(found.numpy(), wanted.numpy(), atol=1e-4)
+    for ours, theirs in zip(compiled(clips), expected, strict=True):
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=1e-4)
     assert [record.message[:8] for record in caplog.records] == ["preparin", "prepared"]
     assert not stale.exists()
     assert recent.exists()

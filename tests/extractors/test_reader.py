@@ -1,4 +1,4 @@
-"""Reading in another process: the same frames, and no fault of that process reaches this one."""
+"""Reading in another process: the frames are the same, and no fault of that process reaches this one."""
 
 import os
 import re
@@ -16,8 +16,9 @@ import pytest
 
 from cofinal.extractors import reader as reader_module
 from cofinal.extractors import reader_process
-from cofinal.extractors.reader import MOST_SLOTS, Reader, ReaderError
-from cofinal.extractors.video import Limits, VideoError, probe, read_frames
+from cofinal.extractors.decoders import read_frames
+from cofinal.extractors.reader import MAX_SLOTS, Reader, ReaderError
+from cofinal.extractors.video import Limits, VideoError, probe
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -56,16 +57,16 @@ def test_the_other_process_gives_the_same_facts_and_frames(render, reader: Reade
         ("crash_at_20", r"crashed the process that read it \(SIGSEGV\)"),
         ("abort_at_20", r"crashed the process that read it \(SIGABRT\)"),
         ("exit_at_20", r"crashed the process that read it \(exit code 3\)"),
-        ("hang_in_probe", r"nothing came out of it for 1 s \(--stall-timeout\)"),
-        ("hang_at_20", r"nothing came out of it for 1 s \(--stall-timeout\)"),
+        ("hang_in_probe", r"no frame came for 1 s \(--stall-timeout\)"),
+        ("hang_at_20", r"no frame came for 1 s \(--stall-timeout\)"),
         ("raise_in_probe", "cannot be read .RuntimeError: a fault"),
         ("raise_at_20", "cannot be read .RuntimeError: a fault"),
-        ("garbage_in_probe", "answers without sense"),
-        ("garbage_at_20", "answers without sense"),
+        ("garbage_in_probe", "send invalid answers"),
+        ("garbage_at_20", "send invalid answers"),
         ("float_at_20", "cannot be read .TypeError"),
         ("flat_at_20", "cannot be read .IndexError"),
-        ("huge_at_20", "answers without sense"),
-        ("fewer_at_20", "answers without sense"),
+        ("huge_at_20", "send invalid answers"),
+        ("fewer_at_20", "send invalid answers"),
     ],
 )
 def test_a_fault_costs_only_its_own_video(name: str, message: str, render, faulty: Reader) -> None:
@@ -89,7 +90,7 @@ def test_a_leak_ends_at_the_limit(name: str, render, faulty: Reader, monkeypatch
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux says what a process allocates")
 def test_what_one_video_leaks_is_not_counted_against_the_next(render, faulty: Reader) -> None:
-    for _ in range(4):  # each leaves a third of the limit behind
+    for _ in range(4):  # each leaks a third of the limit
         assert len(read(faulty, render("keep_in_probe.mp4"))) == 30
     first = faulty.pid
     assert len(read(faulty, render("good.mp4"))) == 30
@@ -117,7 +118,7 @@ def test_the_process_waits_for_a_slow_consumer(render, faulty: Reader) -> None:
         before = first.copy()
         time.sleep(0.05)
         assert np.array_equal(first, before)
-        assert facts.path.with_suffix(".count").stat().st_size <= 1 + taken + MOST_SLOTS
+        assert facts.path.with_suffix(".count").stat().st_size <= 1 + taken + MAX_SLOTS
     assert sum(1 for _ in frames) == 81
 
 
@@ -130,7 +131,7 @@ def test_one_process_serves_many_videos_and_is_replaced_in_time(render, monkeypa
     assert pids[2] != pids[3]
 
 
-def test_a_reading_given_up_leaves_nothing_behind(render) -> None:
+def test_an_abandoned_reading_leaves_nothing_behind(render) -> None:
     path = render("video.mp4", num_frames=200)
     with Reader() as reader:
         frames = reader.read_frames(reader.probe(path), "pyav", wanted=np.arange(200))
@@ -167,7 +168,7 @@ def test_ctrl_c_does_not_reach_the_process(render, reader: Reader) -> None:
 
 
 @pytest.mark.parametrize("name", ["hang_in_probe", "good"])
-def test_the_process_dies_with_its_parent_however_that_dies(name: str, render) -> None:
+def test_the_process_ends_when_its_parent_is_killed(name: str, render) -> None:
     script = f"""
         import sys, time
         sys.path.insert(0, {str(Path(__file__).parent)!r})
@@ -179,7 +180,7 @@ def test_the_process_dies_with_its_parent_however_that_dies(name: str, render) -
         print(ours.pid, flush=True)
         time.sleep(3600)
     """
-    # neither guarded nor torch-free: the other process must not run it
+    # the script has no main guard, and the reading process must not run it
     parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, cwd=ROOT)
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
@@ -196,8 +197,8 @@ def test_the_process_dies_with_its_parent_however_that_dies(name: str, render) -
 def test_a_script_without_a_main_guard_can_read(render, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); print('run')\n"
-        "from extractors.reader import Reader\n"
+        "print('run')\n"
+        "from cofinal.extractors.reader import Reader\n"
         f"with Reader() as reader: print(reader.probe({str(render('video.mp4'))!r}).width)\n"
     )
     ran = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, cwd=tmp_path)
@@ -222,13 +223,13 @@ def test_what_is_too_large_or_too_long_is_refused(render) -> None:
         ({"limits": Reader, "stall_timeout_s": -1.0}, "stall-timeout must be more than 0 seconds, not -1"),
     ],
 )
-def test_limits_that_make_no_sense(arguments: dict, message: str) -> None:
+def test_invalid_limits(arguments: dict, message: str) -> None:
     make: Callable = arguments.pop("limits")
     with pytest.raises(ValueError, match=message):
         make(**arguments)
 
 
-def test_too_little_shared_memory_is_said(render, reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_shared_memory_is_reported(render, reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
     if not Path("/dev/shm").is_dir():
         pytest.skip("this system has no /dev/shm")
     monkeypatch.setattr(reader_module, "RING_BYTES", 2**60)
@@ -239,14 +240,14 @@ def test_too_little_shared_memory_is_said(render, reader: Reader, monkeypatch: p
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only on Linux shared memory is a file")
 @pytest.mark.parametrize(
-    ("limit", "said"),
+    ("limit", "message"),
     [
         (2**20, r"needs 32 MiB of shared memory, and the system gives none \(File too large\): .* ulimit -f"),
-        (300, r"cannot hold the features of .* \(File too large\): make room there, or name another folder in TMPDIR"),
+        (300, r"cannot hold the features of .* \(File too large\): make room there, or set TMPDIR to another folder"),
     ],
 )
-def test_a_limit_on_the_size_of_files_is_said(limit: int, said: str, render) -> None:
-    """The smaller one from when the ring is there; 12 features in float32 a clip make 48 bytes."""
+def test_a_limit_on_the_file_size_is_reported(limit: int, message: str, render) -> None:
+    """300 bytes is set when the ring exists; they hold the features of six clips, 48 bytes each."""
     code = f"""
         import resource, sys
         sys.path[:0] = [{str(ROOT)!r}, {str(Path(__file__).parent)!r}]
@@ -260,7 +261,7 @@ def test_a_limit_on_the_size_of_files_is_said(limit: int, said: str, render) -> 
             extract({str(render("video.mp4", num_frames=100))!r}, colours(clip_frames=4), reader=reader)
     """
     ran = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
-    assert re.search(f"ValueError: .* {said}", ran.stderr), ran.stderr
+    assert re.search(f"ValueError: .* {message}", ran.stderr), ran.stderr
 
 
 def test_the_memory_limit_is_no_more_than_half_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,7 +271,7 @@ def test_the_memory_limit_is_no_more_than_half_of_the_machine(monkeypatch: pytes
 
 
 def alive(pid: int) -> bool:
-    """Whether a process runs; one that has ended and that nobody has waited for does not."""
+    """Whether a process runs; a zombie does not."""
     try:
         os.kill(pid, 0)
         state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]

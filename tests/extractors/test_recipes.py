@@ -1,4 +1,4 @@
-"""Each recipe against its plain definition in PIL, on real frames of every shape."""
+"""Each recipe against its definition in PIL or in its library, on real frames of every shape."""
 
 from pathlib import Path
 
@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torchvision.models import get_weight
 
+from cofinal.extractors.decoders import read_frames
 from cofinal.extractors.recipes import RECIPES, Recipe, get_recipe
-from cofinal.extractors.video import read_frames
 
 PIL_RECIPES = ("gdlt-vst", "gdlt-i3d", "actionnet-i3d", "kinetics-i3d")
 TORCHVISION = {
@@ -52,7 +52,7 @@ def plain(recipe: Recipe, frame: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def frames(shared: Path) -> dict[str, np.ndarray]:
-    """Real frames as they come, and turned and cut into other shapes."""
+    """Real frames, also turned and cut into other shapes."""
     frames = {}
     for path in sorted((shared / "videos" / "action").iterdir()):
         _, frame = next(f for i, f in enumerate(read_frames(path)) if i == 60)
@@ -134,6 +134,6 @@ def test_frames_smaller_than_the_crop_are_padded_black_at_both_sides() -> None:
     assert (columns[int(border) + 2 : -int(border) - 2] == 255).all()
 
 
-def test_unknown_recipe_lists_the_known() -> None:
+def test_an_unknown_recipe_lists_the_recipes() -> None:
     with pytest.raises(ValueError, match="actionnet-i3d, gdlt-i3d, gdlt-vst, kinetics-i3d"):
         get_recipe("gdlt")

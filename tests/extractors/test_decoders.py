@@ -1,0 +1,233 @@
+"""Reading frames: the right ones come out of real and generated files, or an error with a reason."""
+
+import importlib.util
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from awkward_files import BROKEN, READABLE
+
+from cofinal.extractors import decoders
+from cofinal.extractors.decoders import choose_decoder, read_frames
+from cofinal.extractors.video import UnfaithfulError, VideoError, probe
+
+HAS_DECORD = importlib.util.find_spec("decord") is not None
+
+
+@pytest.fixture
+def awkward(shared: Path) -> Path:
+    return shared / "videos" / "awkward"
+
+
+@pytest.mark.shared
+def test_every_awkward_file_is_in_a_table(awkward: Path) -> None:
+    assert {path.name for path in awkward.iterdir()} == READABLE.keys() | BROKEN.keys()
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", READABLE)
+def test_awkward_files_are_read_in_full(name: str, awkward: Path) -> None:
+    num_frames, first_s, last_s, size, decoder = READABLE[name]
+    facts = probe(awkward / name)
+    assert len(facts.times) == num_frames
+    assert (facts.height, facts.width) == size
+    if HAS_DECORD:
+        assert choose_decoder(facts)[0] == decoder
+
+    times = []
+    for time_s, frame in read_frames(awkward / name):
+        times.append(time_s)
+        assert frame.shape == (*size, 3)
+        assert frame.dtype == np.uint8
+    assert times == facts.times.tolist()
+    assert (times[0], times[-1]) == pytest.approx((first_s, last_s), abs=1e-3)
+    assert times == sorted(times)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_files_are_refused_with_a_reason(name: str, awkward: Path) -> None:
+    with pytest.raises(VideoError, match=BROKEN[name]) as raised:
+        for _ in read_frames(awkward / name, "pyav"):
+            pass
+    assert str(raised.value).startswith(str(awkward / name))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not HAS_DECORD, reason="decord has no wheel here")
+def test_both_decoders_give_the_same_frames(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoders, "DECORD_MAX_BYTES", 2**30)
+    files = list((shared / "videos" / "action").iterdir())
+    files += [
+        path for name in READABLE if choose_decoder(probe(path := shared / "videos/awkward" / name))[0] == "decord"
+    ]
+    assert len(files) == 5 + 7
+    for path in files:
+        for (time_s, ours), (time_again_s, theirs) in zip(
+            read_frames(path, "decord"), read_frames(path, "pyav"), strict=True
+        ):
+            assert time_s == time_again_s
+            assert np.array_equal(ours, theirs), path
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    "decoder", ["pyav", pytest.param("decord", marks=pytest.mark.skipif(not HAS_DECORD, reason="no decord"))]
+)
+def test_only_wanted_frames_are_yielded(decoder: str, shared: Path) -> None:
+    path = shared / "videos" / "action" / "walking_the_dog.mp4"
+    wanted = np.array([0, 7, 8, 300])
+    some = list(read_frames(path, decoder, wanted=wanted))
+    every = list(read_frames(path, decoder))
+    assert [time_s for time_s, _ in some] == [every[index][0] for index in wanted]
+    assert all(np.array_equal(frame, every[index][1]) for (_, frame), index in zip(some, wanted, strict=True))
+
+
+@pytest.mark.shared
+def test_rotated_video_stands_upright(awkward: Path) -> None:
+    with av.open(str(awkward / "rotated_90.mov")) as container:
+        stored = next(container.decode(video=0))
+        turned = np.rot90(stored.to_ndarray(format="rgb24"), stored.rotation // 90)
+    assert np.array_equal(next(read_frames(awkward / "rotated_90.mov", "pyav"))[1], turned)
+
+
+@pytest.mark.shared
+def test_a_cut_mp4_says_where_it_breaks(shared: Path, tmp_path: Path) -> None:
+    """The index says 10 s, and the second half of the data is not there."""
+    with av.open(str(shared / "videos" / "action" / "cleaning_pool.mp4")) as source:
+        path = tmp_path / "index_first.mp4"
+        with av.open(str(path), "w", options={"movflags": "faststart"}) as target:
+            stream = target.add_stream_from_template(source.streams.video[0])
+            for packet in source.demux(video=0):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    target.mux(packet)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(VideoError, match=r"breaks off.* [345]\.\d\d s"):
+        list(read_frames(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixel_format", "options"),
+    [
+        ("xvid.avi", "mpeg4", "yuv420p", {"bf": "2"}),
+        ("h264.avi", "libx264", "yuv420p", {}),  # AVI stores decoding times only
+        ("broadcast.ts", "mpeg2video", "yuv420p", {"bf": "2"}),
+        ("dvd.mpg", "mpeg2video", "yuv420p", {}),
+        ("alternate.webm", "libvpx-vp9", "yuv420p", {"auto-alt-ref": "1", "lag-in-frames": "16", "cpu-used": "8"}),
+        ("old.wmv", "wmv2", "yuv420p", {}),
+        ("older.mpg", "mpeg1video", "yuv420p", {}),
+        ("older.webm", "libvpx", "yuv420p", {"auto-alt-ref": "1", "lag-in-frames": "16"}),
+        ("mpeg4.mp4", "mpeg4", "yuv420p", {}),
+        ("hevc.mkv", "libx265", "yuv420p", {"x265-params": "log-level=none"}),
+        ("moving.gif", "gif", "rgb8", {}),
+        ("full_colour.mp4", "libx264", "yuv444p", {}),
+        ("10bit.mov", "libx264", "yuv422p10le", {}),
+        ("hdr.mp4", "libx265", "yuv420p10le", {"x265-params": "colorprim=bt2020:transfer=smpte2084:log-level=none"}),
+        ("full_range.mkv", "libx264", "yuvj420p", {}),
+        ("webm_named.mp4", "libvpx-vp9", "yuv420p", {"format": "webm", "cpu-used": "8"}),
+        ("no_timestamps.h264", "libx264", "yuv420p", {"format": "h264"}),
+    ],
+)
+def test_containers_and_codecs(name, codec, pixel_format, options, render) -> None:
+    path = render(name, codec, pixel_format, **options)
+    times, frames = zip(*read_frames(path), strict=True)
+    np.testing.assert_allclose(np.array(times) - times[0], np.arange(30) / 25, atol=1e-3)
+    assert probe(path).has_timestamps == (name != "no_timestamps.h264")
+    # every frame shows the ramp where it was drawn, so no frame is missing, repeated or out of order
+    for index, frame in enumerate(frames):
+        drawn = np.roll(np.arange(96) * 2, 3 * index)
+        assert np.abs(frame[:, :, 1].mean(0) - drawn).mean() < 12, index
+
+
+def test_full_range_is_recognised(render) -> None:
+    limited, full = (
+        np.stack([frame for _, frame in read_frames(render(f"{name}.mkv", "libx264", name, crf="1"))])
+        for name in ("yuv420p", "yuvj420p")
+    )
+    assert np.abs(limited.astype(int) - full).mean() < 2
+
+
+def test_metadata_that_are_not_utf8(render, tmp_path: Path) -> None:
+    whole = render("video.avi", "mpeg4")
+    with av.open(str(whole)) as source, av.open(str(tmp_path / "tagged.avi"), "w") as target:
+        target.metadata["title"] = "Gala-Abend, Kuer XX"
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    path = tmp_path / "latin1.avi"
+    content = (tmp_path / "tagged.avi").read_bytes()
+    assert content.count(b"Kuer XX") == 1
+    path.write_bytes(content.replace(b"Kuer XX", b"K\xfcr \xc4\xe9!"))
+    assert len(list(read_frames(path))) == 30
+
+
+def test_an_odd_size(render) -> None:
+    for codec in ("libx264", "libvpx-vp9"):
+        path = render(f"{codec}.mkv", codec, "yuv444p", size=(63, 97))
+        assert choose_decoder(probe(path))[0] == "pyav"
+        assert {frame.shape for _, frame in read_frames(path)} == {(63, 97, 3)}
+
+
+@pytest.mark.shared
+def test_bt601_colours_are_read_whatever_the_file_states(awkward: Path) -> None:
+    path = awkward / "two_video_streams.mp4"  # it states BT.709
+    facts = probe(path)
+    assert choose_decoder(facts, colours="bt601") == (
+        "pyav",
+        "decord cannot read colours as bt601, which the recipe asks for",
+    )
+    with pytest.raises(VideoError, match="cannot read colours as bt601"):
+        choose_decoder(facts, "decord", colours="bt601")
+    with av.open(str(path)) as container:
+        frame = next(container.decode(container.streams.best("video")))
+    for colours, matrix in (("bt601", "ITU601"), ("tagged", "ITU709")):
+        expected = frame.reformat(format="rgb24", src_colorspace=matrix, dst_colorspace=matrix).to_ndarray()
+        assert np.array_equal(next(read_frames(path, colours=colours))[1], expected)
+
+
+def test_lost_frames_are_noticed(render) -> None:
+    facts = probe(render("video.mp4", "libx264", "yuv420p"))
+    more = replace(facts, times=np.append(facts.times, facts.end_s))
+    for decoder in ("pyav", "decord") if HAS_DECORD else ("pyav",):
+        with pytest.raises(UnfaithfulError, match="announces 31 frames, and 30 come out of it"):
+            list(read_frames(more, decoder))
+
+
+def test_the_choice_of_a_decoder(render, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = probe(render("video.mp4", "libx264", "yuv420p"))
+    assert choose_decoder(facts, "pyav") == ("pyav", "it was asked for")
+    with pytest.raises(ValueError, match="unknown decoder 'opencv'; known are auto, decord, pyav"):
+        choose_decoder(facts, "opencv")
+
+    monkeypatch.setitem(sys.modules, "decord", None)
+    assert choose_decoder(facts) == ("pyav", "decord is not installed")
+    with pytest.raises(ValueError, match="decord is not installed"):
+        choose_decoder(facts, "decord")
+
+
+@pytest.mark.skipif(not HAS_DECORD, reason="decord has no wheel here")
+def test_decord_does_not_read_what_it_cannot_read_faithfully(render) -> None:
+    facts = probe(render("video.mp4", "libx264", "yuv420p"))
+    assert choose_decoder(facts)[0] == choose_decoder(facts, "decord")[0] == "decord"
+    hour = replace(facts, width=1920, height=1080, times=np.arange(90_000) / 25, end_s=3600.0, stated_end_s=3600.0)
+    for refused, reason in (
+        (hour, "533936 MiB, and 256 MiB are allowed"),
+        (replace(facts, pixel_format="yuv420p10le"), "8-bit 4:2:0 H.264 and HEVC only, this is h264 yuv420p10le"),
+        (replace(facts, width=95), "even sizes only, this is 95 x 64"),
+        (replace(facts, container="avi"), "MP4 and Matroska only, this is avi"),
+        (replace(facts, num_discarded=3), "edit list, which leaves out 3 packets"),
+        (replace(facts, has_timestamps=False), "no timestamps"),
+    ):
+        name, why = choose_decoder(refused)
+        assert name == "pyav"
+        assert reason in why
+        with pytest.raises(VideoError, match="use --decoder auto") as raised:
+            choose_decoder(refused, "decord")
+        assert reason in str(raised.value)
