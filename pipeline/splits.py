@@ -55,38 +55,51 @@ def make_splits(
     training, test = np.flatnonzero(~in_test), np.flatnonzero(in_test)
     if protocol == "auto":
         protocol = "official" if len(test) >= 2 else "cv"
-    if len(training) < 2:
-        raise ValueError(f"{len(training)} training videos have features; a head needs at least 2")
-    if protocol == "official" and len(test) < 2:
-        raise ValueError(
-            f"the official protocol tests on the test split, of which {len(test)} videos have features; "
-            "extract them or use --protocol cv"
-        )
+    _check_sizes(protocol, len(training), len(test))
     if protocol == "official" and not intervals:
         return protocol, [Split("all", training, test)]
 
     cut = cut_folds(len(training), folds, seed=seed, groups=examples.at(training).groups())
-    held_out = {fold: training[rows] for fold, rows in enumerate(cut, start=1)}
-
-    def without(*left_out: int, evaluated: int) -> Split:
-        rows = np.setdiff1d(training, np.concatenate([held_out[fold] for fold in left_out]))
-        return Split(f"without {' and '.join(map(str, sorted(left_out)))}", rows, held_out[evaluated])
-
-    outer = [without(fold, evaluated=fold) for fold in held_out]
+    held_out = [training[rows] for rows in cut]
+    outer = [_without(training, held_out, [fold], evaluated=fold) for fold in range(folds)]
     if protocol == "official":
         splits = [Split("all", training, test, tuple(outer))]
     else:
-        splits = [*outer, Split("all", training, np.array([], dtype=int), tuple(outer))]
-    if intervals and protocol == "cv":
-        if folds < 3:
-            raise ValueError("--intervals leaves out two folds at a time: ask for at least 3 folds")
-        for fold, split in enumerate(outer, start=1):
-            inner = tuple(without(fold, other, evaluated=other) for other in held_out if other != fold)
-            splits[fold - 1] = replace(split, calibration=inner)
+        final = Split("all", training, np.array([], dtype=int), tuple(outer))
+        splits = [*(_with_calibration(training, held_out, outer) if intervals else outer), final]
     if intervals:
         for split in splits:
             _check_calibration(examples, split)
     return protocol, splits
+
+
+def _without(training: np.ndarray, held_out: list[np.ndarray], left_out: list[int], *, evaluated: int) -> Split:
+    """Return the split that trains without some folds and evaluates on one of them."""
+    rows = np.setdiff1d(training, np.concatenate([held_out[fold] for fold in left_out]))
+    numbers = " and ".join(str(fold + 1) for fold in sorted(left_out))
+    return Split(f"without {numbers}", rows, held_out[evaluated])
+
+
+def _with_calibration(training: np.ndarray, held_out: list[np.ndarray], outer: list[Split]) -> list[Split]:
+    """Give the split of every fold the trainings that leave out one fold more."""
+    if len(held_out) < 3:
+        raise ValueError("--intervals leaves out two folds at a time: ask for at least 3 folds")
+    calibrated = []
+    for fold, split in enumerate(outer):
+        others = [other for other in range(len(held_out)) if other != fold]
+        inner = tuple(_without(training, held_out, [fold, other], evaluated=other) for other in others)
+        calibrated.append(replace(split, calibration=inner))
+    return calibrated
+
+
+def _check_sizes(protocol: str, num_training: int, num_test: int) -> None:
+    if num_training < 2:
+        raise ValueError(f"{num_training} training videos have features; a head needs at least 2")
+    if protocol == "official" and num_test < 2:
+        raise ValueError(
+            f"the official protocol tests on the test split, of which {num_test} videos have features; "
+            "extract them or use --protocol cv"
+        )
 
 
 def _check_calibration(examples: Examples, split: Split) -> None:
