@@ -1,17 +1,16 @@
 """Peak memory of extraction from 1, 10 and 60 minutes of 1080p video, with a backbone slower than the decoder.
 
-    python -m benchmarks.memory                     # some seven minutes on 2 quiet cores
-    python -m benchmarks.memory --container mkv     # whose files hold no index of every frame
-    python -m benchmarks.memory --recipe gdlt-i3d   # every frame instead of every fifth: about twenty
+    python -m benchmarks.memory                     # about seven minutes on 2 quiet cores
+    python -m benchmarks.memory --container mkv     # Matroska files hold no index of every frame
+    python -m benchmarks.memory --recipe gdlt-i3d   # every frame instead of every fifth: about twenty minutes
 
-Memory is the proportional set size (PSS) of a fresh process and all below it, less what it is after a first clip of the
-same kind of video: what a video costs. Library files are counted apart, because other programs that have the same ones
-open change their share while this one does nothing; and malloc is told to give large blocks back, so that the figure is
-what is in use, not what it happens to keep. The backbone only sleeps and returns features of 1024 numbers; `--delay` is
-how long for a clip. The printed seconds show that it is slower than reading, so whatever may decode ahead does.
+The cost of a video is the peak proportional set size (PSS) of a fresh process and its children, less the PSS after a
+first clip of the same kind. Library files are counted apart, because their share changes when other programs open the
+same files. malloc returns large blocks at once, so that the figure is memory in use, not memory kept. The backbone
+sleeps for `--delay` seconds a clip and returns zeros. The printed seconds show that it is slower than reading, so a
+decoder that decodes ahead without bound would show.
 """
 
-import argparse
 import os
 import tempfile
 import threading
@@ -23,23 +22,25 @@ from dataclasses import dataclass
 from fractions import Fraction
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import av
 import numpy as np
 import torch
+import typer
 from torch import Tensor, nn
 
 from cofinal.extractors.backbone import Backbone
 from cofinal.extractors.extract import extract
 from cofinal.extractors.reader import Reader
 from cofinal.extractors.recipes import get_recipe
+from cofinal.pipeline.console import ends_well, print_result
 
 FPS, PERIOD_S = 25, 2
 
 
 class Sleeper(nn.Module):
-    """A backbone that takes its time, and looks at nothing."""
+    """A backbone that sleeps and returns zeros."""
 
     def __init__(self, delay_s: float) -> None:
         super().__init__()
@@ -145,38 +146,36 @@ def measure(short: Path, path: Path, recipe: str, delay_s: float) -> Measured:
     return Measured(before, peak.memory, peak.files, record)
 
 
-def main() -> None:
-    """Print the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--delay", type=float, default=0.25, help="seconds the backbone takes for a clip")
-    parser.add_argument("--recipe", default="actionnet-i3d")
-    parser.add_argument("--container", choices=("mp4", "mkv"), default="mp4")
-    parser.add_argument("--minutes", type=int, nargs="+", default=[1, 10, 60])
-    arguments = parser.parse_args()
+def _main(
+    minutes: Annotated[list[int] | None, typer.Argument(help="Durations of the videos; by default 1 10 60.")] = None,
+    delay: Annotated[float, typer.Option(help="Seconds the backbone takes for a clip.")] = 0.25,
+    recipe: Annotated[str, typer.Option(help="How frames become clips.")] = "actionnet-i3d",
+    container: Annotated[str, typer.Option(help="mp4 or mkv.")] = "mp4",
+) -> None:
+    """Measure and print a line for each duration."""
     os.environ["MALLOC_MMAP_THRESHOLD_"] = str(2**20)
     first: Measured | None = None
     with tempfile.TemporaryDirectory() as name, av.open(str(encode(Path(name) / "period.mp4"))) as period:
         template = period.streams.video[0]
         packets = [packet for packet in period.demux(template) if packet.size]
-        container = arguments.container
-        clip_s = get_recipe(arguments.recipe).clip_s
+        clip_s = get_recipe(recipe).clip_s
         short = write_video(Path(name) / f"short.{container}", packets, template, int(clip_s) + 2)
-        for minutes in arguments.minutes:
-            path = write_video(Path(name) / f"{minutes}.{container}", packets, template, 60 * minutes)
+        for duration in minutes or [1, 10, 60]:
+            path = write_video(Path(name) / f"{duration}.{container}", packets, template, 60 * duration)
             with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
-                found = fresh.submit(measure, short, path, arguments.recipe, arguments.delay).result()
-            first = first or found
-            seconds, clips = found.record["stage_seconds"], found.record["clips"]
-            cost, cost_of_first = found.peak - found.before, first.peak - first.before
-            print(
-                f"{minutes:3d} min: {cost:.0f} MiB ({cost / cost_of_first:.3f} of the first); with the "
-                f"{found.before:.0f} MiB after one clip {found.peak:.0f} ({found.peak / first.peak:.3f} of the first), "
-                f"and {found.files:.0f} of files. {clips} clips by {found.record['decoder']}: "
+                measured = fresh.submit(measure, short, path, recipe, delay).result()
+            first = first or measured
+            seconds, clips = measured.record["stage_seconds"], measured.record["clips"]
+            cost, cost_of_first = measured.peak - measured.before, first.peak - first.before
+            print_result(
+                f"{duration:3d} min: {cost:.0f} MiB ({cost / cost_of_first:.3f} of the first); with the "
+                f"{measured.before:.0f} MiB after one clip {measured.peak:.0f} "
+                f"({measured.peak / first.peak:.3f} of the first), "
+                f"and {measured.files:.0f} of files. {clips} clips by {measured.record['decoder']}: "
                 f"{seconds['read'] / clips:.2f} s to read one, {seconds['backbone'] / clips:.2f} s in the backbone, "
-                f"{seconds['wall']:.0f} s in all",
-                flush=True,
+                f"{seconds['wall']:.0f} s in all"
             )
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(ends_well(_main))

@@ -2,12 +2,12 @@
 
     python -m benchmarks.store [--videos 10000] [--decoded 300]
 
-Prints how long each video takes in a run whose features come at once (hashing the file, writing array and record so
-that they survive a power cut, progress), and how long a resumed run takes from its start to its end when all is done:
-the whole command in a process of its own, beside a process that only imports what the command imports. Then real videos
-of one clip, 32 frames of 64 x 64 pixels, go through the whole pipeline with a backbone that looks at nothing, beside a
-loop that only decodes them with decord and prepares their clip; the start of the reader's process is in it. Of the
-commands, seconds of CPU are printed too, which tell more where other programs run.
+First it measures what a video takes in a run whose extraction takes no time: hashing the file, writing array and record
+durably, progress. Then it measures a resumed run with everything done, as a whole command in a process of its own,
+beside a process that only imports what the command imports. Last, real videos of one clip (32 frames of 64 x 64 pixels)
+go through the whole pipeline with a backbone that returns zeros, beside a loop that only decodes them with decord and
+prepares their clip; the start of the reader's process is included. CPU seconds are printed for the commands too,
+because other programs do not change them.
 """
 
 import os
@@ -108,7 +108,7 @@ def _cpu_of_children() -> float:
 
 
 def _main(
-    videos: Annotated[int, typer.Option(help="Number of videos whose features come at once.")] = 10_000,
+    videos: Annotated[int, typer.Option(help="Number of videos whose extraction takes no time.")] = 10_000,
     decoded: Annotated[int, typer.Option(help="Number of videos that are decoded.")] = 300,
 ) -> None:
     """Measure and print tables in Markdown."""
@@ -118,7 +118,7 @@ def _main(
             path = sources / f"{number // 1000}/v{number:05}.mp4"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"%d" % number)
-        print_message(f"{videos} videos whose features come at once")
+        print_message(f"{videos} videos whose extraction takes no time")
         extraction.extract = _instant  # type: ignore[assignment]
         started = time.perf_counter()
         first = extraction.extract_features(sources, store, backbone="i3d", weights="random")

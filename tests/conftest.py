@@ -2,6 +2,8 @@
 
 import os
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +42,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for reason in reasons:
         if NOT_THERE not in reason:
             terminalreporter.write_line(f"not run: {reason}")
+
+
+@pytest.fixture(scope="session")
+def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished demo with data seed 0; minutes, for slow tests."""
+    folder = tmp_path_factory.mktemp("demo-seeds") / "0"
+    environment = os.environ | {"COFINAL_DEFAULT_HEAD": str(folder.parent / "default.safetensors")}
+    command = [sys.executable, "-m", "cofinal.pipeline.demo", str(folder)]
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,7 @@ from cofinal.models.checkpoint import Head
 from cofinal.models.cofinal import CoFInAl, CoFInAlConfig
 from cofinal.pipeline.backbones import list_backbones
 from cofinal.pipeline.heads import extractor_of
+from cofinal.pipeline.options import ExtractorOptions
 
 
 def test_the_table_has_a_line_for_each_of_the_weights(command) -> None:
@@ -105,7 +106,7 @@ def test_a_heads_weights_are_looked_for_where_they_came_from(tmp_path: Path, mon
     path = tmp_path / "h.safetensors"
     by_name = Head(network, {"identity": identity, "weights": "Swin3D_T_Weights.KINETICS400_V1"})
     with pytest.raises(ValueError, match=r"swin3d_t-7615ae03\.pth cannot be fetched"):
-        extractor_of(by_name, path)
+        extractor_of(by_name, path, ExtractorOptions())
     by_file = Head(network, {"identity": identity, "weights": str(tmp_path / "mine.pth")})
     with pytest.raises(ValueError, match=r"mine\.pth, which are gone; name them with --weights"):
-        extractor_of(by_file, path)
+        extractor_of(by_file, path, ExtractorOptions())
