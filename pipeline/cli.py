@@ -4,7 +4,6 @@ The functions are imported inside the commands, so that `--help` is quick.
 """
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,9 +16,16 @@ from .options import ExtractorOptions, TrainingOptions, takes_fields_of
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-BatchClips = Annotated[
-    int | None, typer.Option(help="Clips a batch; by default what suits the device. OpenVINO takes one by one.")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print_result(f"cofinal {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
 ]
 
 
@@ -28,9 +34,6 @@ def _print_json(value: dict[str, Any]) -> None:
 
 
 def _run(command: Any) -> None:
-    if sys.argv[1:] == ["--version"]:
-        print_result(f"cofinal {__version__}")
-        raise SystemExit(0)
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command(context_settings={"help_option_names": ["-h", "--help"]})(ends_well(command))
     app()
@@ -71,7 +74,7 @@ def _extract_features(
     ] = "auto",
     recipe: Annotated[
         str | None,
-        typer.Option(help="X; by default the backbone's first."),
+        typer.Option(help="How frames become clips, a recipe of docs/extraction.md; by default the backbone's own."),
     ] = None,
     weights: Annotated[
         str | None,
@@ -80,8 +83,10 @@ def _extract_features(
         ),
     ] = None,
     options: ExtractorOptions,
-    batch_clips: BatchClips = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Extract again what the store has.")] = False,
+    batch_clips: Annotated[
+        int | None, typer.Option(help="Clips in a batch; by default what suits the device. OpenVINO takes one by one.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Extract all videos again.")] = False,
     classes: Annotated[
         bool, typer.Option("--classes", help="Print each video's most probable Kinetics-400 class.")
     ] = False,
@@ -93,14 +98,15 @@ def _extract_features(
         ),
     ] = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try videos again that failed before, though they have not changed.")
+        bool, typer.Option("--retry-failed", help="Try failed videos again, even if their files have not changed.")
     ] = False,
     as_json: Json = False,
     debug: Debug = False,
+    version: Version = False,
 ) -> int:
     """Turn videos into cached clip features.
 
-    An interrupted run goes on where it stopped when the same command is given again.
+    The same command continues an interrupted run where it stopped.
 
     \b
     Examples:
@@ -142,27 +148,30 @@ def _extract_features(
 
 
 def _verify(context: typer.Context, videos: Path | None, store: Path | None, as_json: bool) -> int:
-    allowed = {"videos", "store", "verify", "as_json", "debug"}
+    allowed = {"videos", "store", "verify", "as_json", "debug", "version"}
     for option in context.params.keys() - allowed:
         source = context.get_parameter_source(option)
         if source is not None and source.name != "DEFAULT":
-            raise ValueError(f"--{option.replace('_', '-')} says nothing beside --verify; leave it out")
+            raise ValueError(f"--{option.replace('_', '-')} has no effect with --verify; leave it out")
     if store is None:
         videos, store = None, videos
     if store is None:
         raise ValueError("name the store to check: extract-features --verify OUT")
     from .verification import verify_store
 
-    found = verify_store(store, videos)
+    checked = verify_store(store, videos)
     if as_json:
-        _print_json(found.as_json())
+        _print_json(checked.as_json())
     else:
-        for entry in found.problems:
+        for entry in checked.problems:
             print_result(f"{entry['what']} {entry['problem']}")
-        compared = f", {found.videos} videos compared" if videos is not None else ""
-        failed = f" ({found.failed_videos} videos are recorded as failed)" if found.failed_videos else ""
-        print_result(f"{found.arrays} arrays checked{compared}, {len(found.problems)} problems{failed}: {found.store}")
-    return 1 if found.problems else 0
+        videos_note = f", {checked.videos} videos compared" if videos is not None else ""
+        failed_note = f" ({checked.failed_videos} videos are recorded as failed)" if checked.failed_videos else ""
+        print_result(
+            f"{checked.arrays} arrays checked{videos_note}, {len(checked.problems)} problems{failed_note}: "
+            f"{checked.store}"
+        )
+    return 1 if checked.problems else 0
 
 
 @takes_fields_of(TrainingOptions)
@@ -203,6 +212,7 @@ def _train_head(
     ] = None,
     as_json: Json = False,
     debug: Debug = False,
+    version: Version = False,
 ) -> int:
     """Train a head on videos with scores, and evaluate it on videos that it did not see.
 
@@ -241,26 +251,30 @@ def _score_video(
         typer.Option(help="The head file, or a .pkl of the public CoFInAl code; by default the default head."),
     ] = None,
     *,
-    action: Annotated[str | None, typer.Option(help="The apparatus or event, where the head knows several.")] = None,
-    target: Annotated[str | None, typer.Option(help="Of a .pkl head: what it scores, say Total.")] = None,
+    action: Annotated[str | None, typer.Option(help="The apparatus or event, where the head has several.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="For a .pkl head: the score it predicts, for example Total.")
+    ] = None,
     weight_type: Annotated[
         int | None,
-        typer.Option(help="Of a .pkl head: the activate_regular_restrictions of its training, 0 to 3."),
+        typer.Option(help="For a .pkl head: the activate_regular_restrictions of its training, 0 to 3."),
     ] = None,
     extractor: Annotated[
         str | None,
         typer.Option(
             metavar="BACKBONE:RECIPE:WEIGHTS",
-            help="What made the features of a head that does not know it; WEIGHTS is a file or published.",
+            help="What made the training features of a head that does not record it; WEIGHTS is a file or published.",
         ),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Where the head's backbone weights lie now, if moved.")
+        str | None,
+        typer.Option(metavar="FILE", help="The backbone's weights file, if it has moved since the training."),
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Write a one-page HTML report here.")] = None,
     options: ExtractorOptions,
     as_json: Json = False,
     debug: Debug = False,
+    version: Version = False,
 ) -> int:
     """Score a routine: coarse grade, fine grade and final score of each target.
 
@@ -296,7 +310,7 @@ def _score_video(
     return 0
 
 
-def _list_backbones(as_json: Json = False, debug: Debug = False) -> int:
+def _list_backbones(as_json: Json = False, debug: Debug = False, version: Version = False) -> int:
     """List the backbones: what each is, what it costs, where its weights come from and whether they are here.
 
     \b
