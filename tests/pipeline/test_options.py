@@ -54,7 +54,7 @@ def test_the_commands_show_every_extractor_option(command) -> None:
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        ({"decoder": "vlc"}, "no decoder"),
+        ({"decoder": "vlc"}, "unknown decoder"),
         ({"stall_timeout": 0.0}, "stall-timeout must be more than 0"),
         ({"max_pixels": 0}, "max-pixels must be at least 1"),
         ({"max_duration": -1.0}, "max-duration must be more than 0"),
