@@ -1,12 +1,31 @@
-"""The heads that can be trained, by the name that `train-head --head-type` and a head's file give them."""
+"""The heads that can be trained, by the name that `train-head --head-type` and a head's file give them.
 
-from .cofinal import CoFInAlConfig
-from .gdlt import GDLTConfig
-from .grading import GradingConfig
+A new head is one file with a configuration, a recipe and a network (`models.head`), and one line here.
+"""
 
-CONFIGS: dict[str, type[GradingConfig]] = {"cofinal": CoFInAlConfig, "gdlt": GDLTConfig}
+from dataclasses import dataclass
+
+from .cofinal import CoFInAlConfig, CoFInAlRecipe
+from .cofinal_paper import PaperConfig, PaperRecipe
+from .gdlt import GDLTConfig, GDLTRecipe
+from .head import HeadConfig, Recipe
 
 
-def head_type(config: GradingConfig) -> str:
+@dataclass(frozen=True)
+class HeadType:
+    """A head's configuration and its training."""
+
+    config: type[HeadConfig]
+    recipe: type[Recipe]
+
+
+HEAD_TYPES = {
+    "cofinal": HeadType(CoFInAlConfig, CoFInAlRecipe),
+    "cofinal-paper": HeadType(PaperConfig, PaperRecipe),
+    "gdlt": HeadType(GDLTConfig, GDLTRecipe),
+}
+
+
+def type_name(config: HeadConfig) -> str:
     """Return the name of the head that a configuration is of."""
-    return next(name for name, kind in CONFIGS.items() if type(config) is kind)
+    return next(name for name, head_type in HEAD_TYPES.items() if type(config) is head_type.config)

@@ -47,10 +47,10 @@ def plot_curves(curves: Sequence[Mapping[str, Any]]) -> bytes:
     """Plot training losses over epochs, a panel a loss: mean, lowest and highest over all trainings.
 
     Args:
-        curves: an entry for each epoch of each training, in order: `seed`, `split`, `member`, `epoch` and losses.
+        curves: an entry for each epoch of each training, in order: `seed`, `split`, `epoch` and losses.
     """
     epochs = max(row["epoch"] for row in curves)
-    names = [name for name in curves[0] if name not in ("seed", "split", "member", "epoch")]
+    names = [name for name in curves[0] if name not in ("seed", "split", "epoch")]
     figure = Figure(figsize=(3.2 * len(names), 3), layout="constrained")
     for place, name in enumerate(names, start=1):
         axes = figure.add_subplot(1, len(names), place)

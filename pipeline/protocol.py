@@ -4,24 +4,21 @@ Baselines are fitted on the same splits, and their predictions stand beside the 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ..data.labels import LabelSet
-from ..models.ensemble import Ensemble
-from ..models.grading import GradingConfig, GradingNetwork
+from ..models.head import HeadConfig, HeadNetwork, Recipe
+from ..models.predict import Prediction, predict
 from . import conformal
 from .baselines import Baselines
 from .examples import Dataset, Examples
 from .splits import Split
-from .training import EpochProgress, TargetPrediction, TrainingRecipe, fit, predict
+from .training import EpochProgress, fit
 
-MEMBER_STRIDE = 1000
-"""From the seed of one network of an ensemble to the seed of the next one."""
-
-ConfigFactory = Callable[..., GradingConfig]
+ConfigFactory = Callable[..., HeadConfig]
 """Makes a head's configuration from `feature_dim`, `targets`, `ranges` and `num_actions`."""
 
 
@@ -30,12 +27,10 @@ class HeadTraining:
     """What is trained on every split, and how."""
 
     make_config: ConfigFactory
-    recipe: TrainingRecipe = field(default_factory=TrainingRecipe)
-    members: int = 1
-    """Networks a head. Of several, predictions have an `ensemble` beside the first network's `predicted`."""
+    recipe: Recipe
     device: str = "cpu"
 
-    def config_for(self, training: Examples, labels: LabelSet) -> GradingConfig:
+    def config_for(self, training: Examples, labels: LabelSet) -> HeadConfig:
         """Return the configuration of a head for these training routines.
 
         Scores without rules (csv) get the range of the training scores.
@@ -63,14 +58,14 @@ class HeadTraining:
 class Outcome:
     """The results of a protocol's trainings with one seed."""
 
-    network: GradingNetwork | Ensemble
+    network: HeadNetwork
     """The head of the last split."""
     radii: dict[str, float]
     """Half-width in points of that head's intervals at `conformal.LEVEL`, by target; absent where unknown."""
     predictions: list[dict[str, Any]]
     """One entry for each evaluated routine and target, in the label files' order."""
     curves: list[dict[str, Any]]
-    """One entry for each epoch of each training: `split`, `member`, `epoch` and the losses."""
+    """One entry for each epoch of each training: `split`, `epoch` and the losses."""
 
 
 def count_trainings(splits: Iterable[Split]) -> int:
@@ -131,7 +126,7 @@ def run_protocol(
     run = _Run(dataset, training, seed, on_epoch)
     entries = [entry for split in splits for entry in run.predictions_of(split)]
     entries.sort(key=lambda entry: entry[0])
-    return Outcome(run.head_of(splits[-1]), run.radii_of(splits[-1]), [entry for _, entry in entries], run.curves)
+    return Outcome(run.network_of(splits[-1]), run.radii_of(splits[-1]), [entry for _, entry in entries], run.curves)
 
 
 class _Run:
@@ -140,22 +135,16 @@ class _Run:
     def __init__(self, dataset: Dataset, training: HeadTraining, seed: int, on_epoch: Callable[[], object]) -> None:
         self.labels, self.examples = dataset.labels, dataset.examples
         self.training, self.seed, self.on_epoch = training, seed, on_epoch
-        self.baselines = Baselines(self.examples.features, self.examples.scores, self.examples.actions)
+        self.baselines = Baselines(self.examples, self.labels)
         self.groups = self.examples.groups()
         self.curves: list[dict[str, Any]] = []
-        self._networks: dict[str, list[GradingNetwork]] = {}
+        self._networks: dict[str, HeadNetwork] = {}
 
-    def networks_of(self, split: Split) -> list[GradingNetwork]:
-        """Return the networks trained on a split, `members` of them."""
+    def network_of(self, split: Split) -> HeadNetwork:
+        """Return the head trained on a split."""
         if split.name not in self._networks:
-            members = range(1, self.training.members + 1)
-            self._networks[split.name] = [self._train(split, member) for member in members]
+            self._networks[split.name] = self._train(split)
         return self._networks[split.name]
-
-    def head_of(self, split: Split) -> GradingNetwork | Ensemble:
-        """Return the head of a split, which is all its networks together."""
-        networks = self.networks_of(split)
-        return networks[0] if len(networks) == 1 else Ensemble(networks)
 
     def radii_of(self, split: Split) -> dict[str, float]:
         """Return the half-width of the split's intervals by target, from its calibration trainings."""
@@ -165,26 +154,24 @@ class _Run:
 
     def predictions_of(self, split: Split) -> Iterator[tuple[tuple[int, int], dict[str, Any]]]:
         """Yield an entry for each routine and target that the split is evaluated on, with its place in the order."""
-        networks = self.networks_of(split)
+        network = self.network_of(split)
         if len(split.evaluated) == 0:
             return
         routines, radii = self.examples.at(split.evaluated), self.radii_of(split)
-        predicted = predict(networks[0], routines.features, routines.actions)
-        together = predict(self.head_of(split), routines.features, routines.actions) if len(networks) > 1 else {}
-        simple = self.baselines.predict(split.training, split.evaluated)
+        predicted = predict(network, routines.features, routines.actions)
+        of_baselines = self.baselines.predict(split.training, split.evaluated)
         for m, target in enumerate(self.labels.targets):
-            score_range = self.labels.ranges.get(target)
-            columns = _columns(predicted[target], together.get(target), radii.get(target), score_range)
-            columns |= {name: scores[:, m] for name, scores in simple.items()}
+            columns = _columns(predicted[target], radii.get(target), self.labels.ranges.get(target))
+            columns |= {name: scores[:, m] for name, scores in of_baselines.items()}
             for i, row in enumerate(routines.rows):
                 if target in row.scores:
                     index = int(split.evaluated[i])
                     values = {name: column[i].item() for name, column in columns.items()}
                     yield (index, m), {**self._about(index), "target": target, "true": row.scores[target], **values}
 
-    def _train(self, split: Split, member: int) -> GradingNetwork:
+    def _train(self, split: Split) -> HeadNetwork:
         def note(done: EpochProgress) -> None:
-            self.curves.append({"split": split.name, "member": member, "epoch": done.epoch, **done.losses})
+            self.curves.append({"split": split.name, "epoch": done.epoch, **done.losses})
             self.on_epoch()
 
         routines = self.examples.at(split.training)
@@ -194,14 +181,14 @@ class _Run:
             routines.actions,
             config=self.training.config_for(routines, self.labels),
             recipe=self.training.recipe,
-            seed=self.seed + MEMBER_STRIDE * (member - 1),
+            seed=self.seed,
             device=self.training.device,
             on_progress=note,
         )
 
     def _errors(self, split: Split) -> np.ndarray:  # (evaluated, targets)
         routines = self.examples.at(split.evaluated)
-        predicted = predict(self.head_of(split), routines.features, routines.actions)
+        predicted = predict(self.network_of(split), routines.features, routines.actions)
         return np.stack([predicted[target].score for target in self.labels.targets], axis=1) - routines.scores
 
     def _about(self, index: int) -> dict[str, str]:
@@ -215,18 +202,12 @@ class _Run:
 
 
 def _columns(
-    predicted: TargetPrediction,
-    ensemble: TargetPrediction | None,
-    radius: float | None,
-    score_range: tuple[float, float] | None,
+    predicted: Prediction, radius: float | None, score_range: tuple[float, float] | None
 ) -> dict[str, np.ndarray]:
     """Return a head's columns of one target's predictions, an entry a routine."""
     columns = {"predicted": predicted.score, "grade": predicted.grade}
     if predicted.subgrade is not None:
         columns["subgrade"] = predicted.subgrade
-    if ensemble is not None:
-        columns["ensemble"] = ensemble.score
     if radius is not None:
-        centre = predicted.score if ensemble is None else ensemble.score
-        columns["low"], columns["high"] = conformal.interval(centre, radius, score_range)
+        columns["low"], columns["high"] = conformal.interval(predicted.score, radius, score_range)
     return columns

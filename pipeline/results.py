@@ -26,27 +26,24 @@ def summarise_predictions(predictions: Sequence[dict[str, Any]], *, by_action: b
         by_action: one result for each action and target (`Ball/Total`), not one for each target over all actions.
 
     Returns:
-        `targets`, `average`, `baselines` and, for several networks a head, `ensemble`; for several seeds means over
-        them, with `std`.
+        `targets`, `average` and `baselines`; for several seeds means over them, with `std`.
     """
     by_key: dict[str, list[dict[str, Any]]] = {}
     for entry in predictions:
         action = entry["action"] if by_action else ""
         by_key.setdefault(f"{action}/{entry['target']}" if action else entry["target"], []).append(entry)
     num_seeds = len({entry.get("seed") for entry in predictions})
-    has_ensemble = "ensemble" in predictions[0]
 
     def column(key: str, name: str) -> np.ndarray:  # (seeds, routines)
         return np.array([entry[name] for entry in by_key[key]]).reshape(num_seeds, -1)
 
     def figures(name: str) -> dict[str, Any]:
-        has_intervals = name == ("ensemble" if has_ensemble else "predicted")
-        return {key: figures_of(key, name, has_intervals) for key in by_key}
+        return {key: figures_of(key, name) for key in by_key}
 
-    def figures_of(key: str, name: str, has_intervals: bool) -> dict[str, Any]:
+    def figures_of(key: str, name: str) -> dict[str, Any]:
         fields = by_key[key][0].keys()
         of_routines = {field: column(key, field)[0].tolist() for field in ("group", "event") if field in fields}
-        bounds = (column(key, "low"), column(key, "high")) if has_intervals and "low" in fields else None
+        bounds = (column(key, "low"), column(key, "high")) if name == "predicted" and "low" in fields else None
         return evaluate(
             column(key, "true")[0],
             column(key, name),
@@ -61,7 +58,6 @@ def summarise_predictions(predictions: Sequence[dict[str, Any]], *, by_action: b
 
     return {
         "targets": figures("predicted"),
-        **({"ensemble": figures("ensemble")} if has_ensemble else {}),
         "average": over_seeds([average_of(seed) for seed in range(num_seeds)]),
         "baselines": {name: figures(name) for name in BASELINES},
     }
@@ -93,12 +89,12 @@ def as_csv(entries: Sequence[dict[str, Any]]) -> bytes:
 
 
 def results_tables(results: dict[str, Any]) -> tuple[Table, Table]:
-    """Return results as two tables: the head's figures, with an ensemble's below, and the baselines'."""
+    """Return results as two tables: the head's figures, and the baselines'."""
     training = results["training"]
     protocol = f"{training['folds']} folds" if results["protocol"] == "cv" else "test split"
     if training["seeds"] > 1:
         protocol += f" x {training['seeds']} seeds (mean ± deviation)"
-    rows = results["targets"] | {f"{key}, ensemble": figures for key, figures in results.get("ensemble", {}).items()}
+    rows = results["targets"]
     extra = {"srcc_within_events": "in events", "coverage": "covered", "width": "width"}
     extra = {name: title for name, title in extra.items() if any(name in figures for figures in rows.values())}
     head = _table(

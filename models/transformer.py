@@ -1,0 +1,126 @@
+"""The encoder and decoder that GDLT and the paper's CoFInAl share: clip features -> an embedding of each grade.
+
+Temporal fusion (TFM): clips are projected and attend to each other. Grade parsing (GPM): learnable grade prototypes
+query the clips. As in the public code there are no positions, one encoder layer, one attention head, and dropout .3.
+
+Corrected here: padding takes part neither in attention nor in the statistics of batch normalisation; a crop can be the
+last window of a routine. New here: prototypes of several targets share one encoder and decoder, and prototypes of
+different targets do not attend to each other; an action's embedding is added to the prototypes.
+
+Shape legend: B batch, T clips, C feature, D model width, M targets, G grades.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+
+class GradeTransformer(nn.Module):
+    """Clip features -> grade embeddings, and the attention of prototypes to clips."""
+
+    def __init__(
+        self,
+        feature_dim: int,
+        num_targets: int,
+        num_grades: int,
+        num_actions: int,
+        *,
+        width: int = 256,
+        decoder_layers: int = 2,
+        dropout: float = 0.3,
+    ) -> None:
+        super().__init__()
+        hidden = max(feature_dim // 2, 1)
+        self.project = nn.Sequential(
+            nn.Linear(feature_dim, hidden),
+            nn.BatchNorm1d(hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, width),
+            nn.BatchNorm1d(width),
+        )
+        self.encoder = nn.TransformerEncoderLayer(width, 1, 3 * width, dropout, batch_first=True)
+        self.prototypes = nn.Parameter(torch.randn(num_targets, num_grades, width))
+        self.actions = nn.Parameter(torch.zeros(num_actions, width))
+        self.decoder = nn.ModuleList(DecoderLayer(width, dropout) for _ in range(decoder_layers))
+        # prototypes attend to those of their own target only
+        target = torch.arange(num_targets).repeat_interleave(num_grades)
+        self.register_buffer("foreign", target[:, None] != target, persistent=False)  # (M G, M G)
+
+    def forward(self, clips: Tensor, is_clip: Tensor, actions: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return grade embeddings (B, M, G, D) and attention to clips (B, M, G, T).
+
+        Args:
+            clips: (B, T, C), padded at the end.
+            is_clip: (B, T), False for padding.
+            actions: index of each routine's action (B,).
+        """
+        projected = clips.new_zeros(*is_clip.shape, self.prototypes.shape[-1])
+        projected[is_clip] = self.project(clips[is_clip])  # padding has no part in batch statistics
+        fused = self.encoder(projected, src_key_padding_mask=~is_clip)  # (B, T, D)
+        grades = self.prototypes.flatten(0, 1).expand(len(clips), -1, -1)  # (B, M G, D)
+        if actions is not None:
+            grades = grades + self.actions[actions][:, None]
+        for layer in self.decoder:
+            grades, attention = layer(grades, fused, ~is_clip, self.foreign)
+        shape = self.prototypes.shape[:2]
+        return grades.unflatten(1, shape), attention.unflatten(1, shape)
+
+
+class DecoderLayer(nn.Module):
+    """A transformer decoder layer that also returns its attention to the clips (Vaswani et al. 2017)."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.among_grades = nn.MultiheadAttention(width, 1, dropout, batch_first=True)
+        self.to_clips = nn.MultiheadAttention(width, 1, dropout, batch_first=True)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(width, 3 * width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(3 * width, width)
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, grades: Tensor, clips: Tensor, is_padding: Tensor, foreign: Tensor) -> tuple[Tensor, Tensor]:
+        """Return grades (B, M G, D) and their attention to the clips (B, M G, T)."""
+        parsed, _ = self.among_grades(grades, grades, grades, attn_mask=foreign, need_weights=False)
+        grades = self.norms[0](grades + self.dropout(parsed))
+        parsed, attention = self.to_clips(grades, clips, clips, key_padding_mask=is_padding)
+        grades = self.norms[1](grades + self.dropout(parsed))
+        return self.norms[2](grades + self.dropout(self.feed_forward(grades))), attention
+
+
+def crop_and_pad(
+    features: list[Tensor], rows: np.ndarray, num_clips: int, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return a random window of each routine (B, T, C), and which entries are clips (B, T).
+
+    Args:
+        features: clip features of all routines (T, C).
+        rows: the routines of the batch.
+        num_clips: clips in a window; shorter routines are padded with zeros.
+        rng: of the windows.
+    """
+    windows = []
+    for row in rows:
+        start = int(rng.integers(max(len(features[row]) - num_clips, 0) + 1))  # the last window is possible too
+        windows.append(features[row][start : start + num_clips])
+    lengths = torch.tensor([len(window) for window in windows], device=windows[0].device)
+    padded = pad_sequence(windows, batch_first=True)
+    return padded, torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
+
+
+def triplet_loss(embeddings: Tensor, *, margin: float) -> Tensor:
+    """Batch-hard triplet loss on cosine distance: embeddings of one grade are closer than those of different grades.
+
+    Args:
+        embeddings: (B, M, G, D), grade g of every routine in the same place.
+        margin: the least difference between the closest embedding of another grade and the farthest of the same one.
+    """
+    batch, _, grades, _ = embeddings.shape
+    unit = nn.functional.normalize(embeddings, dim=-1).transpose(0, 1).flatten(1, 2)  # (M, B G, D)
+    distance = 1 - unit @ unit.mT
+    grade = torch.arange(grades, device=unit.device).repeat(batch)
+    is_same = grade[:, None] == grade
+    farthest_same = distance.masked_fill(~is_same, -1).amax(-1)
+    closest_other = distance.masked_fill(is_same, 3).amin(-1)
+    return (farthest_same - closest_other + margin).relu().mean()
