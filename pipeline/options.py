@@ -6,12 +6,13 @@ typer makes console options of them and Python callers need not build the datacl
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from typer.models import OptionInfo
 
+from ..data.score_tables import TableOptions
 from ..extractors.decoders import check_decoder
 from ..extractors.reader import STALL_TIMEOUT_S, Reader
 from ..extractors.video import Limits
@@ -95,6 +96,54 @@ class ExtractorOptions:
 
         return load_backbone(
             name, recipe=recipe, weights=weights, device=self.device, precision=self.precision, engine=self.engine
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelOptions:
+    """How train-head reads the labels; all but the ranges are for tables (`--dataset csv`).
+
+    `data.target_rules` says how the texts are written.
+    """
+
+    video_column: Annotated[
+        str | None, Option("The table's column of video names; by default video, file, filename, clip or name.")
+    ] = None
+    sheet: Annotated[str | None, Option("The sheet of an Excel file; by default the first.", metavar="NAME")] = None
+    ranges: Annotated[
+        list[str] | None,
+        Option(
+            "Lowest and highest possible score, for example Final=0:30 (may be repeated).",
+            "--range",
+            metavar="TARGET=LOW:HIGH",
+        ),
+    ] = None
+    panels: Annotated[
+        list[str] | None,
+        Option(
+            "Judges' columns that make a target, for example Execution=E1,E2,E3,E4 (may be repeated).",
+            "--panel",
+            metavar="TARGET=JUDGE,...",
+        ),
+    ] = None
+    panel_score: Annotated[
+        str,
+        Option("How marks become a score: mean, trimmed (no highest, no lowest) or middle (the middle three)."),
+    ] = TableOptions.panel_score
+    sums: Annotated[
+        list[str] | None,
+        Option(
+            "A score that is a sum of others, for example Total=Difficulty+Execution-Penalty: it is checked on every "
+            "row and learnt through its parts (may be repeated).",
+            "--sum",
+            metavar="TARGET=PARTS",
+        ),
+    ] = None
+
+    def table(self, targets: Sequence[str] | None) -> TableOptions:
+        """Return what they say of a table, of which these targets are wanted (None: all)."""
+        return TableOptions(
+            self.video_column, self.sheet, targets, self.panels or (), self.panel_score, self.sums or ()
         )
 
 
