@@ -1,9 +1,9 @@
 """A head as a file: one safetensors file with its weights, configuration and a record of its making.
 
-The file's header carries one JSON string under the key "cofinal": format version, configuration, how many networks of
-it the file holds, sha256 of the tensors, and whatever the caller records (store identity, protocol, results, ...). The
-`.pkl` heads of the public code are read here, too. Loading never runs code, and no tensor of a stranger's file costs
-more memory than it has bytes, whatever sizes it claims.
+The file's header carries one JSON string under the key "cofinal": format version, configuration, sha256 of the tensors,
+and what the caller records (store identity, protocol, results, ...). The `.pkl` heads of the public code are read here
+too. Loading never runs code, and no tensor of a stranger's file costs more memory than it has bytes, whatever sizes it
+claims.
 """
 
 import hashlib
@@ -17,55 +17,32 @@ import safetensors
 import safetensors.torch
 import torch
 
-from .cofinal import CoFInAlConfig
-from .ensemble import Ensemble
-from .grading import GradingConfig, GradingNetwork
-from .head_types import CONFIGS, head_type
+from .head import HeadConfig, HeadNetwork
+from .head_types import HEAD_TYPES, type_name
 from .reference import ReferenceCoFInAl, sizes
 
-FORMAT = 5
+FORMAT = 6
 """Version of the head file that this code writes and reads."""
-MAX_BYTES = 2 << 30
-"""A larger file is no head: a network holds some seven million numbers, and 15 thousand for each training routine."""
-MAX_MEMBERS = 32
-"""Networks in a head."""
+MAX_BYTES = 1 << 28
+"""A larger file is not a head: the default head takes 10 MB, the paper's 15 MB."""
 
 
 @dataclass(frozen=True)
 class Head:
     """A head as loaded from its file."""
 
-    network: GradingNetwork | Ensemble | ReferenceCoFInAl
+    network: HeadNetwork | ReferenceCoFInAl
     """The trained network, in eval mode, on the CPU."""
     metadata: dict[str, Any]
     """What the caller of `serialise_head` recorded."""
 
 
-def check_size(config: GradingConfig, members: int) -> None:
-    """See to it, before it is trained, that a head can be read again.
-
-    Args:
-        config: of its networks, with the number of routines that they will remember.
-        members: how many there will be.
-
-    Raises:
-        ValueError: its file would be larger than `load_head` takes.
-    """
-    with torch.device("meta"):
-        size = members * sum(tensor.nbytes for tensor in config.build().state_dict().values())
-    if size > MAX_BYTES:
-        raise ValueError(
-            f"a head of {members} networks that remember {config.num_remembered} training videos would take {size} "
-            f"bytes, and no head may have more than {MAX_BYTES}: train fewer networks or on fewer videos"
-        )
-
-
-def serialise_head(network: GradingNetwork | Ensemble, metadata: dict[str, Any]) -> bytes:
+def serialise_head(network: HeadNetwork, metadata: dict[str, Any]) -> bytes:
     """Return the content of a head file.
 
     Args:
-        network: the trained network, or several.
-        metadata: JSON-able record of the head's making, given back by `load_head`.
+        network: the trained network.
+        metadata: JSON-able record of the head's making, returned by `load_head`.
 
     Raises:
         ValueError: the metadata holds NaN or infinity.
@@ -73,8 +50,7 @@ def serialise_head(network: GradingNetwork | Ensemble, metadata: dict[str, Any])
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     record = {
         "format": FORMAT,
-        "config": {"head_type": head_type(network.config), **asdict(network.config)},
-        "members": len(network.members) if isinstance(network, Ensemble) else 1,
+        "config": {"head_type": type_name(network.config), **asdict(network.config)},
         "sha256": _sha256(tensors),
         "metadata": metadata,
     }
@@ -104,6 +80,16 @@ def load_head(path: str | Path) -> Head:
         ) from None
     if header is None:
         raise ValueError(f"{path} is a safetensors file but not a head of this program: give one that train-head wrote")
+    record = _record(header, path)
+    if record["sha256"] != _sha256(tensors):
+        raise ValueError(f"the weights in {path} are damaged (wrong sha256): train or download the head again")
+    if unfit := next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), None):
+        raise ValueError(f"the weights {unfit} in {path} hold NaN or infinity: train or download the head again")
+    return Head(_network(_config(record["config"], path), tensors, path).eval(), record["metadata"])
+
+
+def _record(header: str, path: Path) -> dict[str, Any]:
+    """Return the record in a file's header."""
     try:
         record = json.loads(header)
         version = record["format"]
@@ -111,16 +97,12 @@ def load_head(path: str | Path) -> Head:
         raise ValueError(f"the header of {path} is damaged: train or download the head again") from None
     if version != FORMAT:
         raise ValueError(f"{path} has format {version}, this program reads format {FORMAT}: update it or train again")
-    if record.keys() != (known := {"format", "config", "members", "sha256", "metadata"}):
+    if record.keys() != (expected := {"format", "config", "sha256", "metadata"}):
         raise ValueError(
-            f"the header of {path} holds unknown entries {sorted(record.keys() - known)} and lacks "
-            f"{sorted(known - record.keys())}: was it written by a newer program?"
+            f"the header of {path} holds unknown entries {sorted(record.keys() - expected)} and lacks "
+            f"{sorted(expected - record.keys())}: was it written by a newer program?"
         )
-    if {tensor.dtype for tensor in tensors.values()} != {torch.float32} or record["sha256"] != _sha256(tensors):
-        raise ValueError(f"the weights in {path} are damaged (wrong sha256): train or download the head again")
-    if unfit := next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), None):
-        raise ValueError(f"the weights {unfit} in {path} hold NaN or infinity: train or download the head again")
-    return Head(_networks(record, tensors, path).eval(), record["metadata"])
+    return record
 
 
 def load_reference(path: str | Path, *, weight_type: int) -> ReferenceCoFInAl:
@@ -178,57 +160,47 @@ def _is_plain(value: Any) -> bool:
     )
 
 
-def _config(values: Any, path: Path) -> GradingConfig:
+def _config(values: Any, path: Path) -> HeadConfig:
     values = dict(values) if isinstance(values, dict) else {}
-    type_name = values.pop("head_type", None)
-    if not isinstance(type_name, str) or type_name not in CONFIGS:
-        raise ValueError(f"{path} holds a head of unknown type {type_name!r}; this program knows {', '.join(CONFIGS)}")
-    known = {field.name: field.type for field in fields(CONFIGS[type_name])}
-    if values.keys() != known.keys():
+    name = values.pop("head_type", None)
+    if not isinstance(name, str) or name not in HEAD_TYPES:
+        raise ValueError(f"{path} holds a head of unknown type {name!r}; this program has {', '.join(HEAD_TYPES)}")
+    kind = HEAD_TYPES[name].config
+    types = {field.name: field.type for field in fields(kind)}
+    if values.keys() != types.keys():
         raise ValueError(
-            f"the configuration in {path} does not fit this program: unknown {sorted(values.keys() - known.keys())}, "
-            f"missing {sorted(known.keys() - values.keys())}"
+            f"the configuration in {path} does not fit this program: unknown {sorted(values.keys() - types.keys())}, "
+            f"missing {sorted(types.keys() - values.keys())}"
         )
     try:
-        for name, kind in known.items():
-            if (kind is int and type(values[name]) is not int) or (kind is float and type(values[name]) is str):
-                raise TypeError(f"{name} is {values[name]!r}")
-        return CONFIGS[type_name](**values)
+        for field, expected in types.items():
+            if (expected is int and type(values[field]) is not int) or (
+                expected is float and type(values[field]) is str
+            ):
+                raise TypeError(f"{field} is {values[field]!r}")
+        return kind(**values)
     except (TypeError, ValueError, ArithmeticError) as error:
-        raise ValueError(f"the configuration in {path} is none of a head ({error}): download the head again") from None
+        raise ValueError(
+            f"the configuration in {path} is not one of a head ({error}): download the head again"
+        ) from None
 
 
-def _networks(record: dict[str, Any], tensors: dict[str, torch.Tensor], path: Path) -> GradingNetwork | Ensemble:
-    config, members = _config(record["config"], path), record["members"]
-    if type(members) is not int or not 1 <= members <= MAX_MEMBERS:
-        raise ValueError(f"{path} claims to hold {members!r} networks, and a head has 1 to {MAX_MEMBERS}")
-    if members == 1:
-        return _network(config, tensors, path)
-    prefixes = [f"members.{member}." for member in range(members)]
-    each = [{name.removeprefix(x): t for name, t in tensors.items() if name.startswith(x)} for x in prefixes]
-    if sum(map(len, each)) != len(tensors):
-        raise ValueError(f"{path} holds more than its {members} networks: train or download the head again")
-    return Ensemble([_network(config, part, path) for part in each])
-
-
-def _network(config: GradingConfig, tensors: dict[str, torch.Tensor], path: Path) -> GradingNetwork:
+def _network(config: HeadConfig, tensors: dict[str, torch.Tensor], path: Path) -> HeadNetwork:
     """Build the network around the file's tensors.
 
-    It is built on the meta device, which allocates nothing, so that the sizes a file claims are compared with the
-    tensors it holds before they cost anything. The frame does cost when built; it is compared first.
+    It is built on the meta device, which allocates nothing. The sizes that a file claims are therefore compared with
+    its tensors before they cost memory.
     """
     try:
-        if isinstance(config, CoFInAlConfig):
-            frame = (max(config.width, config.num_subgrades), config.num_subgrades)
-            if (found := tuple(tensors["scoring.etf"].shape)) != frame:
-                raise ValueError(f"size mismatch for scoring.etf: {found}, not {frame}")
         with torch.device("meta"):
             network = config.build()
+        expected = network.state_dict()
+        if wrong := next((x for x in tensors if x in expected and tensors[x].dtype != expected[x].dtype), None):
+            raise ValueError(f"{wrong} is {tensors[wrong].dtype}, not {expected[wrong].dtype}")
         network.load_state_dict(tensors, assign=True)
-        for name in ("least_variance", "feature_scale", "likeness.distance"):
-            if not (value := network.fusion.get_buffer(name)) > 0:
-                raise ValueError(f"a {name} of {value:g}")
-    except (RuntimeError, ValueError, TypeError, ArithmeticError, KeyError) as error:
+        if not (network.cells.diff() > 0).all():
+            raise ValueError("its cells do not ascend")
+    except (RuntimeError, ValueError, TypeError, ArithmeticError) as error:
         raise ValueError(
             f"the weights in {path} do not fit its configuration ({str(error).splitlines()[-1].strip()}): "
             "train or download the head again"

@@ -280,8 +280,7 @@ class CoFInAl(HeadNetwork):
         self._cut_cells(scores)
         clips = [self.clip_coordinates(x) for x in compressed] if self.config.tokens != "summaries" else None
         mixed = mix_targets(regression.leave_one_out, scores, self.config.ranges)
-        own, mixed = (torch.from_numpy(x).to(tokens) for x in (scores, mixed))
-        return TrainingSet(tokens, clips, own, mixed)
+        return TrainingSet(tokens, clips, torch.from_numpy(scores).to(tokens), torch.from_numpy(mixed).to(tokens))
 
     def fit_places(self, features: Sequence[Tensor]) -> Tensor:
         """Fit the coordinates alone and return the training routines' (N, R), for regressions on the same evidence."""
@@ -294,9 +293,8 @@ class CoFInAl(HeadNetwork):
 
     def _fit_tokens(self, features: Sequence[Tensor], actions: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """Fit scale and coordinates; return the summary tokens (N, S + 1, R) and the compressed clips (T, C)."""
-        total = sum(map(len, features))
-        centre = sum(x.sum(0) for x in features) / total
-        square = sum((x - centre).square().mean(1).sum() for x in features) / total
+        clips = torch.cat(list(features))
+        square = (clips - clips.mean(0)).square().mean()
         self.feature_scale.copy_(square.sqrt() if square > 0 else square + 1)
         compressed = [self.compress(x) for x in features]
         summaries, durations = torch.stack([summarise(x) for x in compressed]), _durations(features)

@@ -80,7 +80,7 @@ def mix_targets(held_out: np.ndarray, scores: np.ndarray, ranges: Sequence[tuple
     true, predicted = true[:, ranked], predicted[:, ranked]
     pull = np.eye(len(ranked)) * (PULL[0] * len(true) + PULL[1]) ** 0.5
     mixed = scores.copy()
-    for m, target in enumerate(ranked):
+    for m, target in enumerate(ranked.tolist()):
         shares = nnls(np.vstack([predicted, pull]), np.append(true[:, m], pull[m]))[0]
         mixture = centre[target] + spread[target] * (true @ shares / shares.sum())
         mixed[known, target] = mixture.clip(*ranges[target])

@@ -112,7 +112,7 @@ def predict(
         cells = network.cells[m].double().cpu().numpy()
         score = score.clip(cells[0], cells[-1])  # float rounding may step over the outer edges
         grade, subgrade = read_verdict(score, cells, max(num_subgrades, 1))
-        maps = [None if output.attention is None else output.attention[0, m].cpu().numpy() for output in outputs]
+        maps = [output.attention[0, m].cpu().numpy() for output in outputs if output.attention is not None]
         predictions[target] = Prediction(
             score=score,
             grade=grade,
@@ -120,7 +120,7 @@ def predict(
             subgrade=subgrade if num_subgrades else None,
             num_subgrades=num_subgrades,
             cells=cells,
-            attention=None if maps[0] is None else maps,
+            attention=maps or None,
         )
     return predictions
 

@@ -15,6 +15,8 @@ def simplex_etf(dim: int, num_vectors: int, *, seed: int = 0) -> Tensor:
     Returns:
         (dim, K).
     """
+    if torch.get_default_device().type == "meta":
+        return torch.empty(dim, num_vectors)  # only the size is asked for
     generator = torch.Generator("cpu").manual_seed(seed)
     gaussian = torch.randn(dim, num_vectors, generator=generator, dtype=torch.float64, device="cpu")
     basis = torch.linalg.qr(gaussian).Q

@@ -12,7 +12,7 @@ import typer
 
 from .. import __version__
 from .console import ends_well, print_message, print_result
-from .options import ExtractorOptions, TrainingOptions, takes_fields_of
+from .options import ExtractorOptions, LabelOptions, TrainingOptions, takes_fields_of
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
@@ -175,11 +175,17 @@ def _verify(context: typer.Context, videos: Path | None, store: Path | None, as_
 
 
 @takes_fields_of(TrainingOptions)
+@takes_fields_of(LabelOptions)
 def _train_head(
     source: Annotated[
         Path, typer.Argument(metavar="STORE|VIDEOS", help="A feature store, or videos to extract first.")
     ],
-    dataset: Annotated[str, typer.Option(help="The format of the label files: rg, fisv or csv.")],
+    dataset: Annotated[
+        str,
+        typer.Option(
+            help="The format of the label files: csv (your own table), rg, fisv, mtl-aqa, unlv-dive or jigsaws."
+        ),
+    ],
     labels: Annotated[
         Path | None,
         typer.Option(help="The label file or its folder; by default beside the features or videos."),
@@ -191,6 +197,7 @@ def _train_head(
         list[str] | None, typer.Option(metavar="NAME", help="Train this action only (may be repeated).")
     ] = None,
     *,
+    label_options: LabelOptions,
     options: TrainingOptions,
     head: Annotated[
         Path | None,
@@ -219,6 +226,7 @@ def _train_head(
     \b
     Examples:
       train-head out/ --dataset rg
+      train-head out/ --dataset csv --labels scores.xlsx --target Execution --range Execution=0:10
       train-head out/ --dataset csv --labels scores.csv --out club.safetensors --set-default
       train-head videos/ --dataset fisv --labels labels/
       train-head out/ --dataset fisv --protocol cv --groups skaters.csv:skater --seeds 5 --intervals
@@ -234,6 +242,7 @@ def _train_head(
         out=head,
         set_default=set_default,
         extractor=extractor,
+        **vars(label_options),
         **vars(options),
     )
     if as_json:

@@ -16,12 +16,12 @@ import typer
 
 from ..data.feature_store import FeatureStore, describe_identity
 from ..data.labels import read_labels
+from ..models.predict import predict_reference
 from ..models.reference import ReferenceCoFInAl
 from .console import ends_well, print_message, print_result
 from .evaluation import average, evaluate
 from .examples import label_places, load_dataset, select_labels
 from .heads import head_warnings, open_head
-from .training import predict_reference
 
 
 def evaluate_reference(
@@ -39,7 +39,7 @@ def evaluate_reference(
     Args:
         store: the feature store.
         head: a `.pkl` that the public CoFInAl code saved.
-        dataset: the format of the label files: "rg", "fisv" or "csv".
+        dataset: the format of the label files, as of train-head.
         target: the score that the head predicts, one of the dataset's.
         weight_type: the `activate_regular_restrictions` that it was trained with.
         action: the apparatus that it was trained for; needed where the dataset has several, refused elsewhere.
@@ -99,7 +99,7 @@ def evaluate_reference(
 def _main(
     store: Annotated[Path, typer.Argument(help="A feature store, or a folder of .npy files.")],
     head: Annotated[Path, typer.Argument(metavar="HEAD.pkl", help="A head that the public CoFInAl code saved.")],
-    dataset: Annotated[str, typer.Option(help="The format of the label files: rg, fisv or csv.")],
+    dataset: Annotated[str, typer.Option(help="The format of the label files, as of train-head.")],
     target: Annotated[str, typer.Option(help="The score that the head predicts, say Total.")],
     weight_type: Annotated[int, typer.Option(help="The activate_regular_restrictions of its training, 0 to 3.")],
     action: Annotated[str | None, typer.Option(help="The apparatus that it was trained for.")] = None,

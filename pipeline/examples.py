@@ -9,6 +9,7 @@ import numpy as np
 from ..data.datasets import join
 from ..data.feature_store import FeatureStore
 from ..data.labels import LabelRow, LabelSet
+from ..data.target_rules import find_name
 from ..extractors.video import VIDEO_SUFFIXES
 
 
@@ -42,6 +43,13 @@ class Examples:
             return None
         return [f"group {row.group}" if row.group else f"row {row.where}" for row in self.rows]
 
+    def published_folds(self) -> list[np.ndarray] | None:
+        """Return the routines of each published fold; None where a routine has none, or only one fold is there."""
+        folds = [row.fold for row in self.rows if row.fold is not None]
+        if len(folds) < len(self.rows) or len(set(folds)) < 2:
+            return None
+        return [np.flatnonzero(np.array(folds) == fold) for fold in sorted(set(folds))]
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -72,11 +80,11 @@ def select_labels(labels: LabelSet, targets: Sequence[str] | None, actions: Sequ
     Raises:
         ValueError: a name is unknown, or no row is left.
     """
-    for kind, wanted, available in (("target", targets, labels.targets), ("action", actions, labels.actions)):
-        for name in wanted or ():
-            if name not in available:
-                raise ValueError(f"unknown {kind} {name!r}; {labels.dataset} has {', '.join(available) or 'none'}")
-    kept_targets = tuple(target for target in labels.targets if not targets or target in targets)
+    wanted_targets = _wanted_targets(labels, targets or ())
+    for action in actions or ():
+        if action not in labels.actions:
+            raise ValueError(f"unknown action {action!r}; {labels.dataset} has {', '.join(labels.actions) or 'none'}")
+    kept_targets = tuple(target for target in labels.targets if not targets or target in wanted_targets)
     kept_actions = tuple(action for action in labels.actions if not actions or action in actions)
     rows = (
         replace(row, scores={target: row.scores[target] for target in kept_targets if target in row.scores})
@@ -86,7 +94,21 @@ def select_labels(labels: LabelSet, targets: Sequence[str] | None, actions: Sequ
     scored = tuple(row for row in rows if row.scores)
     if not scored:
         raise ValueError(f"no label row is left for {', '.join([*(targets or ()), *(actions or ())])}")
-    return replace(labels, targets=kept_targets, actions=kept_actions, rows=scored)
+    sums = tuple(one for one in labels.sums if set(one.parts) <= set(kept_targets))
+    return replace(labels, targets=kept_targets, actions=kept_actions, rows=scored, sums=sums)
+
+
+def _wanted_targets(labels: LabelSet, names: Sequence[str]) -> list[str]:
+    """Return the targets that names stand for: a sum's name stands for its parts."""
+    parts_of = {one.target: one.parts for one in labels.sums}
+    wanted: list[str] = []
+    for name in names:
+        found = find_name(name, [*labels.targets, *parts_of])
+        if found is None:
+            known = ", ".join([*labels.targets, *parts_of])
+            raise ValueError(f"unknown target {name!r}; {labels.dataset} has {known}")
+        wanted += parts_of.get(found, (found,))
+    return wanted
 
 
 def load_dataset(store: FeatureStore, labels: LabelSet, selected: LabelSet | None = None) -> Dataset:

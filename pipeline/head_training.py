@@ -5,31 +5,34 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..data.datasets import join, with_column
 from ..data.feature_store import FeatureStore
 from ..data.files import write_atomic
-from ..data.labels import GENERATED_RECORDS, LabelRow, LabelSet, read_labels
+from ..data.labels import GENERATED_RECORDS, LabelRow, LabelSet, read_labels, with_ranges
 from ..extractors.backbone import resolve_device
 from ..extractors.video import VIDEO_SUFFIXES, VideoError
-from ..models.checkpoint import MAX_MEMBERS, check_size, serialise_head
-from ..models.head_types import CONFIGS
+from ..models.checkpoint import serialise_head
 from . import conformal
 from .console import print_message, print_result, print_table, progress
 from .evaluation import SMALLEST_EVENT
 from .examples import Dataset, Examples, label_places, load_dataset, select_labels
 from .extraction import extract_features, versions
 from .heads import default_head_path, head_warnings, make_default, parse_extractor
-from .options import TrainingOptions, takes_fields_of
+from .human_ceiling import human_ceiling
+from .options import LabelOptions, TrainingOptions, takes_fields_of
 from .protocol import HeadTraining, Outcome, count_trainings, run_seeds
 from .results import format_figure, results_tables, summarise_predictions, write_results
+from .settings import configure
 from .sources import find_videos
-from .splits import Split, make_splits
-from .training import TrainingRecipe
+from .splits import FOLDS, Split, make_splits
+from .sums import sum_predictions
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class TrainingResult:
 
 
 @takes_fields_of(TrainingOptions)
+@takes_fields_of(LabelOptions)
 def train_head(
     store: str | Path,
     dataset: str,
@@ -57,19 +61,21 @@ def train_head(
     out: str | Path | None = None,
     set_default: bool | None = False,
     extractor: str | None = None,
+    label_options: LabelOptions,
     options: TrainingOptions,
 ) -> TrainingResult:
     """Train one head for all targets and actions of a dataset, and evaluate it on videos that it did not see.
 
     Args:
         store: a feature store, or videos, which are extracted first into a store beside them.
-        dataset: the format of the label files: "rg", "fisv" or "csv".
+        dataset: the format of the label files: "csv" (a table), "rg", "fisv", "mtl-aqa", "unlv-dive" or "jigsaws".
         labels: the label file or its folder; None to look in the store and where the videos came from, and beside both.
         targets: train these targets only.
         actions: train these actions only.
         out: the head file to write; None for `heads/<dataset>-<date>.safetensors`.
         set_default: make it score-video's default head; None: only if there is none yet and it scores real videos.
         extractor: `BACKBONE:RECIPE:WEIGHTS`, what made features that came without a manifest.
+        label_options: the fields of `LabelOptions`, given as keyword arguments.
         options: the fields of `TrainingOptions`, given as keyword arguments.
 
     Raises:
@@ -78,15 +84,14 @@ def train_head(
         OSError, WriteError: the head cannot be written.
     """
     started = time.perf_counter()
-    if options.head_type not in CONFIGS:
-        raise ValueError(f"unknown head type {options.head_type!r}; known are {', '.join(CONFIGS)}")
-    if not 1 <= options.ensemble <= MAX_MEMBERS:
-        raise ValueError(f"an ensemble has 1 to {MAX_MEMBERS} networks, not {options.ensemble}")
+    training = HeadTraining(*configure(options), str(resolve_device(options.device)))
     source = Path(store)
     folder = _store_folder(source)
     head_path = _head_path(out, dataset, folder)
     places = [Path(labels)] if labels is not None else label_places(FeatureStore(folder), source)
-    all_labels = read_labels(dataset, places)
+    all_labels = with_ranges(read_labels(dataset, places, label_options.table(targets)), label_options.ranges or ())
+    for note in all_labels.notes:
+        print_message(note)
     selected = _with_groups_and_events(select_labels(all_labels, targets, actions), options)
 
     failed = [] if folder == source else _extract(source, folder, all_labels, options.device, extractor)
@@ -97,11 +102,14 @@ def train_head(
     identity, weights = _feature_identity(feature_store, extractor, data.examples)
 
     protocol, splits = _splits_of_seeds(data, options)
-    outcome = _train(splits, data, options)
+    outcome = _train(splits, data, training)
+    judged = data.examples.at(np.unique(np.concatenate([split.evaluated for split in splits[options.seed]])))
+    sums = sum_predictions(outcome.predictions, data.labels.sums)
     metadata = {
         "dataset": dataset,
         "targets": list(data.labels.targets),
         "ranges": dict(zip(data.labels.targets, outcome.network.config.ranges, strict=True)),
+        "sums": [str(one) for one in data.labels.sums],
         "actions": list(data.labels.actions),
         "identity": identity,
         "weights": weights,
@@ -114,17 +122,21 @@ def train_head(
         "dataset": dataset,
         "protocol": protocol,
         **summarise_predictions(outcome.predictions),
+        **({"sums": _describe_sums(data.labels, sums)} if sums else {}),
+        **({"panel": ceiling} if (ceiling := human_ceiling(judged, data.labels.panels)) else {}),
+        **({"labels": all_labels.reading} if all_labels.reading else {}),
         "warnings": head_warnings(metadata),
-        "training": _describe_training(protocol, splits[options.seed][-1], data.examples, outcome, options)
+        "training": _describe_training(protocol, splits[options.seed][-1], data.examples, outcome, training, options)
         | {"seconds": round(time.perf_counter() - started, 1)},
     }
-    write_results(head_path, results, outcome.predictions, outcome.curves)
+    predictions = [*outcome.predictions, *sums]
+    write_results(head_path, results, predictions, outcome.curves)
     write_atomic(head_path, serialise_head(outcome.network, metadata | {"results": results}))
     scores_videos = identity is not None and not results["warnings"]
     if set_default or (set_default is None and scores_videos and not default_head_path().exists()):
         make_default(head_path)
         print_message(f"{head_path} is score-video's default head now")
-    return TrainingResult(head_path, results, outcome.predictions, failed)
+    return TrainingResult(head_path, results, predictions, failed)
 
 
 # --- features and labels ---
@@ -159,9 +171,7 @@ def _extract(videos: Path, folder: Path, labels: LabelSet, device: str, extracto
     """Extract the features of labelled videos; return the videos that failed."""
     if extractor:
         raise ValueError("--extractor is for features that came without a manifest; leave it out with videos")
-    join(
-        labels, find_videos(videos).paths, VIDEO_SUFFIXES
-    )  # labels that fit no video are reported before hours of work
+    join(labels, find_videos(videos).paths, VIDEO_SUFFIXES)  # fail on unmatched labels before hours of work
     print_message(f"extracting {videos} into {folder}")
     failed = extract_features(videos, folder, device=device).failed
     if failed and not FeatureStore(folder).names():
@@ -197,10 +207,10 @@ def _are_generated(store: FeatureStore, labels: LabelSet) -> bool:
 def _splits_of_seeds(data: Dataset, options: TrainingOptions) -> tuple[str, dict[int, list[Split]]]:
     """Return the protocol and the splits of every seed; only the first seed trains a final head."""
     protocol, splits = options.protocol, {}
+    # groups of the user's own replace published folds, which may cut through them
+    folds = options.folds or (FOLDS if options.groups is not None else None)
     for seed in range(options.seed, options.seed + options.seeds):
-        protocol, of_seed = make_splits(
-            data.examples, protocol, folds=options.folds or 5, seed=seed, intervals=options.intervals
-        )
+        protocol, of_seed = make_splits(data.examples, protocol, folds=folds, seed=seed, intervals=options.intervals)
         splits[seed] = of_seed if seed == options.seed else [split for split in of_seed if len(split.evaluated)]
     for option, value in (("--folds", options.folds), ("--groups", options.groups)):
         if value is not None and protocol != "cv" and not options.intervals:
@@ -211,20 +221,30 @@ def _splits_of_seeds(data: Dataset, options: TrainingOptions) -> tuple[str, dict
     return protocol, splits
 
 
-def _train(splits: dict[int, list[Split]], data: Dataset, options: TrainingOptions) -> Outcome:
+def _train(splits: dict[int, list[Split]], data: Dataset, training: HeadTraining) -> Outcome:
     """Train and evaluate the heads of all seeds, with a progress bar over all epochs."""
-    recipe = TrainingRecipe() if options.epochs is None else TrainingRecipe(epochs=options.epochs)
-    training = HeadTraining(CONFIGS[options.head_type], recipe, options.ensemble, str(resolve_device(options.device)))
-    final = data.examples.at(splits[options.seed][-1].training)
-    check_size(replace(training.config_for(final, data.labels), num_remembered=len(final)), options.ensemble)
-    epochs = recipe.epochs * options.ensemble * sum(map(count_trainings, splits.values()))
     with progress("epochs") as bar:
+        epochs = training.recipe.epochs * sum(map(count_trainings, splits.values()))
         task = bar.add_task("training", total=epochs)
         return run_seeds(splits, data, training, on_epoch=lambda: bar.advance(task))
 
 
+def _describe_sums(labels: LabelSet, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the `sums` entry of the results: formulas, and the figures of the sums of predictions."""
+    summary = summarise_predictions(entries)
+    return {
+        "formulas": {one.target: str(one) for one in labels.sums},
+        **{name: summary[name] for name in ("targets", "baselines") if name in summary},
+    }
+
+
 def _describe_training(
-    protocol: str, final: Split, examples: Examples, outcome: Outcome, options: TrainingOptions
+    protocol: str,
+    final: Split,
+    examples: Examples,
+    outcome: Outcome,
+    training: HeadTraining,
+    options: TrainingOptions,
 ) -> dict[str, Any]:
     """Return the `training` entry of the results: data, settings, command and versions."""
     grouped = examples.at(final.training).groups() is not None
@@ -236,8 +256,9 @@ def _describe_training(
         **({"events": options.events} if options.events else {}),
         **({"interval_level": conformal.LEVEL} if options.intervals else {}),
         "head_type": options.head_type,
-        **({"ensemble": options.ensemble} if options.ensemble > 1 else {}),
         "epochs": max(entry["epoch"] for entry in outcome.curves),
+        "config": asdict(outcome.network.config),
+        "recipe": asdict(training.recipe),
         "seed": options.seed,
         "seeds": options.seeds,
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
@@ -269,6 +290,15 @@ def print_training(result: TrainingResult) -> None:
         print_message(f"warning: {warning}")
     for table in results_tables(result.results):
         print_table(table)
+    for target, figures in result.results.get("sums", {}).get("targets", {}).items():
+        formula = result.results["sums"]["formulas"].get(target.rpartition("/")[2], target)
+        accuracy = f"SRCC {figures['srcc']:.3f}, MAE {figures['mae']:.2f}, n {figures['n']}"
+        print_result(f"{formula}, from its parts: {accuracy}")
+    for target, ceiling in result.results.get("panel", {}).items():
+        print_result(
+            f"one human judge of {ceiling['judges']} against the others, {target}: SRCC {ceiling['srcc']:.3f}, "
+            f"MAE {ceiling['mae']:.2f}, n {ceiling['n']}"
+        )
     average = result.results["average"]
     print_result(f"average: SRCC {format_figure(average, 'srcc', 3)}, R-l2 {format_figure(average, 'r_l2', 2)}")
     print_message(f"head: {result.head} (results, predictions, learning curves and plots beside it)")

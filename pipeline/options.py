@@ -6,12 +6,13 @@ typer makes console options of them and Python callers need not build the datacl
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from typer.models import OptionInfo
 
+from ..data.score_tables import TableOptions
 from ..extractors.decoders import check_decoder
 from ..extractors.reader import STALL_TIMEOUT_S, Reader
 from ..extractors.video import Limits
@@ -99,6 +100,54 @@ class ExtractorOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LabelOptions:
+    """How train-head reads the labels; all but the ranges are for tables (`--dataset csv`).
+
+    `data.target_rules` says how the texts are written.
+    """
+
+    video_column: Annotated[
+        str | None, Option("The table's column of video names; by default video, file, filename, clip or name.")
+    ] = None
+    sheet: Annotated[str | None, Option("The sheet of an Excel file; by default the first.", metavar="NAME")] = None
+    ranges: Annotated[
+        list[str] | None,
+        Option(
+            "Lowest and highest possible score, for example Final=0:30 (may be repeated).",
+            "--range",
+            metavar="TARGET=LOW:HIGH",
+        ),
+    ] = None
+    panels: Annotated[
+        list[str] | None,
+        Option(
+            "Judges' columns that make a target, for example Execution=E1,E2,E3,E4 (may be repeated).",
+            "--panel",
+            metavar="TARGET=JUDGE,...",
+        ),
+    ] = None
+    panel_score: Annotated[
+        str,
+        Option("How marks become a score: mean, trimmed (no highest, no lowest) or middle (the middle three)."),
+    ] = TableOptions.panel_score
+    sums: Annotated[
+        list[str] | None,
+        Option(
+            "A score that is a sum of others, for example Total=Difficulty+Execution-Penalty: it is checked on every "
+            "row and learnt through its parts (may be repeated).",
+            "--sum",
+            metavar="TARGET=PARTS",
+        ),
+    ] = None
+
+    def table(self, targets: Sequence[str] | None) -> TableOptions:
+        """Return what they say of a table, of which these targets are wanted (None: all)."""
+        return TableOptions(
+            self.video_column, self.sheet, targets, self.panels or (), self.panel_score, self.sums or ()
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
     """What train-head trains and how it evaluates it.
 
@@ -106,11 +155,17 @@ class TrainingOptions:
         ValueError: the protocol is unknown, or a number is too small or too large.
     """
 
-    head_type: Annotated[str, Option("cofinal, or gdlt, the baseline without fine grades.")] = "cofinal"
-    ensemble: Annotated[
-        int, Option("Networks to train for the head, which score together; their figures are shown apart.")
-    ] = 1
+    head_type: Annotated[
+        str, Option("cofinal; cofinal-paper, the paper's own head; or gdlt, its baseline without fine grades.")
+    ] = "cofinal"
+    grades: Annotated[int | None, Option("Coarse grades of each target; by default the head's own number.")] = None
+    subgrades: Annotated[int | None, Option("Fine grades of each coarse grade; by default the head's own.")] = None
     epochs: Annotated[int | None, Option("Passes over the training videos; by default the head's own number.")] = None
+    lr: Annotated[float | None, Option("Learning rate; by default the head's own.")] = None
+    settings: Annotated[
+        list[str] | None,
+        Option("Any other setting of the head or its training (may be repeated).", "--set", metavar="NAME=VALUE"),
+    ] = None
     seed: Annotated[int, Option("Of folds and training: same seed, same numbers on the same machine.")] = 0
     seeds: Annotated[int, Option("Repeat with this many seeds: figures are means and deviations.")] = 1
     protocol: Annotated[str, Option("auto, official (train on train, test once) or cv (cross-validation).")] = "auto"

@@ -12,38 +12,40 @@ from ..data.feature_store import describe_identity, find_store, load_features
 from ..extractors.backbone import Backbone
 from ..extractors.extract import extract
 from ..models.checkpoint import Head
+from ..models.predict import Prediction, borderline, predict, predict_reference
 from ..models.reference import ReferenceCoFInAl
 from . import conformal
 from .console import err, print_message, print_result, printable, progress
 from .heads import check_identity, extractor_of, head_warnings, open_head
 from .options import ExtractorOptions, takes_fields_of
-from .training import predict, predict_reference
 
 
 @dataclass(frozen=True)
 class CoarseGrade:
-    """The grade of a routine, as a judge would first give it."""
+    """The grade whose span holds the score."""
 
     grade: int
     """Counted from 1, the lowest."""
     of: int
     span: tuple[float, float] | None
-    """The scores that fall in this grade, in points; None for public heads, whose grades have no bounds."""
+    """Lowest and highest score of this grade in points; None for public heads, whose grades have no bounds."""
     probabilities: list[float]
     """Of each grade, lowest first."""
     edges: list[float] | None
     """Where the grades meet, in points: one more than there are grades; None for public heads."""
+    borderline: tuple[int, int] | None
+    """The verdict's grade and its closest rival, lower first, where the rival is about as probable; else None."""
 
 
 @dataclass(frozen=True)
 class FineGrade:
-    """The variation within the coarse grade."""
+    """The sub-grade, within the coarse grade, whose span holds the score."""
 
     subgrade: int
     """Counted from 1, the lowest within the coarse grade."""
     of: int
-    points: float | None
-    """The score this sub-grade stands for; None for public heads."""
+    span: tuple[float, float] | None
+    """Lowest and highest score of this sub-grade in points; None for public heads."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class TargetScore:
     fine: FineGrade | None
     """None for heads without fine grades."""
     score: float
-    """In points, made of all coarse and fine probabilities."""
+    """In points: the mean of the distribution over grades and sub-grades."""
     interval: Interval | None
     """None where the head has no held-out errors."""
 
@@ -236,29 +238,36 @@ def _verdicts(head: Head, features: np.ndarray, action: str | None) -> dict[str,
         predictions = {head.metadata["targets"][0]: predict_reference(head.network, [features])}
     else:
         predictions = predict(head.network, [features], actions)
-    verdicts = {}
-    for target, predicted in predictions.items():
-        grade = int(predicted.grade[0])
-        edges = None if predicted.edges is None else _rounded(predicted.edges[0])
-        verdicts[target] = TargetScore(
-            CoarseGrade(
-                grade=grade,
-                of=head.network.config.num_grades,
-                span=None if edges is None else (edges[grade - 1], edges[grade]),
-                probabilities=_rounded(predicted.probabilities[0]),
-                edges=edges,
-            ),
-            None
-            if predicted.subgrade is None
-            else FineGrade(
-                subgrade=int(predicted.subgrade[0]),
-                of=predicted.num_subgrades,
-                points=None if predicted.points is None else round(float(predicted.points[0]), 4),
-            ),
-            score=round(float(predicted.score[0]), 4),
-            interval=_interval(head, target, predicted.score),
-        )
-    return verdicts
+    return {target: _verdict(head, target, prediction) for target, prediction in predictions.items()}
+
+
+def _verdict(head: Head, target: str, prediction: Prediction) -> TargetScore:
+    """Return the verdict of the one routine of a prediction."""
+    grade, probabilities = int(prediction.grade[0]), _rounded(prediction.probabilities[0])
+    edges = None if prediction.edges is None else _rounded(prediction.edges)
+    return TargetScore(
+        CoarseGrade(
+            grade=grade,
+            of=len(probabilities),
+            span=None if edges is None else (edges[grade - 1], edges[grade]),
+            probabilities=probabilities,
+            edges=edges,
+            borderline=borderline(grade, probabilities),
+        ),
+        _fine_grade(prediction, grade),
+        score=round(float(prediction.score[0]), 4),
+        interval=_interval(head, target, prediction.score),
+    )
+
+
+def _fine_grade(prediction: Prediction, grade: int) -> FineGrade | None:
+    if prediction.subgrade is None:
+        return None
+    subgrade, of = int(prediction.subgrade[0]), prediction.num_subgrades
+    if prediction.cells is None:
+        return FineGrade(subgrade, of, span=None)
+    cells, cell = _rounded(prediction.cells), (grade - 1) * of + subgrade - 1
+    return FineGrade(subgrade, of, span=(cells[cell], cells[cell + 1]))
 
 
 def _interval(head: Head, target: str, score: np.ndarray) -> Interval | None:
@@ -285,17 +294,17 @@ def print_score(score: Score) -> None:
     print_result(score.video + (f" ({score.action})" if score.action else ""))
     width = max(map(len, score.targets))
     for target, verdict in score.targets.items():
-        coarse = f"coarse grade {verdict.coarse.grade} of {verdict.coarse.of}"
-        if verdict.coarse.span is not None:
-            coarse += " ({:.2f} to {:.2f})".format(*verdict.coarse.span)
-        fine = ""
-        if verdict.fine is not None:
-            fine = f"   fine grade {verdict.fine.subgrade} of {verdict.fine.of}"
-            fine += "" if verdict.fine.points is None else f" ({verdict.fine.points:.2f})"
+        coarse, fine = verdict.coarse, verdict.fine
+        parts = [f"coarse grade {coarse.grade} of {coarse.of}{_span(coarse.span)}"]
+        if fine is not None:
+            parts.append(f"fine grade {fine.subgrade} of {fine.of}{_span(fine.span)}")
+        if coarse.borderline is not None:
+            parts.append("borderline {} / {}".format(*coarse.borderline))
         interval = ""
         if verdict.interval is not None:
             interval = " ({:.0%}: {:.2f} to {:.2f})".format(verdict.interval.level, *verdict.interval.span)
-        print_result(f"  {target:<{width}}  {verdict.score:6.2f} points{interval}   {coarse}{fine}")
-    spans = [(verdict.score, verdict.coarse.span) for verdict in score.targets.values() if verdict.coarse.span]
-    if not all(low <= points <= high for points, (low, high) in spans):
-        print_message("note: a score weighs all grades by probability, so it may lie outside the most probable one")
+        print_result(f"  {target:<{width}}  {verdict.score:6.2f} points{interval}   {'   '.join(parts)}")
+
+
+def _span(span: tuple[float, float] | None) -> str:
+    return "" if span is None else " ({:.2f} to {:.2f})".format(*span)

@@ -19,6 +19,9 @@ from sklearn.model_selection import GroupKFold, KFold
 from . import conformal
 from .examples import Examples
 
+FOLDS = 5
+"""Where neither the user nor the dataset says otherwise."""
+
 
 @dataclass(frozen=True)
 class Split:
@@ -34,14 +37,15 @@ class Split:
 
 
 def make_splits(
-    examples: Examples, protocol: str, *, folds: int, seed: int, intervals: bool = False
+    examples: Examples, protocol: str, *, folds: int | None, seed: int, intervals: bool = False
 ) -> tuple[str, list[Split]]:
     """Cut examples into trainings and what each is evaluated on; the last split's head is the final one.
 
     Args:
         examples: all scored features, with their splits.
         protocol: "official", "cv", or "auto": official where the test split has features.
-        folds: number of folds; the official protocol uses them for intervals only.
+        folds: number of folds; None for those that the dataset publishes, or else five. The official protocol uses
+            them for intervals only.
         seed: of the cut into folds.
         intervals: whether every prediction gets an interval.
 
@@ -59,9 +63,11 @@ def make_splits(
     if protocol == "official" and not intervals:
         return protocol, [Split("all", training, test)]
 
-    cut = cut_folds(len(training), folds, seed=seed, groups=examples.at(training).groups())
+    cut = examples.at(training).published_folds() if folds is None else None
+    if cut is None:
+        cut = cut_folds(len(training), folds or FOLDS, seed=seed, groups=examples.at(training).groups())
     held_out = [training[rows] for rows in cut]
-    outer = [_without(training, held_out, [fold], evaluated=fold) for fold in range(folds)]
+    outer = [_without(training, held_out, [fold], evaluated=fold) for fold in range(len(held_out))]
     if protocol == "official":
         splits = [Split("all", training, test, tuple(outer))]
     else:

@@ -8,6 +8,7 @@ import configparser
 import importlib.util
 import inspect
 import json
+import pickle
 import pkgutil
 import re
 import runpy
@@ -25,11 +26,13 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import scipy.io
 import typer.core
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 import cofinal
+from cofinal.data.labels import read_labels
 from cofinal.extractors.catalogue import ALIASES, CATALOGUE
 from cofinal.extractors.recipes import RECIPES
 from cofinal.pipeline.extraction import ExtractionSummary
@@ -310,7 +313,9 @@ def test_recipes_and_backbones_are_those_of_the_program() -> None:
 
 
 def test_python_functions_take_the_options_of_the_commands(parser_of: Callable[[list[str]], Any]) -> None:
-    renamed = {"train_head": {"target": "targets", "action": "actions"}}
+    renamed = {
+        "train_head": {"target": "targets", "action": "actions", "range": "ranges", "panel": "panels", "sum": "sums"}
+    }
     of_the_command_alone = {"--help", "--version", "-h", "--json", "--debug", "--report", "--verify"}
     for script in ("extract-features", "train-head", "score-video"):
         name = script.replace("-", "_")
@@ -413,6 +418,75 @@ def test_a_new_user_reaches_a_score_by_the_three_commands_and_again_from_python(
     assert space["trained"].head == Path("head.safetensors")
     assert f"score: {space['score'].targets['score'].score:.2f} points" in "\n".join(printed)
     assert printed[-2] == "routine00 (1, 1024)"
+
+
+@pytest.fixture
+def club_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current folder with `features` and with `cup.csv`, whose header and first row are those of training.md."""
+    monkeypatch.chdir(tmp_path)
+    Path("features").mkdir()
+    block = next(block for block in code_blocks(ROOT / "docs/training.md") if block.startswith("Clip;"))
+    header, first = block.splitlines()
+    lines = [header, first]
+    for number in range(1, 13):
+        features = np.random.default_rng(number).standard_normal((20, 64)).astype(np.float32)
+        np.save(f"features/{number:03}.npy", features)
+        if number > 1:
+            penalty = number % 2 / 2
+            scores = [4 + number / 10, *(7 + number / 20 + judge / 10 for judge in range(4)), penalty]
+            total = scores[0] + 7 + number / 20 + 0.15 - penalty  # the middle two of the marks
+            numbers = ";".join(f"{score:.2f}".replace(".", ",") for score in (*scores, total))
+            lines.append(f"{number:03}.mp4;A{number};03.02.2024;{numbers}")
+    Path("cup.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def test_a_club_reaches_a_first_head_from_its_table(run: Callable[[str], Ran], club_table: Path) -> None:
+    blocks = code_blocks(ROOT / "docs/training.md")
+    command = next(
+        line for block in blocks for line in block.splitlines() if line.startswith("train-head features/ --dataset csv")
+    )
+    ran = run(f"{command} --epochs 1 --folds 3")
+    assert ran.code == 0, ran.err
+    shown = next(block for block in blocks if block.startswith("table: cup.csv")).splitlines()
+    assert [line for line in ran.err.splitlines() if line in shown] == shown
+    assert "one human judge of 4 against the others, Execution" in ran.out
+    assert run("score-video features/001.npy --head club.safetensors").code == 0
+
+
+def test_lines_that_make_tables_of_other_datasets_give_tables_that_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On made-up files of the form that the datasets' descriptions and loaders have."""
+    monkeypatch.chdir(tmp_path)
+    keys = {"train": [("Cup", 1), ("Cup", 2)], "test": [("Cup", 3)]}
+    for part, of_part in keys.items():
+        Path(f"{part}_split.pkl").write_bytes(pickle.dumps(of_part, protocol=3))
+        listed = np.array([[sport, len(of_part), 60.5] for sport in range(1, 8)])
+        scipy.io.savemat(f"split_4_{part}_list.mat", {f"consolidated_{part}_list": listed})
+    dives = {key: ["107B", 80.5, 3.1, np.array([3, 7])] for of_part in keys.values() for key in of_part}
+    Path("fine-grained_annotation_aqa.pkl").write_bytes(pickle.dumps(dives, protocol=3))
+    swims = {key: ["tech", 90.25, 0.0, [76, 141], [12, 12]] for key in dives}
+    Path("anno_dict.pkl").write_bytes(pickle.dumps(swims, protocol=3))
+    for name in ("train_fs800.txt", "val_fs800.txt"):
+        Path(name).write_text(f"{name[:3]}_A 30.5 28 7 7.25 7 7 7 0.8\n")
+    Path("annotation").mkdir()
+    for number in (0, 1166):
+        elements = {"element1": {"score_of_pannel": 9.5}, "element2": {"score_of_pannel": 4}}
+        programme = {"executed_element": elements, "total_program_component_score(factored)": 38.2}
+        Path(f"annotation/{number}.json").write_text(json.dumps(programme))
+
+    cells = code_blocks(ROOT / "docs/training.md", "python")
+    for cell in cells:
+        exec(compile(cell, "docs/training.md", "exec"), {})
+    expected = {"finediving": ("score",), "logo": ("score",), "aqa7": ("score",), "finefs": ("TES", "PCS"),
+                "fs1000": ("TES", "PCS", "SS", "TR", "PE", "CO", "IN")}  # fmt: skip
+    assert len(cells) == len(expected)
+    for name, targets in expected.items():
+        labels = read_labels("csv", [Path(f"{name}.csv")])
+        assert labels.targets == targets
+        assert {row.split for row in labels.rows} <= {None, "train", "test"}
+    assert read_labels("csv", [Path("finefs.csv")]).rows[0].scores == {"TES": 13.5, "PCS": 38.2}
 
 
 def test_the_list_of_backbones_is_as_shown(run: Callable[[str], Ran]) -> None:

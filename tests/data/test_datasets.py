@@ -28,6 +28,44 @@ def test_only_a_videos_suffix_is_taken_off() -> None:
         join(labels("clip.1"), ["clip"], {".mp4"})
 
 
+def test_folders_of_windows_are_folders() -> None:
+    joined = join(labels("D:\\judged\\001.mp4", r"\\club\b\x.MP4", "C:w"), ["001", "a/x", "b/x", "w"], {".mp4"})
+    assert [name for _, name in joined.pairs] == ["001", "b/x", "w"]
+    with pytest.raises(ValueError, match="matches 'a/x' and 'b/x'"):
+        join(labels(r"D:\x.mp4"), ["a/x", "b/x"], {".mp4"})
+
+
+def test_a_name_is_the_same_however_its_accents_are_coded() -> None:
+    composed, apart = "Zo\u00eb", "Zoe\u0308"
+    assert composed != apart
+    for label, name in ((composed, apart), (apart, composed)):
+        assert join(labels(f"{label}.mp4"), [name], {".mp4"}).pairs[0][1] == name
+    assert join(labels(apart), [composed, apart]).pairs[0][1] == apart  # exactly the same comes first
+    with pytest.raises(ValueError, match="matches"):
+        join(labels(composed), [f"a/{composed}", f"b/{apart}"])
+
+
+def test_leading_zeros_that_excel_took_are_found_and_said() -> None:
+    joined = join(labels("1", "002", "10.mp4"), ["001", "002", "010"], {".mp4"})
+    assert [name for _, name in joined.pairs] == ["001", "002", "010"]
+    assert joined.leftovers() == [
+        "2 labels match but for leading zeros, which Excel takes off: 1 is 001, 10.mp4 is 010"
+    ]
+    with pytest.raises(ValueError, match=r"line 2: '1' matches '01' and '001'"):
+        join(labels("1"), ["01", "001"])
+    with pytest.raises(ValueError, match="both mean the features '001'"):
+        join(labels("1", "001"), ["001"])
+    with pytest.raises(ValueError, match="none of the 2 labels"):
+        join(labels("1.0", "1_2"), ["001", "012"])
+
+
+def test_an_alias_is_found_after_the_name() -> None:
+    row = LabelRow("trial", {"score": 1.0}, "here", aliases=("trial_capture1",))
+    alone = LabelSet("jigsaws", ("score",), {}, (), (row,), ())
+    assert join(alone, ["trial_capture1"]).pairs == ((row, "trial_capture1"),)
+    assert join(alone, ["trial_capture1", "trial"]).pairs == ((row, "trial"),)
+
+
 def test_ambiguous_stem_names_both() -> None:
     with pytest.raises(ValueError, match=r"line 2: 'x' matches 'a/x' and 'b/x'"):
         join(labels("x"), ["a/x", "b/x"])
@@ -62,12 +100,19 @@ def test_a_column_is_matched_by_the_same_rules(tmp_path: Path) -> None:
     assert [(row.group, row.event) for row in both.rows] == [("s1", "e1"), ("s2", "e1"), ("s3", "e2"), ("s4", "e2")]
 
 
+def test_a_column_comes_from_any_table(tmp_path: Path) -> None:
+    file = tmp_path / "skaters.csv"
+    file.write_bytes("Video;Läufer\r\nD:\\x\\1.mp4;s1\r\n002;s2\r\n".encode("cp1252"))
+    grouped = with_column(labels("001", "x/002.mp4"), "group", f"{file}:läufer", {".mp4"})
+    assert [row.group for row in grouped.rows] == ["s1", "s2"]
+
+
 @pytest.mark.parametrize(
     ("text", "source", "message"),
     [
         ("video,skater\nx,s1\n", "skaters.csv", "'skaters.csv' is not FILE:COLUMN, for example skaters.csv:skater"),
         ("video,skater\nx,s1\n", "gone.csv:skater", "gone.csv cannot be read"),
-        ("video,skater\nx,s1\n", "skaters.csv:event", "expected the columns video and event, found"),
+        ("video,skater\nx,s1\n", "skaters.csv:event", "expected the columns video and event, found video, skater"),
         (
             "video,skater\nx,s1\n",
             "skaters.csv:skater",

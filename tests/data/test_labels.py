@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cofinal.data.labels import CSV_NAME, LabelSet, read_labels
+from cofinal.data.labels import CSV_NAME, LabelSet, TableOptions, read_labels, with_ranges
 
 RG_HEADER = "Video_Name\tDifficulty_Score    Execution_Score Total_Score\tPenalty\tVideo_length\n"
 
@@ -87,11 +87,7 @@ def test_csv_may_be_named_itself(tmp_path: Path) -> None:
             r"line 2: '1' is labelled already in .*line 1",
         ),
         ("fisv", "train.txt", "\n", r"have no row"),
-        ("csv", CSV_NAME, "name,score\na,1\n", r"line 1: expected a header such as video,score"),
-        ("csv", CSV_NAME, "video,score\na,1\nb,1,2\n", r"line 3: expected 2 fields"),
-        ("csv", CSV_NAME, "video,score\na,high\n", r"line 2: expected a number for score, found 'high'"),
-        ("csv", CSV_NAME, "video,score,split\na,1,valid\n", r"line 2: expected the split train or test"),
-        ("csv", CSV_NAME, "video,score\n,1\n", r"line 2: expected a video"),
+        ("fisv", "train.txt", "1 2_8.71 29.36 1\n", r"line 1: expected a number for TES, found '2_8.71'"),
     ],
 )
 def test_bad_rows_are_named(tmp_path: Path, dataset: str, name: str, text: str, message: str) -> None:
@@ -117,6 +113,21 @@ def test_places_are_tried_in_order(tmp_path: Path) -> None:
         read_labels("fisv", [tmp_path / "first"])
 
 
+def test_a_range_is_kept_and_holds_all_scores(tmp_path: Path) -> None:
+    labels = csv_labels(tmp_path, "video,Final\na,12\nb,29.5\n")
+    assert with_ranges(labels, ["final=0:30"]).ranges == {"Final": (0, 30)}
+    with pytest.raises(ValueError, match=r"labels.csv line 3: Final is 29.5, outside of --range Final=0:29"):
+        with_ranges(labels, ["Final=0:29"])
+    with pytest.raises(ValueError, match="unknown target 'Total'; known are Final"):
+        with_ranges(labels, ["Total=0:30"])
+
+
+def test_options_of_tables_are_refused_for_published_formats(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("1 2 20 0\n")
+    with pytest.raises(ValueError, match="--sum are for tables"):
+        read_labels("fisv", [tmp_path], TableOptions(sums=["Total=TES+PCS"]))
+
+
 def test_unknown_dataset_lists_the_known() -> None:
-    with pytest.raises(ValueError, match="rg, fisv, csv"):
+    with pytest.raises(ValueError, match="rg, fisv, mtl-aqa, unlv-dive, jigsaws, csv"):
         read_labels("mtl", [])

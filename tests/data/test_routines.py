@@ -24,8 +24,9 @@ from cofinal.data.gymnastics.choreography import (
 from cofinal.data.gymnastics.drawing import draw_routine
 from cofinal.data.gymnastics.filming import FRAME_SIZE, camera_windows, project
 from cofinal.data.gymnastics.motion import FRAME_RATE, Body, perform
-from cofinal.data.labels import RG_RANGES, read_labels
+from cofinal.data.labels import read_labels
 from cofinal.data.routines import NUM_TEST, NUM_TRAIN, confounds, plan_routines, render_routines
+from cofinal.data.text_labels import RG_RANGES
 
 SEEDS = range(200, 206)
 RG_HEADER = "Video_Name Difficulty_Score Execution_Score Total_Score Penalty Video_length"

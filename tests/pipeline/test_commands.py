@@ -16,7 +16,8 @@ from safetensors import safe_open
 
 from cofinal import extract_features, score_video, train_head
 from cofinal.data.feature_store import FeatureStore
-from cofinal.data.labels import GENERATED_RECORDS, RG_HEADER
+from cofinal.data.labels import GENERATED_RECORDS
+from cofinal.data.text_labels import RG_HEADER
 from cofinal.pipeline.scoring import _choose_action
 
 
@@ -488,15 +489,15 @@ def test_default_head_is_set_once_and_then_only_when_asked(command, store: Path,
 @pytest.mark.parametrize(
     ("labels", "arguments", "message"),
     [
-        ("video,score\nv0,5\nv1,high\n", [], "labels.csv line 3: expected a number for score, found 'high'"),
+        ("video,score\nv0,5\nv1,high\n", [], "labels.csv line 3, column score: expected a number, found 'high'"),
         ("video,score\na,5\nb,6\n", [], "none of the 2 labels"),
         ("video,score\nv0,5\nv1,6\nv2,7\n", ["--folds", "9"], "cannot be cut into 9 folds"),
         ("video,score\nv0,5\nv1,6\n", ["--protocol", "official"], "--protocol cv"),
         ("video,score\nv0,5\nv1,6\n", ["--protocol", "best"], "auto, official, cv"),
-        ("video,score\nv0,5\nv1,6\n", ["--target", "TES"], "unknown target 'TES'; csv has score"),
+        ("video,score\nv0,5\nv1,6\n", ["--target", "TES"], "unknown target 'TES'; labels.csv has score"),
         ("video,score\nv0,5\nv1,6\n", ["--head-type", "mlp"], "unknown head type 'mlp'; known are cofinal, gdlt"),
         ("video,score\nv0,5\nv1,6\n", ["--epochs", "0"], "at least 1"),
-        ("video,score\nv0,5\nv1,6\n", ["--dataset", "mtl"], "rg, fisv, csv"),
+        ("video,score\nv0,5\nv1,6\n", ["--dataset", "mtl"], "unlv-dive, jigsaws, csv"),
         ("video,score\nv0,5\nv1,6\n", ["--out", "h.pt"], "must end in .safetensors"),
         ("video,score\nv0,5\nv1,5\nv2,5\n", ["--folds", "2"], "score has fewer than two different values"),
         ("video,score,split\nv0,5,\nv1,6,\nv2,7,test\nv3,8,test\n", ["--folds", "2"], "add --protocol cv"),

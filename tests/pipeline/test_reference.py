@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cofinal import score_video
-from cofinal.data.labels import RG_HEADER
+from cofinal.data.text_labels import RG_HEADER
 from cofinal.models.checkpoint import load_reference
 from cofinal.models.reference import ReferenceCoFInAl, ReferenceConfig
 from cofinal.pipeline.evaluate_reference import evaluate_reference

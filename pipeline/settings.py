@@ -1,0 +1,57 @@
+"""The configuration and the recipe of a head from the user's options: `--grades`, `--epochs`, `--set NAME=VALUE`."""
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from functools import partial
+from typing import Any
+
+from ..models.head import HeadConfig, Recipe
+from ..models.head_types import HEAD_TYPES
+from .options import TrainingOptions
+from .protocol import ConfigFactory
+
+OF_DATASET = {field.name for field in fields(HeadConfig)} - {"num_grades", "num_subgrades"}
+"""Fields of a configuration that the dataset decides."""
+
+
+def configure(options: TrainingOptions) -> tuple[ConfigFactory, Recipe]:
+    """Return what makes the head's configuration, and its recipe.
+
+    Raises:
+        ValueError: the head type or a setting is unknown, or a value is not of the setting's type.
+    """
+    if options.head_type not in HEAD_TYPES:
+        raise ValueError(f"unknown head type {options.head_type!r}; known are {', '.join(HEAD_TYPES)}")
+    head_type = HEAD_TYPES[options.head_type]
+    types: dict[str, Any] = {
+        field.name: field.type
+        for kind in (head_type.config, head_type.recipe)
+        for field in fields(kind)
+        if field.name not in OF_DATASET
+    }
+    settings = _parse(options.settings or (), types)
+    named = {
+        "num_grades": options.grades,
+        "num_subgrades": options.subgrades,
+        "epochs": options.epochs,
+        "learning_rate": options.lr,
+    }
+    settings |= {name: value for name, value in named.items() if value is not None}
+    of_recipe = {field.name for field in fields(head_type.recipe)}
+    recipe = replace(head_type.recipe(), **{name: settings[name] for name in settings if name in of_recipe})  # type: ignore[call-arg]
+    config = {name: value for name, value in settings.items() if name not in of_recipe}
+    return partial(head_type.config, **config), recipe
+
+
+def _parse(texts: Sequence[str], types: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of NAME=VALUE texts, each of its setting's type."""
+    settings: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or name not in types:
+            raise ValueError(f"unknown setting {text!r}; --set NAME=VALUE takes {', '.join(sorted(types))}")
+        try:
+            settings[name] = {"true": True, "false": False}[value] if types[name] is bool else types[name](value)
+        except (ValueError, KeyError):
+            raise ValueError(f"--set {text}: {name} is a number or word of type {types[name].__name__}") from None
+    return settings
