@@ -5,6 +5,7 @@ under autocast. A CPU runs bfloat16 weights, which is fast where the processor h
 compiled by OpenVINO, which is faster.
 """
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,23 @@ BACKBONES = tuple(CATALOGUE)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 ENGINES = ("torch", "openvino")
 RANDOM_SEED = 0
+
+_process_with_threads: int | None = None
+"""The process in which torch and OpenVINO have started their threads; a forked process has none of them."""
+
+
+def refuse_lost_threads() -> None:
+    """Raise ValueError in a process that was forked after its parent ran a network: it would wait for ever.
+
+    torch and OpenVINO would wait for the parent's threads, which a fork does not copy.
+    """
+    global _process_with_threads
+    if _process_with_threads not in (None, os.getpid()):
+        raise ValueError(
+            "this process was forked after its parent had run a backbone, whose threads a fork does not copy: start "
+            "workers with multiprocessing.get_context('spawn'), or before the first extraction"
+        )
+    _process_with_threads = os.getpid()
 
 
 @dataclass(frozen=True)
@@ -71,7 +89,11 @@ class Backbone:
 
         Returns:
             Features (B, feature_dim) and probabilities (B, num_classes), both float32.
+
+        Raises:
+            ValueError: this process was forked after its parent had run a network.
         """
+        refuse_lost_threads()
         if isinstance(self.network, CompiledNetwork):
             features, logits = self.network(clips)
             return features.numpy(), logits.softmax(dim=1).numpy()
@@ -107,8 +129,9 @@ def load_backbone(
 
     Raises:
         ValueError: a name is unknown, the device or the engine cannot do what is asked, or the weights cannot be
-            downloaded or read.
+            downloaded or read; or this process was forked after its parent had run a network.
     """
+    refuse_lost_threads()
     name, _ = resolve_backbone(name, device)
     entry = CATALOGUE[name]
     chosen_recipe = get_recipe(recipe or entry.recipe)

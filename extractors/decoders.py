@@ -1,8 +1,9 @@
 """How the frames of a video are read: with decord or with PyAV, which give the same frames.
 
-decord is faster, but it has two faults. Past the last decodable frame it repeats that frame without an error, and it
-decodes ahead of a slow consumer without bound. So decord reads only files where a repeated frame is noticed and all
-decoded frames fit into `DECORD_MAX_BYTES`; PyAV reads all others.
+decord is faster, but it has three faults. Past the last decodable frame it repeats that frame without an error, it
+decodes ahead of a slow consumer without bound, and it has rules of its own for which stream it reads, which way up and
+in which size. So decord reads only files where a repeated frame is noticed and all decoded frames fit into
+`DECORD_MAX_BYTES`, and each of its key frames must equal PyAV's to the pixel; PyAV reads all others.
 
 Frames come with their times, in display order and upright. `extractors.video` explains why torch is not imported here.
 """
@@ -11,13 +12,26 @@ import importlib.util
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import av.filter
 import numpy as np
 
-from .video import Limits, UnfaithfulError, VideoError, VideoFacts, decode_frames, open_video, probe
+from .video import (
+    MATRICES,
+    BrokenError,
+    Limits,
+    UnfaithfulError,
+    VideoError,
+    VideoFacts,
+    decode_frames,
+    open_video,
+    orientation,
+    probe,
+    stated_name,
+)
 
 DECODERS = ("auto", "decord", "pyav")
 
@@ -26,6 +40,9 @@ DECORD_MAX_BYTES = 256 * 2**20
 
 COLOURS = ("tagged", "bt601")
 """How YUV becomes RGB: by the colour space that the file states, or always by BT.601."""
+
+UNREADABLE_MATRICES = frozenset({"ycgco", "bt2020c", *MATRICES[MATRICES.index("smpte2085") :]})
+"""What FFmpeg does not turn into RGB; decord takes most of them for BT.601."""
 
 
 def check_decoder(decoder: str) -> None:
@@ -44,13 +61,16 @@ def _has_decord() -> bool:
     return importlib.util.find_spec("decord") is not None
 
 
-def choose_decoder(facts: VideoFacts, decoder: str = "auto", colours: str = "tagged") -> tuple[str, str]:
+def choose_decoder(
+    facts: VideoFacts, decoder: str = "auto", colours: str = "tagged", *, deinterlace: bool = False
+) -> tuple[str, str]:
     """Choose the decoder of a file.
 
     Args:
         facts: from `probe`.
         decoder: one of `DECODERS`.
         colours: one of `COLOURS`.
+        deinterlace: whether interlaced frames are deinterlaced.
 
     Returns:
         "decord" or "pyav", and the reason.
@@ -64,7 +84,7 @@ def choose_decoder(facts: VideoFacts, decoder: str = "auto", colours: str = "tag
         return "pyav", "it was asked for"
     if not _has_decord():
         return "pyav", "decord is not installed"
-    obstacle = _decord_obstacle(facts, colours)
+    obstacle = _decord_obstacle(facts, colours, deinterlace)
     if decoder == "decord":
         if obstacle:
             raise VideoError(f"decord cannot read {facts.path}: {obstacle}; use --decoder auto")
@@ -72,7 +92,7 @@ def choose_decoder(facts: VideoFacts, decoder: str = "auto", colours: str = "tag
     return ("pyav", obstacle) if obstacle else ("decord", "decord is faithful on this kind of file")
 
 
-def _decord_obstacle(facts: VideoFacts, colours: str) -> str | None:
+def _decord_obstacle(facts: VideoFacts, colours: str, deinterlace: bool) -> str | None:
     """Why decord must not read a file; None if it may."""
     if colours != "tagged":
         return f"decord cannot read colours as {colours}, which the recipe asks for"
@@ -82,6 +102,14 @@ def _decord_obstacle(facts: VideoFacts, colours: str) -> str | None:
         return f"decord is faithful on even sizes only, this is {facts.width} x {facts.height}"
     if not {"mp4", "matroska"} & set(facts.container.split(",")):
         return f"decord is faithful on MP4 and Matroska only, this is {facts.container}"
+    if facts.matrix in UNREADABLE_MATRICES:
+        return f"decord takes the matrix {facts.matrix} for another one"
+    if facts.is_mirrored or (facts.rotation and "matroska" in facts.container):
+        return "decord neither mirrors frames nor turns those of Matroska"
+    if facts.has_twin_stream:
+        return "another video stream has frames of the same size, and decord may read that one"
+    if deinterlace and facts.is_interlaced:
+        return "decord cannot deinterlace"
     if facts.num_discarded:
         return f"decord ignores the edit list, which leaves out {facts.num_discarded} packets"
     if facts.damage:
@@ -104,6 +132,7 @@ def read_frames(
     *,
     wanted: np.ndarray | None = None,
     colours: str = "tagged",
+    deinterlace: bool = False,
     limits: Limits = Limits(),
     heartbeat: Callable[[], object] = lambda: None,
     on_concealed: Callable[[float], object] = lambda time_s: None,
@@ -116,6 +145,7 @@ def read_frames(
         wanted: the frames to yield, as ascending indices or as (N,) bool; all if None. The file is read to its end in
             any case, so that damage is noticed.
         colours: one of `COLOURS`.
+        deinterlace: interpolate the frames of an interlaced video, with FFmpeg's bwdif, so that each shows one moment.
         limits: how large the frames may be.
         heartbeat: called with every frame, wanted or not.
         on_concealed: called for every frame in which FFmpeg concealed damage, with its seconds after the first frame.
@@ -126,16 +156,17 @@ def read_frames(
     Raises:
         BrokenError: decoding breaks off; the frames before are yielded first.
         VideoError: the file cannot be read, or it is damaged and `probe` was called without `allow_partial`.
-        UnfaithfulError: the number of frames is not the one that the packets announce, or decord reports damage.
+        UnfaithfulError: the number of frames is not the one that the packets announce, or decord reports damage or
+            gives other frames than PyAV.
     """
     facts = video if isinstance(video, VideoFacts) else probe(video, limits, heartbeat=heartbeat)
-    name, _ = choose_decoder(facts, decoder, colours)
+    name, _ = choose_decoder(facts, decoder, colours, deinterlace=deinterlace)
     is_wanted = np.zeros(len(facts.times), bool)
     is_wanted[slice(None) if wanted is None else wanted] = True
     if name == "decord":
         frames = _decord_frames(facts, is_wanted, limits, heartbeat)
     else:
-        frames = _pyav_frames(facts, is_wanted, colours, limits, heartbeat, on_concealed)
+        frames = _pyav_frames(facts, is_wanted, colours, deinterlace, limits, heartbeat, on_concealed)
     for index, frame in frames:
         yield float(facts.times[index]), frame
 
@@ -144,25 +175,79 @@ def _pyav_frames(
     facts: VideoFacts,
     is_wanted: np.ndarray,
     colours: str,
+    deinterlace: bool,
     limits: Limits,
     heartbeat: Callable[[], object],
     on_concealed: Callable[[float], object],
 ) -> Iterator[tuple[int, np.ndarray]]:
     """The wanted frames with their indices, read with PyAV."""
-    index, start_s = -1, 0.0
-    # the same matrix twice makes FFmpeg ignore the file's tag, as the OpenCV of the published features did
-    matrix = {"src_colorspace": "ITU601", "dst_colorspace": "ITU601"} if colours == "bt601" else {}
+    index, start_s, displayed = -1, 0.0, (facts.rotation, facts.is_mirrored)
     with open_video(facts.path, limits, one_thread=facts.is_partial) as (container, stream):
-        for index, frame in enumerate(decode_frames(facts.path, container, stream, heartbeat)):
+        frames = decode_frames(facts.path, container, stream, heartbeat)
+        for index, frame in enumerate(_deinterlaced(frames) if deinterlace and facts.is_interlaced else frames):
             start_s = start_s if index else frame.time or 0.0
             if frame.is_corrupt:
                 on_concealed((frame.time or 0.0) - start_s)
+            displayed = orientation(frame, displayed)
             if index < len(is_wanted) and is_wanted[index]:
-                image = frame.reformat(format="rgb24", **matrix).to_ndarray()
-                yield index, np.rot90(image, facts.rotation // 90)  # unlike decord, PyAV does not rotate
+                yield index, _upright(facts.path, frame, colours, *displayed)
             if facts.is_partial and index + 1 == len(is_wanted):  # the damage comes next
                 return
     _check_complete(facts, index + 1)
+
+
+def _upright(path: Path, frame: Any, colours: str, rotation: int, is_mirrored: bool) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a frame that PyAV decoded, as it is displayed: PyAV itself neither mirrors nor turns."""
+    matrix = stated_name(MATRICES, frame.colorspace)
+    if colours == "bt601":
+        # the same matrix twice makes FFmpeg ignore the file's tag, as the OpenCV of the published features did
+        rgb = frame.reformat(format="rgb24", src_colorspace="ITU601", dst_colorspace="ITU601")
+    elif matrix not in UNREADABLE_MATRICES:
+        rgb = frame.reformat(format="rgb24")
+    elif matrix == "bt2020c":  # constant luminance: the colours of BT.2020, which differ a little in saturated places
+        rgb = frame.reformat(format="rgb24", src_colorspace="BT2020", dst_colorspace="BT2020")
+    else:
+        raise VideoError(
+            f"{path} has colours of the matrix {matrix}, which FFmpeg cannot turn into RGB; convert it to BT.709"
+        )
+    image = rgb.to_ndarray()
+    return np.rot90(image[:, ::-1] if is_mirrored else image, rotation // 90)
+
+
+def _deinterlaced(frames: Iterator[Any]) -> Iterator[Any]:
+    """As many frames, each of those that are marked as interlaced interpolated from its first field."""
+    graph: Any = None
+    size, failure = None, None
+
+    def ready() -> Iterator[Any]:
+        with suppress(BlockingIOError, EOFError):
+            while graph is not None:
+                yield graph.pull()
+
+    try:
+        for frame in frames:
+            if size != (frame.width, frame.height, frame.format.name):
+                if graph is not None:
+                    graph.push(None)  # the filter keeps one frame back
+                    yield from ready()
+                size = frame.width, frame.height, frame.format.name
+                graph = av.filter.Graph()
+                source = graph.add_buffer(
+                    width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+                )
+                graph.link_nodes(
+                    source, graph.add("bwdif", "mode=send_frame:deint=interlaced"), graph.add("buffersink")
+                )
+                graph.configure()
+            graph.push(frame)
+            yield from ready()
+    except BrokenError as error:  # the frames before it are good
+        failure = error
+    if graph is not None:
+        graph.push(None)
+        yield from ready()
+    if failure:
+        raise failure
 
 
 def _decord_frames(
@@ -175,18 +260,78 @@ def _decord_frames(
             # num_threads=0: one thread per core
             # fault_tol=1: at most one frame may be repeated in place of a missing one, which is checked below
             reader = decord.VideoReader(str(facts.path.absolute()), num_threads=0, fault_tol=1)
+            times = reader.get_frame_timestamp(range(len(reader)))[:, 0]
         _check_complete(facts, len(reader))
+        proof = _Proof(facts, _key_frames(facts, times - times[0], limits, heartbeat))
         before = last = np.empty(0)
         for index in range(len(reader)):
             with _decord_errors_are_unfaithful(facts.path):
                 before, last = last, reader.next().asnumpy()
             heartbeat()
+            proof.check(index, last)
             if is_wanted[index]:
                 yield index, last
+        proof.check_finished()
     # the last two frames are equal: a still picture, or a repeated frame in place of a missing one; PyAV counts them
     if np.array_equal(before, last):
         with open_video(facts.path, limits) as (container, stream):
             _check_complete(facts, sum(1 for _ in decode_frames(facts.path, container, stream, heartbeat)))
+
+
+def _key_frames(
+    facts: VideoFacts, times_s: np.ndarray, limits: Limits, heartbeat: Callable[[], object]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The frames that can be decoded without others, read with PyAV, with their indices.
+
+    Args:
+        facts: of the file.
+        times_s: (N,) seconds of all frames after the first one.
+        limits: how large the frames may be.
+        heartbeat: called with every packet.
+    """
+    start_s, displayed = None, (facts.rotation, facts.is_mirrored)
+    with open_video(facts.path, limits) as (container, stream):
+        stream.codec_context.skip_frame = "NONKEY"
+        try:
+            for frame in decode_frames(facts.path, container, stream, heartbeat):
+                start_s = frame.time if start_s is None else start_s
+                index = int(np.abs(times_s - (frame.time - start_s)).argmin())
+                displayed = orientation(frame, displayed)
+                yield index, _upright(facts.path, frame, "tagged", *displayed)
+        except BrokenError as error:  # whether the video breaks off shows when all frames are decoded
+            raise UnfaithfulError(f"a key frame cannot be decoded alone: {error}") from error
+
+
+class _Proof:
+    """Checks that decord's frames are the file's own: of the same stream, size and orientation as PyAV's key frames.
+
+    All of these can change at key frames only. Key frames are few, so comparing them costs little.
+    """
+
+    def __init__(self, facts: VideoFacts, key_frames: Iterator[tuple[int, np.ndarray]]) -> None:
+        self._facts, self._key_frames = facts, key_frames
+        self._next = next(key_frames, None)
+        self._shows_what_is_up = facts.rotation == 0
+
+    def check(self, index: int, frame: np.ndarray) -> None:
+        """Compare one of decord's frames, which come in order; raise UnfaithfulError if it is not the file's."""
+        if self._next is None or index < self._next[0]:
+            if index == 0:
+                raise UnfaithfulError(f"{self._facts.path} has no key frame first, to compare decord's frames with")
+            return
+        expected = self._next[1]
+        if index > self._next[0] or frame.shape != expected.shape or not np.array_equal(frame, expected):
+            raise UnfaithfulError(
+                f"decord gives another frame {index} of {self._facts.path}, {frame.shape[1]} x {frame.shape[0]}, than "
+                f"PyAV, {expected.shape[1]} x {expected.shape[0]}"
+            )
+        self._shows_what_is_up |= not np.array_equal(frame, frame[::-1, ::-1])
+        self._next = next(self._key_frames, None)
+
+    def check_finished(self) -> None:
+        """Raise UnfaithfulError if key frames are left, or if none shows which way up the video is."""
+        if self._next is not None or not self._shows_what_is_up:
+            raise UnfaithfulError(f"the key frames of {self._facts.path} do not show whether decord's frames are right")
 
 
 @contextmanager
@@ -226,6 +371,6 @@ def _import_decord() -> Any:
 def _check_complete(facts: VideoFacts, num_frames: int) -> None:
     """Raise an error if a file is damaged, or if it gave another number of frames than its packets announce."""
     if facts.damage and not facts.is_partial:
-        raise VideoError(facts.damage)
+        raise VideoError(facts.failure)
     if num_frames != len(facts.times):
         raise UnfaithfulError(f"{facts.path} announces {len(facts.times)} frames, and {num_frames} come out of it")

@@ -19,6 +19,7 @@ from typing import IO, Any, TypeVar
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from .backbone import Backbone
@@ -26,12 +27,13 @@ from .clips import Selection, select
 from .decoders import choose_decoder
 from .reader import Reader, ReaderError
 from .recipes import Recipe
-from .video import BrokenError, UnfaithfulError, VideoError, VideoFacts
+from .video import TAKE_GAPS, TAKE_PART, BrokenError, UnfaithfulError, VideoError, VideoFacts
 
 T = TypeVar("T")
 
 CLIPS_AHEAD = 2
 """Clips that may wait for the backbone; one batch if that is more."""
+HDR_TRANSFERS = {"smpte2084": "PQ", "arib-std-b67": "HLG"}
 MISSING_WARNING_S = 0.1
 """A shorter end that is missing is not warned of."""
 
@@ -58,6 +60,9 @@ def extract(
     batch_clips: int | None = None,
     classify: bool = False,
     allow_partial: bool = False,
+    allow_gaps: bool = False,
+    deinterlace: bool = False,
+    display_aspect: bool = False,
     reader: Reader | None = None,
     on_progress: Callable[[float, float], None] | None = None,
 ) -> Extraction:
@@ -70,6 +75,9 @@ def extract(
         batch_clips: clips in one pass of the backbone; None for 1 on a CPU and 8 on a GPU.
         classify: also return the class probabilities of each clip.
         allow_partial: extract the clips before the damage of a damaged video.
+        allow_gaps: take a pause in a video that otherwise keeps its pace as a still, not as damage.
+        deinterlace: interpolate the frames of an interlaced video, so that each shows one moment.
+        display_aspect: stretch frames whose pixels are not square, as a player does.
         reader: reads the video; None for a new one that is closed afterwards.
         on_progress: called after each batch with the seconds of video that are done, and with those of the whole video.
 
@@ -83,7 +91,7 @@ def extract(
     if batch_clips < 1:
         raise ValueError(f"batch-clips must be at least 1, not {batch_clips}")
     started = time.perf_counter()
-    with ExitStack() as stack:
+    with ExitStack() as stack, _naming_the_remedy(allow_partial):
         reader = reader or stack.enter_context(Reader())
         run = partial(
             _extract,
@@ -91,10 +99,13 @@ def extract(
             reader=reader,
             batch_clips=batch_clips,
             classify=classify,
+            deinterlace=deinterlace,
+            display_aspect=display_aspect,
             on_progress=on_progress,
         )
-        facts, selection = _select_frames(reader.probe(path, allow_partial=allow_partial), backbone.recipe)
-        name, reason = choose_decoder(facts, decoder, backbone.recipe.colours)
+        probe = partial(reader.probe, path, allow_partial=allow_partial, allow_gaps=allow_gaps)
+        facts, selection = _select_frames(probe(), backbone.recipe)
+        name, reason = choose_decoder(facts, decoder, backbone.recipe.colours, deinterlace=deinterlace)
         try:
             extraction = run(facts, selection, name)
         except VideoError as error:
@@ -103,25 +114,38 @@ def extract(
                 or (isinstance(error, ReaderError) and name == "decord")
                 or (isinstance(error, BrokenError) and allow_partial)
             )
-            if decoder == "decord" or not may_work_with_pyav:
+            if may_work_with_pyav and decoder == "decord":
+                raise type(error)(f"{error}; use --decoder auto") from error
+            if not may_work_with_pyav:
                 raise
             name, reason = "pyav", f"the first reading failed: {error}"
-            facts = reader.probe(path, by_decoding=True, allow_partial=allow_partial)
-            facts, selection = _select_frames(facts, backbone.recipe)
+            facts, selection = _select_frames(probe(by_decoding=True), backbone.recipe)
             extraction = run(facts, selection, name)
     extraction.record["stage_seconds"]["wall"] = round(time.perf_counter() - started, 3)
     return replace(extraction, record={"decoder": name, "decoder_reason": reason} | extraction.record)
 
 
+@contextmanager
+def _naming_the_remedy(allow_partial: bool) -> Iterator[None]:
+    """Let a failure that --allow-partial would avoid say so."""
+    try:
+        yield
+    except BrokenError as error:
+        if allow_partial:
+            raise
+        raise BrokenError(f"{error}; {TAKE_PART}") from error
+
+
 def _select_frames(facts: VideoFacts, recipe: Recipe) -> tuple[VideoFacts, Selection]:
     """The frames that the clips need, and the facts without the times, which nothing needs afterwards."""
     if facts.damage and not facts.is_partial:
-        raise VideoError(facts.damage)
+        raise VideoError(facts.failure)
     selection = select(facts.times, recipe.fps, recipe.clip_frames)
     if len(selection.frames) == 0:
+        remedy = f"; {facts.remedy}" if facts.paused_s and facts.remedy == TAKE_GAPS else ""
         raise VideoError(
             f"{facts.path} is too short: it lasts {facts.duration_s:.2f} s, and one clip of the recipe {recipe.name} "
-            f"takes {recipe.clip_s:.2f} s ({recipe.clip_frames} frames at {recipe.fps:g} per second)"
+            f"takes {recipe.clip_s:.2f} s ({recipe.clip_frames} frames at {recipe.fps:g} per second){remedy}"
         )
     return facts.without_times(), selection
 
@@ -135,15 +159,20 @@ def _extract(
     reader: Reader,
     batch_clips: int,
     classify: bool,
+    deinterlace: bool,
+    display_aspect: bool,
     on_progress: Callable[[float, float], None] | None,
 ) -> Extraction:
     """Read the selected frames and run the backbone on their clips."""
     recipe = backbone.recipe
-    torch.get_num_threads()  # fixes this thread's number of threads before `one_thread` changes it for new threads
     seconds = {"read": 0.0, "backbone": 0.0}
     num_clips, num_done = len(selection.frames), 0
     probabilities = []
-    clips = _timed(_read_clips(facts, decoder, selection, recipe, reader), seconds, "read")
+    pixel_aspect = facts.pixel_aspect if display_aspect else 1.0
+    frames = reader.read_frames(
+        facts, decoder, wanted=np.unique(selection.frames), colours=recipe.colours, deinterlace=deinterlace
+    )
+    clips = _timed(_make_clips(frames, selection, recipe, pixel_aspect), seconds, "read")
     with (
         closing(in_background(clips, ahead=max(CLIPS_AHEAD, batch_clips))) as ready,
         # features are appended with `write` and mapped at the end: a mapped file on a full disk kills the process
@@ -176,9 +205,14 @@ def _extract(
             "clips": len(selection.frames),
             "duration_s": round(facts.duration_s, 3),
             "partial": facts.is_partial,
+            "deinterlaced": deinterlace and facts.is_interlaced,
+            "pixel_aspect": round(pixel_aspect, 4),
             "stage_seconds": {stage: round(value, 3) for stage, value in seconds.items()},
             "concealed_frames": reader.concealed[0],
-            "warnings": _warnings(facts, selection, recipe, *reader.concealed),
+            "warnings": [
+                *_warnings(facts, selection, recipe, *reader.concealed, pixel_aspect),
+                *_signal_warnings(facts, recipe, deinterlace, display_aspect),
+            ],
         },
     )
 
@@ -195,16 +229,15 @@ def _write(features: np.ndarray, file: IO[bytes], path: Path) -> None:
         ) from error
 
 
-def _read_clips(
-    facts: VideoFacts, decoder: str, selection: Selection, recipe: Recipe, reader: Reader
+def _make_clips(
+    frames: Iterator[np.ndarray], selection: Selection, recipe: Recipe, pixel_aspect: float
 ) -> Iterator[Tensor]:
     """The clips of a video in order, each (F, H, W, 3) uint8."""
     num_filled = 0
-    frames = reader.read_frames(facts, decoder, wanted=np.unique(selection.frames), colours=recipe.colours)
     with one_thread():
         # indices ascend and may repeat: `groupby` gives one group for each wanted frame, as often as it is shown
         for frame, (_, repetitions) in zip(frames, groupby(selection.frames.flat), strict=True):
-            image = recipe.apply(frame)
+            image = recipe.apply(frame, pixel_aspect)
             for _ in repetitions:
                 if num_filled == 0:  # one allocation per clip, because one per frame would fragment the heap
                     clip = torch.empty((recipe.clip_frames, *image.shape), dtype=torch.uint8)
@@ -219,21 +252,23 @@ def one_thread() -> Iterator[None]:
     """Let torch use a single thread in the calling thread.
 
     The calling thread prepares frames while another one runs the backbone. With several threads each, they would wait
-    for each other. torch applies the number also to threads that use torch for the first time meanwhile, so `_extract`
-    uses it before.
+    for each other. `torch.set_num_threads` would change the number also for threads that use torch for the first time
+    meanwhile, so OpenMP, whose threads torch uses, is told instead.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    torch.get_num_threads()  # the first use sets this thread's number, which would undo the limit
+    with threadpool_limits(1, user_api="openmp"):
         yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _warnings(
-    facts: VideoFacts, selection: Selection, recipe: Recipe, num_concealed: int, concealed_s: float
+    facts: VideoFacts,
+    selection: Selection,
+    recipe: Recipe,
+    num_concealed: int,
+    concealed_s: float,
+    pixel_aspect: float = 1.0,
 ) -> list[str]:
-    """Every approximation in the features of a video, one sentence each."""
+    """Every approximation in the frames of a video and in their times, one sentence each."""
     warnings = []
     if facts.is_partial:
         warnings.append(f"only a part of the video was used (--allow-partial): {facts.damage}")
@@ -244,7 +279,9 @@ def _warnings(
             f"the video is slower than the recipe's {recipe.fps:g} frames per second: {selection.num_repeated} of "
             f"{selection.frames.size} frames repeat the one before"
         )
-    if recipe.pads(facts.height, facts.width):
+    if facts.paused_s and not facts.damage:
+        warnings.append(f"the video pauses for {facts.paused_s:.2f} s: a pause is taken as a still (--allow-gaps)")
+    if recipe.pads(facts.height, facts.width * pixel_aspect):
         warnings.append(f"the frame is narrower than the crop of {recipe.name}: black is added at its sides")
     if num_concealed:
         warnings.append(
@@ -260,7 +297,39 @@ def _warnings(
     return warnings
 
 
-def _timed(items: Iterator[T], seconds: dict[str, float], stage: str) -> Iterator[T]:
+def _signal_warnings(facts: VideoFacts, recipe: Recipe, deinterlace: bool, display_aspect: bool) -> list[str]:
+    """What a player does with the signal of a video and the features do not, or were asked to do, one sentence each."""
+    warnings = []
+    if facts.num_video_streams > 1:
+        warnings.append(
+            f"the file has {facts.num_video_streams} video streams: only the one of {facts.width} x {facts.height} is "
+            "read, which players choose"
+        )
+    if facts.pixel_aspect != 1:
+        shape = f"{facts.width} x {facts.height} frames have pixels of {facts.sample_aspect_ratio}"
+        done = (
+            "they are stretched to square ones (--display-aspect)"
+            if display_aspect
+            else "they are taken as square, as for the published features (--display-aspect stretches them)"
+        )
+        warnings.append(f"{shape}: {done}")
+    if facts.is_interlaced:
+        done = (
+            "its frames are deinterlaced (--deinterlace)"
+            if deinterlace
+            else "a frame shows two moments in alternate lines (--deinterlace interpolates one)"
+        )
+        warnings.append(f"the video is interlaced: {done}")
+    if facts.transfer in HDR_TRANSFERS:
+        warnings.append(
+            f"the video is HDR ({HDR_TRANSFERS[facts.transfer]}): it is taken as SDR, so colours are paler than shown"
+        )
+    if facts.matrix == "bt2020c" and recipe.colours == "tagged":
+        warnings.append("the colours are BT.2020 of constant luminance: they are taken as of non-constant luminance")
+    return warnings
+
+
+def _timed(items: Iterator[T], seconds: dict[str, float], stage: str) -> Generator[T, None, None]:
     """Yield the same items and add the time that making them takes to `seconds[stage]`."""
     while True:
         before = time.perf_counter()
@@ -271,7 +340,7 @@ def _timed(items: Iterator[T], seconds: dict[str, float], stage: str) -> Iterato
         yield item
 
 
-def in_background(items: Iterator[T], ahead: int) -> Generator[T, None, None]:
+def in_background(items: Generator[T, None, None], ahead: int) -> Generator[T, None, None]:
     """Yield the same items, made in a background thread; at most `ahead` of them wait for the consumer.
 
     An exception in the thread is raised here. Closing this iterator stops the thread.
@@ -286,10 +355,11 @@ def in_background(items: Iterator[T], ahead: int) -> Generator[T, None, None]:
 
     def work() -> None:
         try:
-            for item in items:
-                put(item)
-                if stopped.is_set():
-                    return
+            with closing(items):  # here, because it may hold settings of this thread
+                for item in items:
+                    put(item)
+                    if stopped.is_set():
+                        return
             put(None)
         except BaseException as error:
             put(error)

@@ -100,7 +100,9 @@ class Reader:
         """Process id of the reading process, if it runs."""
         return self._process.popen.pid if self._process else None
 
-    def probe(self, path: str | Path, *, by_decoding: bool = False, allow_partial: bool = False) -> VideoFacts:
+    def probe(
+        self, path: str | Path, *, by_decoding: bool = False, allow_partial: bool = False, allow_gaps: bool = False
+    ) -> VideoFacts:
         """The same as `extractors.video.probe`.
 
         Raises:
@@ -113,9 +115,17 @@ class Reader:
         is_leaking = self._process is not None and self._process.leaked_bytes() > memory_limit_bytes() // 4
         if self._num_videos > VIDEOS_A_PROCESS or is_leaking:
             self._end_process()
-        request = {"probe": str(path), "by_decoding": by_decoding, "allow_partial": allow_partial}
         with self._busy():
-            self._send(path, request | {"limits": asdict(self.limits)})
+            self._send(
+                path,
+                {
+                    "probe": str(path),
+                    "by_decoding": by_decoding,
+                    "allow_partial": allow_partial,
+                    "allow_gaps": allow_gaps,
+                    "limits": asdict(self.limits),
+                },
+            )
             message = self._receive(path)
             with self._checking_answer(path):
                 facts = facts_from_json(message["facts"])
@@ -134,7 +144,13 @@ class Reader:
         return facts
 
     def read_frames(
-        self, facts: VideoFacts, decoder: str, *, wanted: np.ndarray, colours: str = "tagged"
+        self,
+        facts: VideoFacts,
+        decoder: str,
+        *,
+        wanted: np.ndarray,
+        colours: str = "tagged",
+        deinterlace: bool = False,
     ) -> Iterator[np.ndarray]:
         """Read the wanted frames of a video.
 
@@ -143,6 +159,7 @@ class Reader:
             decoder: "decord" or "pyav".
             wanted: ascending indices of frames.
             colours: one of `extractors.decoders.COLOURS`.
+            deinterlace: interpolate the frames of an interlaced video.
 
         Yields:
             (H, W, 3) uint8 RGB, in memory that is freed or reused when the next frame is asked for.
@@ -164,6 +181,7 @@ class Reader:
                     "decoder": decoder,
                     "wanted": array_to_json(np.packbits(is_wanted)),
                     "colours": colours,
+                    "deinterlace": deinterlace,
                     "limits": asdict(self.limits),
                     "ring": ring,
                 },
@@ -301,7 +319,9 @@ class _Process:
 
     def __init__(self, source: str) -> None:
         # -P: the current folder is not searched for modules, unless it is on the caller's `sys.path`, which START sets
-        command = [sys.executable, "-P", "-c", START, source, json.dumps(sys.path)]
+        # import ignores what is not a string, such as a `Path`
+        folders = json.dumps([folder for folder in sys.path if isinstance(folder, str)])
+        command = [sys.executable, "-P", "-c", START, source, folders]
         pipe, devnull = subprocess.PIPE, subprocess.DEVNULL
         self.popen = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=devnull)
         # a thread reads the output, because a pipe cannot be read with a timeout on every system

@@ -5,11 +5,11 @@ JSON to its standard output, and puts frames into shared memory. Arrays are sent
 anything that comes from here.
 
     request                                                    answers
-    {"probe": path, "limits", "by_decoding", "allow_partial"}  {"facts"} with the number of times in their place, then
-                                                               {"times"} of `TIMES_AT_ONCE` frames each; or {"error",
+    {"probe": path, "limits", "by_decoding", "allow_partial",  {"facts"} with the number of times in their place, then
+     "allow_gaps"}                                             {"times"} of `TIMES_AT_ONCE` frames each; or {"error",
                                                                "kind"}
     {"read": facts, "decoder", "wanted", "colours",            {"slot", "height", "width"} for each wanted frame, then
-     "limits", "ring"}                                         {"concealed", "first_s"}; or {"error", "kind"}.
+     "deinterlace", "limits", "ring"}                          {"concealed", "first_s"}; or {"error", "kind"}.
                                                                {"grow": bytes} if a frame is too large for a slot; the
                                                                parent then sends a larger {"ring"}
     {"free": slot}
@@ -104,6 +104,7 @@ class _ReaderProcess:
             Limits(**request["limits"]),
             by_decoding=request["by_decoding"],
             allow_partial=request["allow_partial"],
+            allow_gaps=request["allow_gaps"],
             heartbeat=self._heartbeat,
         )
         self.send({"facts": facts_to_json(facts)})
@@ -121,6 +122,7 @@ class _ReaderProcess:
             request["decoder"],
             wanted=is_wanted,
             colours=request["colours"],
+            deinterlace=request["deinterlace"],
             limits=Limits(**request["limits"]),
             heartbeat=self._heartbeat,
             on_concealed=concealed_s.append,

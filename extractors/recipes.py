@@ -51,24 +51,25 @@ class Recipe:
         """Duration of a clip in seconds."""
         return self.clip_frames / self.fps
 
-    def resized(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of a frame after the first resize."""
+    def resized(self, height: int, width: float) -> tuple[int, int]:
+        """Height and width of a frame after the first resize; `width` is that of square pixels."""
         if isinstance(self.resize, tuple):
             return self.resize
         if self.resize_side == "shorter" and width < height:
             return int(self.resize * height / width), self.resize
         return self.resize, int(self.resize * width / height)
 
-    def pads(self, height: int, width: int) -> bool:
+    def pads(self, height: int, width: float) -> bool:
         """Whether frames of this size are smaller than the crop and are padded with black."""
         resized = self.resized(height, width)
         return resized[0] < self.crop[0] or resized[1] < self.crop[1]
 
-    def apply(self, frame: np.ndarray) -> Tensor:
+    def apply(self, frame: np.ndarray, pixel_aspect: float = 1.0) -> Tensor:
         """Resize, crop and resize one frame.
 
         Args:
             frame: (H, W, 3) uint8, RGB.
+            pixel_aspect: width of a pixel to its height, to which the first resize stretches the frame.
 
         Returns:
             (*size, 3) uint8; `normalise` runs later, on the device.
@@ -76,7 +77,8 @@ class Recipe:
         from torchvision.transforms.v2.functional import center_crop  # imported here because it takes a second
 
         image = torch.from_numpy(frame).permute(2, 0, 1)  # (3, H, W), still channels last in memory: resizes faster
-        image = self._resize(image, self.resized(*frame.shape[:2]))
+        height, width, _ = frame.shape
+        image = self._resize(image, self.resized(height, width * pixel_aspect))
         image = self._resize(center_crop(image, list(self.crop)), self.size)
         return image.permute(1, 2, 0)
 

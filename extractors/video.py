@@ -10,10 +10,12 @@ A malicious file can hang or crash a decoder or exhaust the memory. `extractors.
 
 import math
 import re
+import warnings
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -22,12 +24,41 @@ from typing import Any
 import av
 import av.error
 import numpy as np
+from av.stream import Disposition
 
 VIDEO_SUFFIXES = frozenset(
     {".3g2", ".3gp", ".asf", ".avi", ".divx", ".f4v", ".flv", ".gif", ".m2ts", ".m2v", ".m4v", ".mkv", ".mov", ".mp4"}
     | {".mpeg", ".mpg", ".mts", ".mxf", ".ogm", ".ogv", ".ts", ".vob", ".webm", ".wmv"}
 )
 """Lower-case suffixes of the files that a folder search treats as videos."""
+
+FIELD_ORDERS = ("unknown", "progressive", "tt", "bb", "tb", "bt")
+"""FFmpeg's names by number: t is the top field and b the bottom one, first as stored and then as shown."""
+
+MATRICES = (
+    *(
+        "gbr",
+        "bt709",
+        "unknown",
+        "reserved",
+        "fcc",
+        "bt470bg",
+        "smpte170m",
+        "smpte240m",
+        "ycgco",
+        "bt2020nc",
+        "bt2020c",
+    ),
+    *("smpte2085", "chroma-derived-nc", "chroma-derived-c", "ictcp", "ipt-c2", "ycgco-re", "ycgco-ro"),
+)
+"""FFmpeg's names of the matrices by their numbers in ISO/IEC 23091-2."""
+
+TRANSFERS = (
+    *("reserved", "bt709", "unknown", "reserved", "gamma22", "gamma28", "smpte170m", "smpte240m", "linear", "log100"),
+    *("log316", "iec61966-2-4", "bt1361e", "iec61966-2-1", "bt2020-10", "bt2020-12", "smpte2084", "smpte428"),
+    "arib-std-b67",
+)
+"""FFmpeg's names of the transfer characteristics by their numbers in ISO/IEC 23091-2."""
 
 RESTART_S = 0.5
 """A larger backward step of the decoding timestamps is a restart: recordings were joined into one file."""
@@ -63,6 +94,11 @@ class Limits:
             )
 
 
+TAKE_PART = "--allow-partial uses the part that can be decoded"
+TAKE_GAPS = "--allow-gaps takes the pause as a still"
+"""What the user can do about damage."""
+
+
 class VideoError(ValueError):
     """One video cannot be used; the message names it and the reason."""
 
@@ -88,6 +124,20 @@ class VideoFacts:
     height: int
     rotation: int
     """Degrees counter-clockwise by which decoded frames are turned for display: 0, 90, 180 or 270."""
+    is_mirrored: bool
+    """Whether decoded frames are mirrored left to right for display, before they are turned."""
+    sample_aspect_ratio: str
+    """Width of a stored pixel to its height, as "16:15"; "1:1" if the file states none."""
+    field_order: str
+    """One of `FIELD_ORDERS`; interlaced video is not "progressive" or "unknown"."""
+    matrix: str
+    """How YUV becomes RGB as the file states it, one of `MATRICES`."""
+    transfer: str
+    """How light becomes values as the file states it, one of `TRANSFERS`."""
+    num_video_streams: int
+    """Video streams in the file, without cover pictures."""
+    has_twin_stream: bool
+    """Whether another video stream has frames of the same size, so that a size does not show the stream."""
     times: np.ndarray
     """(N,) seconds at which the frames are shown, ascending."""
     end_s: float
@@ -100,10 +150,31 @@ class VideoFacts:
     """How often the file's timestamps restart; `times` continue across restarts."""
     has_timestamps: bool
     """False if the file has no timestamps, so that `times` follow from the frame rate that it states."""
+    paused_s: float
+    """Seconds of pauses in a source that otherwise keeps its pace: missing, or stills with `allow_gaps`."""
     damage: str | None
     """A sentence if decoding breaks off, or if more than max(0.5 s, 2%) of the stated duration is missing."""
+    remedy: str | None
+    """What the user can do about the damage: the option that uses the file nevertheless."""
     is_partial: bool
     """Whether the file is damaged and `times` are those of its usable part; reading stops after that part."""
+
+    @property
+    def pixel_aspect(self) -> float:
+        """Width of a pixel to its height as displayed; 1 if it differs by less than 1%, which is rounding."""
+        width, height = map(int, self.sample_aspect_ratio.split(":"))
+        aspect = width / height if self.rotation % 180 == 0 else height / width
+        return aspect if abs(aspect - 1) >= 0.01 else 1.0
+
+    @property
+    def is_interlaced(self) -> bool:
+        """Whether a frame holds two fields that were taken at different times."""
+        return self.field_order not in ("progressive", "unknown")
+
+    @property
+    def failure(self) -> str:
+        """The damage, with what can be done about it."""
+        return f"{self.damage}; {self.remedy}"
 
     @property
     def duration_s(self) -> float:
@@ -132,6 +203,7 @@ def probe(
     *,
     by_decoding: bool = False,
     allow_partial: bool = False,
+    allow_gaps: bool = False,
     heartbeat: Callable[[], object] = lambda: None,
 ) -> VideoFacts:
     """Find out what a video file is.
@@ -141,6 +213,7 @@ def probe(
         limits: how large and long it may be.
         by_decoding: take the frames' times from decoding all frames instead of from the packets.
         allow_partial: accept a damaged file, with the frames that can be decoded before the damage.
+        allow_gaps: take a pause in a source that otherwise keeps its pace as a still, not as damage.
         heartbeat: called with every packet, to show that the work goes on.
 
     Raises:
@@ -148,46 +221,62 @@ def probe(
         VideoError: the file cannot be opened, holds no video, cannot be decoded, or is too large or too long.
     """
     path = Path(path)
-    packets, num_discarded = _scan_packets(path, limits, heartbeat)
+    packets, num_discarded, others_end_s = _scan_packets(path, limits, heartbeat)
     with open_video(path, limits, one_thread=by_decoding) as (container, stream):
         frames = decode_frames(path, container, stream, heartbeat)
         first = next(frames, None)
         if first is None:
-            within = "" if stream.codec_context.width else f" within {limits.max_pixels} pixels (--max-pixels)"
-            raise VideoError(f"{path} holds no frame that can be decoded{within}")
+            raise VideoError(_why_no_frame(path, stream.codec_context, limits))
         shown, damage = packets, None
         # a different first time shows that the scan is wrong: packets before the first key frame, AVI's decoding times
         if by_decoding or not len(packets) or first.pts != packets.first:
             is_joined = packets.num_restarts > 0
             shown, damage = _decode_timestamps(stream, chain([first], frames), is_joined, allow_partial)
-        timeline = _Timeline.of(path, container, stream, shown)
+        timeline = _Timeline.of(path, container, stream, shown, others_end_s)
         limits.check_duration(path, timeline.end_s - float(timeline.times[0]))
         # where either has no timestamps, packets and frames cannot be compared, and none counts as not shown
         announced_s = timeline.times
         if packets.times is not None and shown.times is not None:
             announced_s = packets.times * float(stream.time_base)
-        holes_s = _holes(announced_s, timeline.times, timeline.allowed_s)
+        lost_s = _holes(announced_s, timeline.times, timeline.allowed_s, are_pauses_holes=False)
+        lost_or_paused_s = _holes(announced_s, timeline.times, timeline.allowed_s)
+        holes_s = lost_s if allow_gaps else lost_or_paused_s
+        would_gaps_do = not damage and not _missing(path, timeline, lost_s)
         damage = damage or _missing(path, timeline, holes_s)
         if damage and allow_partial:
             if not by_decoding:  # packets do not show how many frames come before the damage
-                return probe(path, limits, by_decoding=True, allow_partial=True, heartbeat=heartbeat)
+                return probe(
+                    path, limits, by_decoding=True, allow_partial=True, allow_gaps=allow_gaps, heartbeat=heartbeat
+                )
             timeline = timeline.before(holes_s)
-        rotation, height, width = _displayed_size(first)
+        rotation, is_mirrored = orientation(first)
+        is_turned = rotation % 180 != 0
+        aspect = stream.sample_aspect_ratio or Fraction(1)  # the container's, else the codec's
+        sizes = _video_sizes(container)
         return VideoFacts(
             path=path,
             container=container.format.name,
             codec=stream.codec_context.codec.canonical_name,
             pixel_format=first.format.name,
-            width=width,
-            height=height,
+            width=first.height if is_turned else first.width,
+            height=first.width if is_turned else first.height,
             rotation=rotation,
+            is_mirrored=is_mirrored,
+            sample_aspect_ratio=f"{aspect.numerator}:{aspect.denominator}",
+            field_order=_field_order(stream, first),
+            matrix=stated_name(MATRICES, first.colorspace),
+            transfer=stated_name(TRANSFERS, first.color_trc),
+            num_video_streams=len(sizes),
+            has_twin_stream=sizes.count(sorted([first.width, first.height])) > 1,
             times=timeline.times,
             end_s=timeline.end_s,
             stated_end_s=timeline.stated_end_s,
             num_discarded=num_discarded,
             num_restarts=shown.num_restarts,
             has_timestamps=shown.times is not None,
+            paused_s=float((lost_or_paused_s - lost_s).sum()),
             damage=damage,
+            remedy=(TAKE_GAPS if would_gaps_do else TAKE_PART) if damage else None,
             is_partial=allow_partial and damage is not None,
         )
 
@@ -222,7 +311,7 @@ def open_video(path: Path, limits: Limits, *, one_thread: bool = False) -> Itera
         if stream.codec_context is None:
             raise VideoError(f"{path} holds video of a codec that FFmpeg does not know")
         limits.check_size(path, stream.codec_context.width, stream.codec_context.height)
-        start_s, end_s = _stated_span(container, stream)
+        start_s, end_s, _ = _stated_span(container, stream)
         limits.check_duration(path, (end_s or 0.0) - (start_s or 0.0))  # before a scan of all packets
         stream.codec_context.options = {"max_pixels": str(limits.max_pixels)}  # later frames may be larger
         stream.thread_type = "AUTO"
@@ -265,6 +354,24 @@ def decode_frames(path: Path, container: Any, stream: Any, heartbeat: Callable[[
             start_s = start_s if num_frames else frame.time or 0.0
             num_frames += 1
             yield frame
+
+
+def _why_no_frame(path: Path, codec: Any, limits: Limits) -> str:
+    """A sentence for a file without a frame that can be decoded."""
+    if not codec.width and not _is_picture_within(path, limits):
+        return f"{path} holds no frame that can be decoded within {limits.max_pixels} pixels (--max-pixels)"
+    return f"{path} holds no frame that can be decoded: this FFmpeg cannot decode its {codec.codec.canonical_name}"
+
+
+def _is_picture_within(path: Path, limits: Limits) -> bool:
+    """Whether the file is a picture whose header states a size within the limits; FFmpeg gives none that it refuses."""
+    from PIL import Image  # imported here, because few files need it
+
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
+            return picture.width * picture.height <= limits.max_pixels
+    except (OSError, Image.DecompressionBombError):
+        return False
 
 
 class _Timestamps:
@@ -323,19 +430,28 @@ class _Timestamps:
         return self._last[1] if self._all_known else 0
 
 
-def _scan_packets(path: Path, limits: Limits, heartbeat: Callable[[], object]) -> tuple[_Timestamps, int]:
-    """The timestamps of the packets that are shown, and the number of those that an edit list discards."""
-    num_discarded = 0
+def _scan_packets(path: Path, limits: Limits, heartbeat: Callable[[], object]) -> tuple[_Timestamps, int, float | None]:
+    """Read all packets without decoding them.
+
+    Returns:
+        The timestamps of the packets that are shown, the number of those that an edit list discards, and the time in
+        seconds of the last packet of the other streams: None if the container states the video's own duration.
+    """
+    num_discarded, others_end_s = 0, None
     # an error that ends the scan is left to the decoding, which runs into it again
     with open_video(path, limits) as (container, stream), suppress(av.error.FFmpegError):
         shown = _Timestamps(stream)
-        for packet in container.demux(stream):
+        _, _, is_own = _stated_span(container, stream)
+        for packet in container.demux(stream) if is_own else container.demux():
             heartbeat()
-            if packet.is_discard:
+            if packet.stream_index != stream.index:
+                if packet.pts is not None:
+                    others_end_s = max(others_end_s or 0.0, float(packet.pts * packet.time_base))
+            elif packet.is_discard:
                 num_discarded += 1
             elif packet.size:  # PyAV ends the stream with an empty packet
                 shown.add(packet.pts, packet.dts, packet.duration)
-    return shown, num_discarded
+    return shown, num_discarded, others_end_s
 
 
 def _decode_timestamps(
@@ -364,13 +480,17 @@ class _Timeline:
     stated_end_s: float
 
     @classmethod
-    def of(cls, path: Path, container: Any, stream: Any, shown: _Timestamps) -> "_Timeline":
+    def of(cls, path: Path, container: Any, stream: Any, shown: _Timestamps, others_end_s: float | None) -> "_Timeline":
         times = _times(path, stream, shown)
         start_s = float(times[0])
         end_s = float(times[-1]) + (shown.last_duration * float(stream.time_base) or _mean_gap(times))
-        stated_start_s, stated_end_s = _stated_span(container, stream)
+        stated_start_s, stated_end_s, _ = _stated_span(container, stream)
         stated_start_s = start_s if stated_start_s is None else min(start_s, stated_start_s)
-        return cls(times, end_s, stated_start_s, stated_end_s or end_s)
+        timeline = cls(times, end_s, stated_start_s, stated_end_s or end_s)
+        if others_end_s is not None:  # the container states the end of all streams; what one of them reaches is there
+            missing_s = timeline.stated_end_s - max(others_end_s, end_s)
+            timeline = replace(timeline, stated_end_s=end_s + max(0.0, missing_s))
+        return timeline
 
     @property
     def stated_s(self) -> float:
@@ -391,11 +511,48 @@ class _Timeline:
         return replace(self, times=times, end_s=float(times[-1]) + _mean_gap(self.times))
 
 
-def _displayed_size(frame: Any) -> tuple[int, int, int]:
-    """Rotation in degrees counter-clockwise, and height and width after it."""
-    rotation = round(frame.rotation / 90) * 90 % 360  # files may state any angle; only quarter turns are applied
-    height, width = (frame.height, frame.width) if rotation % 180 == 0 else (frame.width, frame.height)
-    return rotation, height, width
+def orientation(frame: Any, before: tuple[int, bool] = (0, False)) -> tuple[int, bool]:
+    """How a decoded frame is displayed.
+
+    `frame.rotation` is not enough, because it is an angle for mirrored frames too.
+
+    Args:
+        frame: from `decode_frames`.
+        before: what was returned for the frame before; it holds on where a frame states nothing, as in a bitstream that
+            states its orientation at key frames only.
+
+    Returns:
+        The degrees counter-clockwise by which it is turned: 0, 90, 180 or 270; and whether it is mirrored left to right
+        before that.
+    """
+    stated = frame.side_data.get("DISPLAYMATRIX")
+    if stated is None:
+        return before
+    # a stored pixel (right, down) is displayed at (a * right + c * down, b * right + d * down)
+    a, b, _, c, d = np.frombuffer(bytes(stated), np.int32)[:5].tolist()
+    is_mirrored = a * d - b * c < 0
+    if is_mirrored:
+        a, b = -a, -b
+    degrees = math.degrees(math.atan2(c - b, a + d))
+    return round(degrees / 90) * 90 % 360, is_mirrored  # files may state any angle; only quarter turns are applied
+
+
+def _field_order(stream: Any, first: Any) -> str:
+    """One of `FIELD_ORDERS`; where the codec states none, that of the first frame."""
+    name = stated_name(FIELD_ORDERS, stream.codec_context.field_order)
+    return "tt" if first.interlaced_frame and name in ("unknown", "progressive") else name
+
+
+def stated_name(names: tuple[str, ...], number: int) -> str:
+    """The name of a number that a file states, from `MATRICES` or the like; "unknown" if the number is a newer one."""
+    return names[number] if number < len(names) else "unknown"
+
+
+def _video_sizes(container: Any) -> list[list[int]]:
+    """The shorter and longer side of the frames of each video stream, cover pictures left out."""
+    streams = (stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic)
+    codecs = (stream.codec_context for stream in streams)
+    return [sorted([codec.width, codec.height]) if codec else [] for codec in codecs]
 
 
 def _times(path: Path, stream: Any, timestamps: _Timestamps) -> np.ndarray:
@@ -413,7 +570,7 @@ def _mean_gap(times: np.ndarray) -> float:
     return float(times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
 
 
-def _holes(announced: np.ndarray, shown: np.ndarray, allowed_s: float) -> np.ndarray:
+def _holes(announced: np.ndarray, shown: np.ndarray, allowed_s: float, *, are_pauses_holes: bool = True) -> np.ndarray:
     """Find where frames are missing between two others.
 
     There are two signs of missing frames. One is two or more packets in a row that show nothing; a single one is
@@ -426,6 +583,7 @@ def _holes(announced: np.ndarray, shown: np.ndarray, allowed_s: float) -> np.nda
         announced: (M,) seconds at which the packets are shown, ascending.
         shown: (N,) seconds at which the decoded frames are shown, ascending.
         allowed_s: longest pause that is never a hole.
+        are_pauses_holes: whether the second sign counts.
 
     Returns:
         (N - 1,) seconds missing after each frame but the last; 0 where the next frame follows as it should.
@@ -436,7 +594,7 @@ def _holes(announced: np.ndarray, shown: np.ndarray, allowed_s: float) -> np.nda
     # (N - 1,) packets strictly between the times of two frames in a row
     packets_in_gap = np.searchsorted(announced, shown[1:], "left") - np.searchsorted(announced, shown[:-1], "right")
     usual_s = float(np.median(gaps))
-    is_steady = (gaps > 2 * usual_s).sum() <= max(1, len(gaps) // 100)
+    is_steady = are_pauses_holes and (gaps > 2 * usual_s).sum() <= max(1, len(gaps) // 100)
     is_hole = (packets_in_gap >= 2) | (is_steady & (gaps > max(allowed_s, 10 * usual_s)))
     frame_s = float(np.median(np.diff(announced))) if len(announced) > 1 else usual_s
     return np.where(is_hole, gaps - frame_s, 0.0)
@@ -460,14 +618,20 @@ def _missing(path: Path, timeline: _Timeline, holes_s: np.ndarray) -> str | None
     return f"{path} is damaged: {middle_s:.2f} s {stated} are missing in its middle, after {after_s:.2f} s"
 
 
-def _stated_span(container: Any, stream: Any) -> tuple[float | None, float | None]:
-    """Start and end in seconds, from the stream's header, else from Matroska's tag, else from the container's."""
+def _stated_span(container: Any, stream: Any) -> tuple[float | None, float | None, bool]:
+    """Start and end in seconds, from the stream's header, else from Matroska's tag, else from the container's.
+
+    Returns:
+        Start, end, and whether the end is the stream's own or there is no other stream.
+    """
     start_s = None if stream.start_time is None else stream.start_time * float(stream.time_base)
-    if stream.duration:
-        return start_s, (start_s or 0.0) + stream.duration * float(stream.time_base)
+    # FFmpeg gives ASF's streams the duration of the file
+    if stream.duration and container.format.name != "asf":
+        return start_s, (start_s or 0.0) + stream.duration * float(stream.time_base), True
     tag = re.match(r"(\d+):(\d+):(\d+(\.\d+)?)", stream.metadata.get("DURATION", ""))
     if tag:
-        return start_s, int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
+        return start_s, int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3]), True
+    is_own = len(container.streams) == 1
     if container.duration:
-        return start_s, float((container.start_time or 0) + container.duration) / av.time_base
-    return start_s, None
+        return start_s, float((container.start_time or 0) + container.duration) / av.time_base, is_own
+    return start_s, None, is_own

@@ -3,7 +3,7 @@
 import logging
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -101,16 +101,15 @@ def extract_features(
 
     with feature_store, options.reader() as reader, _explained_interruption(summary), progress("videos") as bar:
         task = bar.add_task("extracting", total=summary.videos)
-        extract_into_store = partial(
+        extract_into_store: Callable[..., None] = partial(
             _extract_video,
             feature_store,
             network,
             summary,
-            decoder=options.decoder,
             batch_clips=batch_clips,
             classify=classes,
-            allow_partial=options.allow_partial,
             reader=reader,
+            **options.extract_options(),
         )
         for index, (name, path) in enumerate(sources.paths.items()):
             bar.update(task, completed=index, description=f"extracting {printable(path.name)}")

@@ -87,7 +87,7 @@ def train_head(
     training = HeadTraining(*configure(options), str(resolve_device(options.device)))
     source = Path(store)
     folder = _store_folder(source)
-    head_path = _head_path(out, dataset, folder)
+    _check_head_path(Path(out if out is not None else Path("heads", f"{dataset}.safetensors")), folder)
     places = [Path(labels)] if labels is not None else label_places(FeatureStore(folder), source)
     all_labels = with_ranges(read_labels(dataset, places, label_options.table(targets)), label_options.ranges or ())
     for note in all_labels.notes:
@@ -130,6 +130,7 @@ def train_head(
         | {"seconds": round(time.perf_counter() - started, 1)},
     }
     predictions = [*outcome.predictions, *sums]
+    head_path = _new_head_path(dataset) if out is None else Path(out)
     write_results(head_path, results, predictions, outcome.curves)
     write_atomic(head_path, serialise_head(outcome.network, metadata | {"results": results}))
     scores_videos = identity is not None and not results["warnings"]
@@ -266,22 +267,28 @@ def _describe_training(
     }
 
 
-def _head_path(out: str | Path | None, dataset: str, store: Path) -> Path:
-    """Return the head file to write."""
-    if out is None:
-        stem = f"{dataset}-{date.today():%Y%m%d}"
-        numbered = (f"{stem}-{number}" for number in itertools.count(2))
-        names = itertools.chain([stem], numbered)
-        path = next(path for name in names if not (path := Path("heads", f"{name}.safetensors")).exists())
-    else:
-        path = Path(out)
+def _check_head_path(path: Path, store: Path) -> None:
+    """Refuse a head file that cannot be written, or must not be."""
     if path.suffix != ".safetensors":
         raise ValueError(f"--out {path} must end in .safetensors")
     if path.is_dir():
         raise ValueError(f"--out {path} is a folder; name the head's file")
     if path.resolve().is_relative_to(store.resolve()):
         raise ValueError(f"--out {path} lies in the feature store; write the head elsewhere")
-    return path
+
+
+def _new_head_path(dataset: str) -> Path:
+    """Return a default head file that did not exist, and take its name: another training may end at the same time."""
+    stem = f"{dataset}-{date.today():%Y%m%d}"
+    Path("heads").mkdir(exist_ok=True)
+    for number in itertools.count(1):
+        path = Path("heads", f"{stem}-{number}.safetensors" if number > 1 else f"{stem}.safetensors")
+        try:
+            path.touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError("there is always a next number")
 
 
 def print_training(result: TrainingResult) -> None:

@@ -65,7 +65,7 @@ def takes_fields_of(options_class: type) -> Callable[[Callable[..., T]], Callabl
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractorOptions:
-    """How videos are read and in what the backbone runs; nothing here changes what the features mean.
+    """How videos are read and in what the backbone runs; what changes a video's frames is recorded with it.
 
     Raises:
         ValueError: the decoder is unknown or not installed, or a limit is not positive.
@@ -78,6 +78,13 @@ class ExtractorOptions:
     allow_partial: Annotated[
         bool, Option("Of a damaged video, use the clips before the damage.", "--allow-partial")
     ] = False
+    allow_gaps: Annotated[
+        bool, Option("Take a pause in a video that otherwise keeps its pace as a still.", "--allow-gaps")
+    ] = False
+    deinterlace: Annotated[bool, Option("Deinterlace interlaced video, with FFmpeg's bwdif.", "--deinterlace")] = False
+    display_aspect: Annotated[
+        bool, Option("Stretch frames whose pixels are not square, as a player does.", "--display-aspect")
+    ] = False
     stall_timeout: Annotated[float, Option("Give up a video after so many seconds without a frame.")] = STALL_TIMEOUT_S
     max_pixels: Annotated[int, Option("Refuse videos with more pixels (width times height).")] = Limits.max_pixels
     max_duration: Annotated[float, Option("Refuse videos with more seconds.")] = Limits.max_duration_s
@@ -89,6 +96,11 @@ class ExtractorOptions:
     def reader(self) -> Reader:
         """Return a new reader with these limits."""
         return Reader(Limits(self.max_pixels, self.max_duration), stall_timeout_s=self.stall_timeout)
+
+    def extract_options(self) -> dict[str, Any]:
+        """Return what `extractors.extract.extract` takes of these options."""
+        names = ("decoder", "allow_partial", "allow_gaps", "deinterlace", "display_aspect")
+        return {name: getattr(self, name) for name in names}
 
     def load_backbone(self, name: str, *, recipe: str | None, weights: str | None) -> "Backbone":
         """Build a backbone on this device; see `extractors.backbone.load_backbone`."""

@@ -215,14 +215,7 @@ def _extract_routine(path: Path, backbone: Backbone, options: ExtractorOptions, 
         def show(seconds_done: float, seconds_total: float | None) -> None:
             bar.update(task, completed=seconds_done, total=seconds_total)
 
-        extraction = extract(
-            path,
-            backbone,
-            decoder=options.decoder,
-            allow_partial=options.allow_partial,
-            reader=reader,
-            on_progress=show,
-        )
+        extraction = extract(path, backbone, reader=reader, on_progress=show, **options.extract_options())
     return _Routine(
         extraction.features,
         extraction.record["warnings"],

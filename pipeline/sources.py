@@ -7,6 +7,9 @@ from pathlib import Path
 
 from ..extractors.video import VIDEO_SUFFIXES
 
+CLUTTER = frozenset({"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information"})
+"""Folders of copies, previews and deleted files that systems and file servers make without a leading dot."""
+
 
 @dataclass(frozen=True)
 class Sources:
@@ -17,15 +20,16 @@ class Sources:
     folder: Path
     """The folder of the videos, or of the list that names them; labels are looked for here too."""
     num_others: int
-    """Files in the folder that are not videos by their suffix."""
+    """Files in the folder that are not videos by their suffix, or hidden."""
 
 
 def find_videos(videos: str | Path) -> Sources:
     """Find the videos of a VIDEOS argument.
 
     Args:
-        videos: a file; a folder, searched recursively for known video suffixes; or a `.txt` list with one path per
-            line, relative to the list's own folder. A file that is named or listed counts whatever its suffix.
+        videos: a file; a folder, searched recursively for known video suffixes, without hidden files and folders; or
+            a `.txt` list with one path per line, relative to the list's own folder. A file that is named or listed
+            counts whatever its name.
 
     Raises:
         ValueError: a path does not exist, there is no video, or two videos would have the same name.
@@ -33,13 +37,13 @@ def find_videos(videos: str | Path) -> Sources:
     root = Path(videos)
     if root.is_dir():
         files = sorted(_files_below(root))
-        with_suffix = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
-        if not with_suffix:
+        found = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")]
+        if not found:
             raise ValueError(
-                f"{root} holds no video ({len(files)} files, none with a suffix such as .mp4, .mkv, .avi); "
-                "name a folder with videos, a video file or a .txt list of paths"
+                f"{root} holds no video ({len(files)} files, none with a suffix such as .mp4, .mkv, .avi that is not "
+                "hidden); name a folder with videos, a video file or a .txt list of paths"
             )
-        return Sources(_named(with_suffix, root), root, len(files) - len(with_suffix))
+        return Sources(_named(found, root), root, len(files) - len(found))
     if not root.exists():
         raise ValueError(f"{root} does not exist; name a video, a folder of videos or a .txt list of paths")
     if root.suffix.lower() != ".txt":
@@ -64,7 +68,10 @@ def find_videos(videos: str | Path) -> Sources:
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
-    """Yield all files below a folder; links to folders are followed, and each real folder is visited once."""
+    """Yield all files below a folder, except in hidden folders and `CLUTTER`.
+
+    Links to folders are followed, and each real folder is visited once.
+    """
     seen = set()
     for place, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
@@ -72,7 +79,8 @@ def _files_below(folder: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(real)
-        folders.sort()  # if two paths lead to a folder, the same one must name its videos on every machine
+        # sorted: if two paths lead to a folder, the same one must name its videos on every machine
+        folders[:] = sorted(name for name in folders if not (name.startswith(".") or name in CLUTTER))
         yield from (Path(place, name) for name in files)
 
 

@@ -1,5 +1,9 @@
 """Building backbones and running them in each precision."""
 
+import os
+import subprocess
+import sys
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 
@@ -166,3 +170,27 @@ def test_openvino_is_not_for_a_gpu_and_fp32_is_exact_there() -> None:
 def test_cuda_without_a_gpu() -> None:
     with pytest.raises(ValueError, match="torch sees 0 CUDA devices: use --device cpu"):
         load_backbone(device="cuda")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("loads_its_own", [False, True])
+def test_a_forked_process_says_what_to_do(loads_its_own: bool) -> None:
+    """It would wait for ever for threads of its parent, which a fork does not copy."""
+    script = f"""
+        import os, torch
+        from cofinal.extractors.backbone import load_backbone
+        def run(backbone):
+            backbone = backbone or load_backbone("r3d-18", weights="random", device="cpu", engine="torch")
+            return backbone.features(torch.zeros(1, 2, 32, 32, 3, dtype=torch.uint8))
+        backbone = load_backbone("r3d-18", weights="random", device="cpu", engine="torch")
+        run(backbone)
+        if os.fork():
+            os._exit(os.waitstatus_to_exitcode(os.wait()[1]))
+        try:
+            run(None if {loads_its_own} else backbone)
+        except ValueError as error:
+            os._exit(7 if "multiprocessing.get_context('spawn')" in str(error) else 8)
+        os._exit(9)
+    """
+    ran = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False, timeout=300)
+    assert ran.returncode == 7

@@ -1,11 +1,15 @@
 """Reading frames: the right ones come out of real and generated files, or an error with a reason."""
 
 import importlib.util
+import struct
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import av
+import av.bitstream
+import av.stream
 import numpy as np
 import pytest
 from awkward_files import BROKEN, READABLE
@@ -198,6 +202,190 @@ def test_lost_frames_are_noticed(render) -> None:
     for decoder in ("pyav", "decord") if HAS_DECORD else ("pyav",):
         with pytest.raises(UnfaithfulError, match="announces 31 frames, and 30 come out of it"):
             list(read_frames(more, decoder))
+
+
+def remux(source: Path, target: Path, *, options: dict[str, str] | None = None, bitstream_filter: str = "") -> Path:
+    """Copy the packets of a video, through a bitstream filter if one is given."""
+    with av.open(str(source)) as whole, av.open(str(target), "w", options=options or {}) as container:
+        stream = container.add_stream_from_template(whole.streams.video[0])
+        change = av.bitstream.BitStreamFilterContext(bitstream_filter or "null", whole.streams.video[0])
+        given = [packet for packet in whole.demux(video=0) if packet.size]
+        for packet in [changed for one in given for changed in change.filter(one)] + change.filter(None):
+            packet.stream = stream
+            container.mux(packet)
+    return target
+
+
+UNITY = struct.pack(">9i", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
+
+
+def with_matrix(path: Path, a: int, b: int, c: int, d: int) -> Path:
+    """Write a display matrix into the track of an MP4; the film's own one comes before it."""
+    content = path.read_bytes()
+    assert content.count(UNITY) == 2
+    place = content.rindex(UNITY)
+    matrix = struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 0x40000000)
+    path.write_bytes(content[:place] + matrix + content[place + 36 :])
+    return path
+
+
+@pytest.fixture
+def corner(tmp_path: Path) -> Callable[..., Path]:
+    """Encode noise in which no two of the eight orientations look alike."""
+
+    def encode(name: str, size: tuple[int, int] = (64, 96), seed: int = 0, **options: str) -> Path:
+        height, width = size
+        noise = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+        image = np.kron(noise, np.ones((8, 8, 1), np.uint8))
+        with av.open(str(tmp_path / name), "w", format=options.pop("format", None)) as container:
+            stream = container.add_stream("libx264", rate=25, options={"g": "10"} | options)
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            for _ in range(30):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            container.mux(stream.encode())
+        return tmp_path / name
+
+    return encode
+
+
+@pytest.mark.parametrize(
+    ("matrix", "shown"),
+    [
+        ((1, 0, 0, 1), lambda image: image),
+        ((0, -1, 1, 0), lambda image: np.rot90(image)),
+        ((-1, 0, 0, -1), lambda image: np.rot90(image, 2)),
+        ((0, 1, -1, 0), lambda image: np.rot90(image, 3)),
+        ((-1, 0, 0, 1), lambda image: image[:, ::-1]),
+        ((1, 0, 0, -1), lambda image: image[::-1]),
+        ((0, 1, 1, 0), lambda image: image.swapaxes(0, 1)),
+        ((0, -1, -1, 0), lambda image: np.rot90(image, 2).swapaxes(0, 1)),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_every_display_matrix(matrix: tuple[int, int, int, int], shown, suffix: str, corner, tmp_path: Path) -> None:
+    """A stored pixel (right, down) is shown at (a * right + c * down, b * right + d * down)."""
+    path = corner("video.mp4")
+    stored = [frame for _, frame in read_frames(path, "pyav")]
+    with_matrix(path, *matrix)
+    if suffix == ".mkv":
+        path = remux(path, tmp_path / "turned.mkv")
+    facts = probe(path)
+    assert (facts.height, facts.width) == shown(stored[0]).shape[:2]
+    assert facts.is_mirrored == (np.linalg.det(np.reshape(matrix, (2, 2))) < 0)
+    for decoder in ("auto", "pyav"):
+        for (_, frame), image in zip(read_frames(facts, decoder), stored, strict=True):
+            assert np.array_equal(frame, shown(image))
+
+
+def read_as_commands_do(path: Path) -> tuple[str, list[np.ndarray]]:
+    """The frames, read again with PyAV if the first decoder is not faithful; and the reason for the second reading."""
+    reason = ""
+    try:
+        frames = [frame for _, frame in read_frames(path)]
+    except UnfaithfulError as error:
+        reason = str(error)
+        frames = [frame for _, frame in read_frames(path, "pyav")]
+    return reason, frames
+
+
+@pytest.mark.parametrize("rotation", [90, 180])
+def test_an_orientation_in_the_bitstream(rotation: int, corner, tmp_path: Path) -> None:
+    plain = corner("plain.mp4")
+    stored = [frame for _, frame in read_frames(plain, "pyav")]
+    turning = f"h264_metadata=display_orientation=insert:rotate={rotation}"
+    path = remux(plain, tmp_path / "turned.mp4", bitstream_filter=turning)
+    reason, frames = read_as_commands_do(path)
+    for frame, image in zip(frames, stored, strict=True):
+        assert np.array_equal(frame, np.rot90(image, rotation // 90))
+    assert not HAS_DECORD or "decord gives another frame 0" in reason
+
+
+@pytest.mark.skipif(not HAS_DECORD, reason="decord has no wheel here")
+def test_a_grey_picture_does_not_show_what_is_up(corner, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "kron", lambda noise, block: np.full((64, 96, 3), 128, np.uint8))
+        path = with_matrix(corner("grey.mp4"), -1, 0, 0, -1)
+    with pytest.raises(UnfaithfulError, match="do not show whether decord's frames are right"):
+        list(read_frames(path, "decord"))
+    assert read_as_commands_do(with_matrix(corner("turned.mp4"), -1, 0, 0, -1))[0] == ""
+
+
+def test_a_size_that_changes_midway(corner, tmp_path: Path) -> None:
+    parts = [corner("wide.h264", format="h264"), corner("high.h264", (96, 64), format="h264")]
+    path = tmp_path / "turned.mp4"
+    with av.open(str(path), "w") as container, av.open(str(parts[0])) as first, av.open(str(parts[1])) as second:
+        stream = container.add_stream_from_template(first.streams.video[0])
+        packets = [packet for part in (first, second) for packet in part.demux(video=0) if packet.size]
+        for index, packet in enumerate(packets):
+            packet.pts = packet.dts = round(index / 25 / packet.time_base)
+            packet.stream = stream
+            container.mux(packet)
+    expected = [frame for part in parts for _, frame in read_frames(part)]
+    reason, frames = read_as_commands_do(path)
+    assert [frame.shape[:2] for frame in frames] == [(64, 96)] * 30 + [(96, 64)] * 30
+    assert all(np.array_equal(frame, image) for frame, image in zip(frames, expected, strict=True))
+    assert not HAS_DECORD or "decord gives another frame 30 of" in reason
+
+
+@pytest.mark.parametrize("size", [(64, 96), (128, 192)])
+def test_of_two_streams_the_default_one_is_read(size: tuple[int, int], corner, tmp_path: Path) -> None:
+    """The other one has the higher bit rate, which decord prefers."""
+    main, other = corner("main.mp4", crf="40"), corner("other.mp4", size, 1, crf="1", g="1")
+    path = tmp_path / "two.mp4"
+    with av.open(str(path), "w") as container, av.open(str(main)) as first, av.open(str(other)) as second:
+        sources = [(part, container.add_stream_from_template(part.streams.video[0])) for part in (first, second)]
+        sources[1][1].disposition = av.stream.Disposition(0)
+        for part, stream in sources:
+            for packet in (packet for packet in part.demux(video=0) if packet.size):
+                packet.stream = stream
+                container.mux(packet)
+    facts = probe(path)
+    assert (facts.num_video_streams, facts.has_twin_stream) == (2, size == (64, 96))
+    if HAS_DECORD and facts.has_twin_stream:
+        assert choose_decoder(facts)[1].startswith("another video stream has frames of the same size")
+    _, frames = read_as_commands_do(path)
+    for frame, (_, expected) in zip(frames, read_frames(main, "pyav"), strict=True):
+        assert np.array_equal(frame, expected)
+
+
+@pytest.mark.parametrize("bframes", ["0", "3"])
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_key_frames_prove_ordinary_files(codec: str, bframes: str, render) -> None:
+    if not HAS_DECORD:
+        pytest.skip("decord has no wheel here")
+    options = {"x265-params": "log-level=none"} if codec == "libx265" else {}
+    for name in ("v.mp4", "v.mkv"):
+        path = render(name, codec, num_frames=60, g="12", bf=bframes, **options)
+        for (_, ours), (_, theirs) in zip(read_frames(path, "decord"), read_frames(path, "pyav"), strict=True):
+            assert np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 30])
+def test_deinterlacing_keeps_every_frame(num_frames: int, render) -> None:
+    path = render("fields.mkv", "mpeg2video", num_frames=num_frames, flags="+ildct+ilme")
+    facts = probe(path)
+    combed = [frame for _, frame in read_frames(facts)]
+    smooth = [frame for _, frame in read_frames(facts, deinterlace=True)]
+    assert len(smooth) == len(combed) == num_frames
+    for ours, theirs in zip(smooth, combed, strict=True):
+        assert ours.shape == theirs.shape
+        assert np.abs(ours.astype(float) - theirs).mean() < 8
+    wanted = np.array([num_frames - 1])
+    assert np.array_equal(next(read_frames(facts, wanted=wanted, deinterlace=True))[1], smooth[-1])
+
+
+def test_matrices_that_ffmpeg_does_not_know(corner) -> None:
+    path = corner("ycgco.mp4", colorspace="ycgco")
+    facts = probe(path)
+    assert facts.matrix == "ycgco"
+    if HAS_DECORD:
+        assert choose_decoder(facts) == ("pyav", "decord takes the matrix ycgco for another one")
+    with pytest.raises(VideoError, match="colours of the matrix ycgco, which FFmpeg cannot turn into RGB; convert it"):
+        list(read_frames(path))
+    assert len(list(read_frames(path, colours="bt601"))) == 30
+    expected = [frame for _, frame in read_frames(corner("nc.mp4", colorspace="bt2020nc"))]
+    constant = [frame for _, frame in read_frames(corner("c.mp4", colorspace="bt2020c"))]
+    assert np.abs(np.subtract(constant, expected, dtype=float)).mean() < 2  # two encodings differ a little
 
 
 def test_the_choice_of_a_decoder(render, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from cofinal.extractors import i3d
 from cofinal.extractors.backbone import load_backbone
 from cofinal.extractors.clips import select
 from cofinal.extractors.decoders import read_frames
-from cofinal.extractors.extract import CLIPS_AHEAD, _warnings, extract, in_background
+from cofinal.extractors.extract import CLIPS_AHEAD, _warnings, extract, in_background, one_thread
 from cofinal.extractors.reader import Reader
 from cofinal.extractors.recipes import RECIPES
 from cofinal.extractors.video import VideoError, probe
@@ -174,8 +174,8 @@ def test_a_second_reading_is_recorded(action: Path, monkeypatch) -> None:
     expected = extract(path, colours())
     probe_rightly = Reader.probe
 
-    def misled(self: Reader, path: Path, *, by_decoding: bool = False, allow_partial: bool = False):
-        facts = probe_rightly(self, path, by_decoding=by_decoding)
+    def misled(self: Reader, path: Path, *, by_decoding: bool = False, **options: bool):
+        facts = probe_rightly(self, path, by_decoding=by_decoding, **options)
         return facts if by_decoding else replace(facts, times=np.append(facts.times, facts.end_s))
 
     monkeypatch.setattr(Reader, "probe", misled)
@@ -191,10 +191,12 @@ def test_a_part_is_extracted_only_if_asked_for_and_marked(name: str, num_clips: 
     path, backbone = shared / "videos" / "awkward" / name, colours(clip_frames=8)
     with pytest.raises(VideoError, match="breaks off") as raised:
         extract(path, backbone, reader=reader)
+    damage, remedy = str(raised.value).split("; ")
+    assert remedy == "--allow-partial uses the part that can be decoded"
     extraction = extract(path, backbone, allow_partial=True, reader=reader)
     assert extraction.record["partial"]
-    assert extraction.record["warnings"][0] == f"only a part of the video was used (--allow-partial): {raised.value}"
-    assert extraction.record["container"]["damage"] == str(raised.value)
+    assert extraction.record["warnings"][0] == f"only a part of the video was used (--allow-partial): {damage}"
+    assert extraction.record["container"]["damage"] == damage
 
     good = []
     with suppress(VideoError):
@@ -246,6 +248,46 @@ def test_an_interrupt_stops_the_reader(action: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         extract(action / "walking_the_dog.mp4", colours(clip_frames=4), on_progress=interrupt)
     assert time.perf_counter() - started < 5
+
+
+def test_no_other_thread_gets_fewer_threads_of_torch(render, reader: Reader) -> None:
+    """Neither this thread, nor one that uses torch for the first time meanwhile, nor one that extracts at the time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    seen: list[int] = []
+
+    def look(done_s: float, total_s: float) -> None:
+        thread = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        seen.append(torch.get_num_threads())
+
+    def extract_another() -> None:
+        extract(path, colours(clip_frames=4))
+        seen.append(torch.get_num_threads())
+
+    try:
+        path = render("video.mp4", num_frames=60)
+        other = threading.Thread(target=extract_another)
+        other.start()
+        extract(path, colours(clip_frames=4), reader=reader, on_progress=look)
+        other.join()
+        assert set(seen) == {3}
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_frames_are_prepared_in_one_thread() -> None:
+    seen: list[int] = []
+
+    def items() -> Iterator[int]:
+        with one_thread():
+            seen.append(torch.get_num_threads())
+            yield 0
+
+    list(in_background(items(), ahead=1))
+    assert seen == [1]
 
 
 def test_the_thread_stays_a_few_items_ahead() -> None:

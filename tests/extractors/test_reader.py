@@ -176,7 +176,7 @@ def test_the_process_ends_when_its_parent_is_killed(name: str, render) -> None:
         reader.SOURCE = "faulty_video"
         ours = reader.Reader()
         ours._send(None, {{"probe": {str(render(name + ".mp4"))!r}, "by_decoding": False, "allow_partial": False,
-                           "limits": {{}}}})
+                           "allow_gaps": False, "limits": {{}}}})
         print(ours.pid, flush=True)
         time.sleep(3600)
     """
@@ -204,6 +204,12 @@ def test_a_script_without_a_main_guard_can_read(render, tmp_path: Path) -> None:
     ran = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert ran.stdout.split() == ["run", "96"]
     assert ran.stderr == ""
+
+
+def test_a_path_in_sys_path_is_ignored_as_import_does(render, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [Path("notebooks"), *sys.path])
+    with Reader() as reader:
+        assert reader.probe(render("video.mp4")).width == 96
 
 
 def test_what_is_too_large_or_too_long_is_refused(render) -> None:

@@ -3,6 +3,7 @@
 import shutil
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -172,6 +173,102 @@ def test_a_hole_in_the_middle_is_damage(suffix: str, blanked: bool, render, tmp_
     for (time_s, frame), (expected_time_s, expected_frame) in zip(read_frames(partial), expected, strict=True):
         assert time_s == pytest.approx(expected_time_s, abs=1e-3)
         assert np.array_equal(frame, expected_frame)
+
+
+def with_sound(path: Path, codec: str, sound: str, *, video_s: float, sound_s: float, **options: str) -> Path:
+    """Encode a moving ramp and silence."""
+    with av.open(str(path), "w", options=options) as container:
+        video = container.add_stream(codec, rate=25)
+        video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
+        audio = container.add_stream(sound, rate=44100, layout="mono")
+        audio.bit_rate = 32000
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1764), np.float32), format="fltp", layout="mono")
+        silence.sample_rate = 44100
+        for index in range(round(25 * max(video_s, sound_s))):
+            silence.pts = 1764 * index
+            if index < 25 * sound_s:
+                container.mux(audio.encode(silence))
+            if index < 25 * video_s:
+                image = np.roll(np.tile(np.uint8(np.arange(96) * 2), (64, 1)), index, axis=1)
+                container.mux(video.encode(av.VideoFrame.from_ndarray(np.dstack([image] * 3), format="rgb24")))
+        container.mux(audio.encode() + video.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "sound", "options"),
+    [
+        ("v.flv", "libx264", "aac", {}),
+        ("v.wmv", "wmv2", "wmav2", {}),
+        ("v.mkv", "libx264", "aac", {"fflags": "+bitexact"}),  # no duration of each track
+    ],
+)
+def test_sound_that_outlasts_the_picture_is_no_damage(name, codec, sound, options, tmp_path: Path) -> None:
+    path = with_sound(tmp_path / name, codec, sound, video_s=3, sound_s=5, **options)
+    facts = probe(path)
+    assert (len(facts.times), facts.damage) == (75, None)
+    assert facts.stated_end_s == pytest.approx(facts.end_s, abs=0.1)
+    if name == "v.wmv":  # FFmpeg gives no duration for a part of one
+        return
+    cut = tmp_path / f"cut_{name}"
+    cut.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
+    assert "breaks off" in str(probe(cut).damage)
+    even = with_sound(tmp_path / f"even_{name}", codec, sound, video_s=5, sound_s=5, **options)
+    even.write_bytes(even.read_bytes()[: even.stat().st_size // 2])
+    assert "breaks off" in str(probe(even).damage)
+
+
+@pytest.mark.parametrize("after", [1, 60])
+def test_a_pause_in_a_steady_source_can_be_a_still(after: int, render, tmp_path: Path) -> None:
+    path = tmp_path / "pause.mp4"
+    with av.open(str(render("v.mp4", num_frames=150, bf="0"))) as whole, av.open(str(path), "w") as container:
+        stream = container.add_stream_from_template(whole.streams.video[0])
+        for index, packet in enumerate(packet for packet in whole.demux(video=0) if packet.size):
+            packet.stream = stream
+            if index >= after:
+                packet.pts = packet.dts = packet.pts + round(0.8 / packet.time_base)
+            container.mux(packet)
+    refused = probe(path)
+    assert refused.failure.endswith("; --allow-gaps takes the pause as a still")
+    for by_decoding in (False, True):
+        taken = probe(path, allow_gaps=True, by_decoding=by_decoding)
+        assert (taken.damage, taken.remedy, len(taken.times)) == (None, None, 150)
+        assert taken.paused_s == refused.paused_s == pytest.approx(0.8, abs=0.01)
+    assert len(probe(path, allow_partial=True).times) == after
+
+
+def test_frames_that_are_lost_are_no_pause(render, tmp_path: Path) -> None:
+    whole = render("whole.mp4", num_frames=200, g="25", sc_threshold="0", bf="0")
+    path = with_a_hole(whole, tmp_path / "hole.mp4", blanked=True)
+    facts = probe(path, by_decoding=True, allow_gaps=True)
+    assert facts.failure.endswith(
+        "missing in its middle, after 1.96 s; --allow-partial uses the part that can be decoded"
+    )
+
+
+@pytest.mark.parametrize(
+    ("stated", "rotation", "expected"),
+    [
+        ("4:3", 0, 4 / 3),
+        ("4:3", 90, 3 / 4),
+        ("224:225", 0, 1.0),  # rounding
+        ("1:1", 0, 1.0),
+    ],
+)
+def test_the_shape_of_a_displayed_pixel(stated: str, rotation: int, expected: float, render) -> None:
+    facts = replace(probe(render("v.mp4")), sample_aspect_ratio=stated, rotation=rotation)
+    assert facts.pixel_aspect == pytest.approx(expected)
+
+
+def test_signal_facts(render) -> None:
+    facts = probe(render("v.mp4"))
+    assert (facts.sample_aspect_ratio, facts.field_order) == ("1:1", "progressive")
+    assert (facts.matrix, facts.transfer, facts.is_interlaced) == ("unknown", "unknown", False)
+    hdr = {"x265-params": "colorprim=bt2020:transfer=arib-std-b67:colormatrix=bt2020nc:log-level=none"}
+    facts = probe(render("hlg.mp4", "libx265", "yuv420p10le", **hdr))
+    assert (facts.matrix, facts.transfer) == ("bt2020nc", "arib-std-b67")
+    facts = probe(render("fields.ts", "mpeg2video", flags="+ildct+ilme"))
+    assert facts.is_interlaced
 
 
 def test_links_in_a_playlist_are_not_followed_over_the_network(tmp_path: Path) -> None:

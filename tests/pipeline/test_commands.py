@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from cofinal import extract_features, score_video, train_head
 from cofinal.data.feature_store import FeatureStore
 from cofinal.data.labels import GENERATED_RECORDS
 from cofinal.data.text_labels import RG_HEADER
+from cofinal.pipeline.head_training import _new_head_path
 from cofinal.pipeline.scoring import _choose_action
 
 
@@ -298,6 +300,20 @@ def test_training_writes_results_predictions_plot_and_head_beside_each_other(tra
     assert metadata["identity"]["backbone"] == "i3d"
     assert metadata["generated"] is False
     assert metadata["ranges"] == {"score": [5.0, 8.5]}
+
+
+def test_heads_without_a_name_get_one_each(
+    store: Path, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where several trainings end at one time."""
+    monkeypatch.chdir(tmp_path)
+    heads = [train_head(store, "csv", labels=videos, epochs=1, folds=2).head for _ in range(2)]
+    assert heads[1].stem == f"{heads[0].stem}-2"
+    assert all(head.stat().st_size > 1000 for head in heads)
+    with ThreadPoolExecutor(8) as pool:
+        names = set(pool.map(_new_head_path, ["csv"] * 40))
+    assert len(names) == 40
+    assert not names & set(heads)
 
 
 def test_same_seed_same_numbers(store: Path, videos: Path, tmp_path: Path) -> None:

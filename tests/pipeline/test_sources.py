@@ -21,6 +21,17 @@ def test_folder_is_searched_recursively_and_others_are_counted(tmp_path: Path) -
     assert sources.num_others == 1
 
 
+def test_hidden_files_and_folders_are_no_videos(tmp_path: Path) -> None:
+    touch(*(tmp_path / name for name in ("x.mp4", "._x.mp4", "a/.y.mp4", ".Trash-1000/files/x.mp4")))
+    touch(*(tmp_path / name for name in ("__MACOSX/._x.mp4", "@eaDir/x.mp4", "$RECYCLE.BIN/x.mp4")))
+    sources = find_videos(tmp_path)
+    assert (list(sources.paths), sources.num_others) == (["x"], 2)
+    assert list(find_videos(tmp_path / ".Trash-1000").paths) == ["files/x"]  # a folder that is named is searched
+    assert list(find_videos(tmp_path / "a/.y.mp4").paths) == [".y"]
+    with pytest.raises(ValueError, match=r"holds no video \(1 files, none with a suffix .* that is not hidden\)"):
+        find_videos(tmp_path / "a")
+
+
 def test_named_file_is_tried_whatever_its_suffix(tmp_path: Path) -> None:
     touch(tmp_path / "routine.dat")
     assert find_videos(tmp_path / "routine.dat").paths == {"routine": tmp_path / "routine.dat"}
