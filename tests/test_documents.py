@@ -32,9 +32,11 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 import cofinal
+from cofinal import score_video, train_head
 from cofinal.data.labels import read_labels
 from cofinal.extractors.catalogue import ALIASES, CATALOGUE
 from cofinal.extractors.recipes import RECIPES
+from cofinal.models.head_types import HEAD_TYPES
 from cofinal.pipeline.extraction import ExtractionSummary
 from cofinal.pipeline.head_training import TrainingResult
 from cofinal.pipeline.scoring import Score
@@ -314,7 +316,14 @@ def test_recipes_and_backbones_are_those_of_the_program() -> None:
 
 def test_python_functions_take_the_options_of_the_commands(parser_of: Callable[[list[str]], Any]) -> None:
     renamed = {
-        "train_head": {"target": "targets", "action": "actions", "range": "ranges", "panel": "panels", "sum": "sums"}
+        "train_head": {
+            "target": "targets",
+            "action": "actions",
+            "range": "ranges",
+            "panel": "panels",
+            "sum": "sums",
+            "set": "settings",
+        }
     }
     of_the_command_alone = {"--help", "--version", "-h", "--json", "--debug", "--report", "--verify"}
     for script in ("extract-features", "train-head", "score-video"):
@@ -487,6 +496,22 @@ def test_lines_that_make_tables_of_other_datasets_give_tables_that_are_read(
         assert labels.targets == targets
         assert {row.split for row in labels.rows} <= {None, "train", "test"}
     assert read_labels("csv", [Path("finefs.csv")]).rows[0].scores == {"TES": 13.5, "PCS": 38.2}
+
+
+def test_the_new_head_of_development_trains_and_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(HEAD_TYPES, "linear", None)  # so that the example's own entry is taken out again
+    (cell,) = code_blocks(ROOT / "docs/development.md", "python")
+    exec(compile(cell, "docs/development.md", "exec"), {"__name__": "linear"})
+    monkeypatch.chdir(tmp_path)
+    Path("features").mkdir()
+    for number in range(8):
+        np.save(f"features/v{number}.npy", np.random.default_rng(number).normal(number, 1, (5, 8)).astype(np.float32))
+    Path("labels.csv").write_text("video,score\n" + "".join(f"v{number},{number}.5\n" for number in range(8)))
+    trained = train_head("features", "csv", head_type="linear", epochs=2, folds=2, out="h.safetensors")
+    assert trained.results["training"]["head_type"] == "linear"
+    verdict = score_video("features/v1.npy", "h.safetensors").targets["score"]
+    assert verdict.fine is None
+    assert verdict.coarse.span[0] <= verdict.score <= verdict.coarse.span[1]
 
 
 def test_the_list_of_backbones_is_as_shown(run: Callable[[str], Ran]) -> None:
