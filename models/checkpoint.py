@@ -174,9 +174,8 @@ def _config(values: Any, path: Path) -> HeadConfig:
         )
     try:
         for field, expected in types.items():
-            if (expected is int and type(values[field]) is not int) or (
-                expected is float and type(values[field]) is str
-            ):
+            allowed = (int, float) if expected is float else (expected,)
+            if expected in (int, float, str, bool) and type(values[field]) not in allowed:
                 raise TypeError(f"{field} is {values[field]!r}")
         return kind(**values)
     except (TypeError, ValueError, ArithmeticError) as error:
@@ -198,6 +197,7 @@ def _network(config: HeadConfig, tensors: dict[str, torch.Tensor], path: Path) -
         if wrong := next((x for x in tensors if x in expected and tensors[x].dtype != expected[x].dtype), None):
             raise ValueError(f"{wrong} is {tensors[wrong].dtype}, not {expected[wrong].dtype}")
         network.load_state_dict(tensors, assign=True)
+        assert not any(x.is_meta for x in network.buffers()), "a head has a buffer that is not in its state dict"
         if not (network.cells.diff() > 0).all():
             raise ValueError("its cells do not ascend")
     except (RuntimeError, ValueError, TypeError, ArithmeticError) as error:

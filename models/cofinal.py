@@ -65,6 +65,8 @@ class CoFInAlConfig(HeadConfig):
             raise ValueError(f"unknown tokens {self.tokens!r}; known are {', '.join(TOKENS)}")
         if self.num_subgrades < 2:
             raise ValueError(f"a CoFInAl head needs at least 2 sub-grades, not {self.num_subgrades}")
+        if min(self.num_coordinates, self.width, self.num_members) < 1 or not self.temperature > 0:
+            raise ValueError("num_coordinates, width and num_members must be at least 1, and temperature more than 0")
 
     def build(self) -> "CoFInAl":
         """Build the untrained network."""
@@ -90,6 +92,11 @@ class CoFInAlRecipe(Recipe):
     coarse_weight: float = 0.5
     fine_weight: float = 0.5
     final_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.softness > 0 and self.mixup >= 0):
+            raise ValueError(f"softness {self.softness} must be more than 0, and mixup {self.mixup} at least 0")
 
     def optimizer(
         self, network: nn.Module, steps: int
@@ -344,8 +351,10 @@ class CoFInAl(HeadNetwork):
         parsed = self.parse(mix(training.tokens), clips)
         scores = training.mixed if recipe.target_mixing else training.scores
         is_known = ~scores[rows].isnan()
-        truth = mix(scores.nan_to_num())[:, None]  # (B, 1, M)
-        soft = mix(self._soft_targets(scores.nan_to_num(), recipe.softness))[:, None]  # (B, 1, M, G, K)
+        # in place of an unknown score any within the cells: far from them all soft targets are 0 / 0
+        scores = torch.where(scores.isnan(), self.values[:, 0], scores)
+        truth = mix(scores)[:, None]  # (B, 1, M)
+        soft = mix(self._soft_targets(scores, recipe.softness))[:, None]  # (B, 1, M, G, K)
         grades, subgrades = parsed.grade_logits.log_softmax(-1), parsed.subgrade_logits.log_softmax(-1)
         predicted = self.couple(grades.exp()[..., None] * subgrades.exp())  # (B, J, M): every member learns by itself
         losses = {

@@ -30,7 +30,7 @@ from torch.nn.functional import normalize
 
 from .head import HeadConfig, HeadNetwork, Output, Recipe, mean_over_known
 from .simplex import simplex_etf
-from .transformer import GradeTransformer, crop_and_pad, triplet_loss
+from .transformer import GradeTransformer, check_sizes, crop_and_pad, triplet_loss
 
 NUM_CLASSES = 100
 """K, the columns of the ETF: a fine class is the third and fourth digit of a score in units of the range."""
@@ -48,6 +48,12 @@ class PaperConfig(HeadConfig):
     """Layers of the decoder."""
     dropout: float = 0.3
     """In encoder and decoder."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_sizes(self.width, self.decoder_layers)
+        if self.num_subgrades < 1:
+            raise ValueError(f"the paper's head needs at least 1 sub-grade, not {self.num_subgrades}")
 
     def build(self) -> "PaperCoFInAl":
         """Build the untrained network."""
@@ -70,6 +76,11 @@ class PaperRecipe(Recipe):
     """Weight of the prototype loss."""
     margin: float = 1.0
     """Of the prototype loss, in cosine distance."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.window < 1:
+            raise ValueError(f"a window has at least 1 clip, not {self.window}")
 
     def optimizer(
         self, network: nn.Module, steps: int

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .cofinal_paper import PaperRecipe, TrainingSet
 from .head import HeadConfig, HeadNetwork, Output, mean_over_known
-from .transformer import GradeTransformer, crop_and_pad, triplet_loss
+from .transformer import GradeTransformer, check_sizes, crop_and_pad, triplet_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,7 @@ class GDLTConfig(HeadConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_sizes(self.width, self.decoder_layers)
         if self.num_grades < 2 or self.num_subgrades:
             raise ValueError(
                 f"GDLT needs at least 2 grades and no sub-grades, not {self.num_grades}, {self.num_subgrades}"

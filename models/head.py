@@ -5,6 +5,7 @@ A head is one file with a configuration, a recipe and a network, and one line in
 Shape legend: B batch, N routines, T clips, C feature, M targets, G grades, K sub-grades.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -36,11 +37,17 @@ class HeadConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", tuple(self.targets))
         object.__setattr__(self, "ranges", tuple((float(low), float(high)) for low, high in self.ranges))
-        if not self.targets or len(self.targets) != len(self.ranges) or len(set(self.targets)) != len(self.targets):
+        is_named = all(isinstance(target, str) for target in self.targets)
+        if not is_named or not len(set(self.targets)) == len(self.targets) == len(self.ranges) > 0:
             raise ValueError(f"a head needs distinct targets with one range each, not {self.targets}, {self.ranges}")
         for target, (low, high) in zip(self.targets, self.ranges, strict=True):
-            if not low < high:
+            if not -math.inf < low < high < math.inf:
                 raise ValueError(f"the score range of {target!r} must ascend, not run from {low} to {high}")
+        if min(self.feature_dim, 1 + self.num_actions, 1 + self.num_training) < 1:
+            raise ValueError(
+                f"{self.feature_dim} features, {self.num_actions} actions, {self.num_training} training routines: "
+                "a head needs at least 1 feature"
+            )
         if self.num_grades < 1 or self.num_subgrades < 0:
             raise ValueError(
                 f"{self.num_grades} grades of {self.num_subgrades} sub-grades: a head needs at least 1 grade"
@@ -61,6 +68,10 @@ class Recipe:
     """Routines in a batch."""
     learning_rate: float
     """The highest learning rate."""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 1:
+            raise ValueError(f"epochs and batch_size must be at least 1, not {self.epochs} and {self.batch_size}")
 
     def optimizer(self, network: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, Any]:
         """Return the optimizer, and the schedule that is stepped after each of the updates."""

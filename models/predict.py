@@ -109,6 +109,8 @@ def predict(
     num_subgrades = network.config.num_subgrades
     for m, target in enumerate(network.config.targets):
         score = torch.cat([output.score[:, m] for output in outputs]).double().cpu().numpy()
+        if not np.isfinite(score).all():
+            raise ValueError(f"the head gives no finite {target} for these features; one of the two is damaged")
         cells = network.cells[m].double().cpu().numpy()
         score = score.clip(cells[0], cells[-1])  # float rounding may step over the outer edges
         grade, subgrade = read_verdict(score, cells, max(num_subgrades, 1))

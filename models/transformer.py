@@ -43,9 +43,6 @@ class GradeTransformer(nn.Module):
         self.prototypes = nn.Parameter(torch.randn(num_targets, num_grades, width))
         self.actions = nn.Parameter(torch.zeros(num_actions, width))
         self.decoder = nn.ModuleList(DecoderLayer(width, dropout) for _ in range(decoder_layers))
-        # prototypes attend to those of their own target only
-        target = torch.arange(num_targets).repeat_interleave(num_grades)
-        self.register_buffer("foreign", target[:, None] != target, persistent=False)  # (M G, M G)
 
     def forward(self, clips: Tensor, is_clip: Tensor, actions: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return grade embeddings (B, M, G, D) and attention to clips (B, M, G, T).
@@ -61,10 +58,20 @@ class GradeTransformer(nn.Module):
         grades = self.prototypes.flatten(0, 1).expand(len(clips), -1, -1)  # (B, M G, D)
         if actions is not None:
             grades = grades + self.actions[actions][:, None]
+        shape = self.prototypes.shape[:2]  # M, G
+        target = torch.arange(shape[0], device=grades.device).repeat_interleave(shape[1])
+        foreign = target[:, None] != target  # (M G, M G): prototypes attend to those of their own target only
         for layer in self.decoder:
-            grades, attention = layer(grades, fused, ~is_clip, self.foreign)
-        shape = self.prototypes.shape[:2]
+            grades, attention = layer(grades, fused, ~is_clip, foreign)
         return grades.unflatten(1, shape), attention.unflatten(1, shape)
+
+
+def check_sizes(width: int, decoder_layers: int) -> None:
+    """Raise ValueError for sizes that `GradeTransformer` does not take."""
+    if width < 4 or width % 4:
+        raise ValueError(f"the width must be a multiple of 4, not {width}")
+    if not 1 <= decoder_layers <= 16:
+        raise ValueError(f"the decoder has 1 to 16 layers, not {decoder_layers}")
 
 
 class DecoderLayer(nn.Module):
