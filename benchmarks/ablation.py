@@ -1,14 +1,18 @@
 """What each part of the head is worth: the default head with one thing changed at a time, on Fis-V.
 
-    python -m benchmarks.ablation [FISV] [--out ablation.csv]
+    python -m benchmarks.ablation [FISV] [--kinds random] [--seeds 2] [--variants "no mixup"] [--paper] [--out FILE]
 
-Random, skater-disjoint and event-disjoint folds, fold seeds 0 to 4; figures are means over the seeds of pooled
-out-of-fold predictions. Differences are default minus variant, paired by routine, with 95% bootstrap intervals that
-draw routines, or whole groups where the folds keep groups together: the part helps if SRCC's is above 0 and that of the
-mean absolute error (MAE, points) below.
+Random, skater-disjoint and event-disjoint folds; figures are means over the fold seeds of pooled held-out predictions.
+Differences are default minus variant, paired by routine, with 95% bootstrap intervals that draw routines, or whole
+groups where the folds keep groups together: the part helps if SRCC's is above 0 and that of the mean absolute error
+(MAE, points) below.
+
+A token is left out by a zero in its place. The coordinates of the other tokens stay as they are.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,76 +21,102 @@ import torch
 import typer
 from torch import Tensor
 
-from cofinal.models.cofinal import CoFInAl, CoFInAlConfig
-from cofinal.models.coupling import couple, decouple
-from cofinal.models.gdlt import GDLTConfig
-from cofinal.models.grade_parsing import SHARES
-from cofinal.models.grading import Output
-from cofinal.models.likeness import Likeness
-from cofinal.models.temporal_fusion import LAGS, NUM_QUARTERS, NUM_STATISTICS, Evidence, Summary, TemporalFusion
+from cofinal.models.cofinal import LAGS, NUM_QUARTERS, NUM_STATISTICS, CoFInAl, CoFInAlConfig, CoFInAlRecipe
+from cofinal.models.cofinal_paper import PaperConfig, PaperRecipe
+from cofinal.models.gdlt import GDLTConfig, GDLTRecipe
 from cofinal.pipeline.console import ends_well
-from cofinal.pipeline.curds_and_whey import borrow
 from cofinal.pipeline.evaluation import difference, mae, r_l2, srcc
+from cofinal.pipeline.protocol import HeadTraining
 from cofinal.pipeline.results import as_csv
-from cofinal.pipeline.training import TrainingRecipe
 
-from .cross_validation import FISV, KINDS, Variant, held_out_predictions, load
+from .cross_validation import (
+    ALL_KINDS,
+    DEFAULT,
+    FISV,
+    Entries,
+    FirstSeedOption,
+    FisvArgument,
+    KindsOption,
+    RoutinesOption,
+    SeedsOption,
+    Source,
+    Variant,
+    as_arrays,
+    cross_validate,
+    load,
+)
 from .tables import print_table
 
-WITHOUT_LAGS = tuple(row for row in range(NUM_STATISTICS) if row not in range(6, 5 + len(LAGS)))
-DEFAULT = Variant()
+FIGURES = {"srcc": srcc, "r_l2": r_l2, "mae": mae}
+NUM_TOKENS = NUM_STATISTICS + 1
+MEAN, DURATION = 0, NUM_STATISTICS
+"""Places among the summary tokens; see `cofinal.models.cofinal.summarise`."""
+LONG_CHANGES = range(6, 5 + len(LAGS))
+QUARTERS = range(NUM_STATISTICS - NUM_QUARTERS, NUM_STATISTICS)
 
 
-@dataclass(frozen=True)
-class LessEvidenceConfig(CoFInAlConfig):
-    """Of what is known of a routine, only a part."""
+@dataclass(frozen=True, kw_only=True)
+class FewerTokensConfig(CoFInAlConfig):
+    """Some summary tokens are left out."""
 
-    kept: tuple[int, ...] = tuple(range(NUM_STATISTICS))
-    """Which statistics over time."""
-    readings: tuple[bool, ...] = (True, True, True, True)
-    """Which readings have judges: of statistics, components, covariances, likeness."""
-    has_duration: bool = True
+    left_out: tuple[int, ...]
+    """Their places among the summary tokens."""
 
-    def build(self) -> "LessEvidence":
+    def build(self) -> "FewerTokens":
         """Build the untrained network."""
-        return LessEvidence(self)
+        return FewerTokens(self)
 
 
-class PartialFusion(TemporalFusion):
-    """Takes all routines for alike in what is left out."""
+class FewerTokens(CoFInAl):
+    """Reads only some of the summary tokens."""
 
-    kept: tuple[int, ...]
-    has_duration: bool
+    config: FewerTokensConfig
 
-    def summarise(self, clips: Tensor) -> Summary:
-        """As `TemporalFusion.summarise`."""
-        statistics, covariances, duration = super().summarise(clips)
-        is_kept = torch.tensor([[row in self.kept] for row in range(NUM_STATISTICS)])
-        return Summary(statistics * is_kept, covariances, duration * self.has_duration)
+    def summary_tokens(self, summaries: Tensor, durations: Tensor, actions: Tensor | None) -> Tensor:
+        """Return the tokens with zeros in place of those that are left out."""
+        tokens = super().summary_tokens(summaries, durations, actions)
+        tokens[:, list(self.config.left_out)] = 0
+        return tokens
 
 
-class LessEvidence(CoFInAl):
-    """Has only some of the judges, who know only some of what there is to know."""
+@dataclass(frozen=True, kw_only=True)
+class EvenAttentionConfig(CoFInAlConfig):
+    """Attention is not learnt."""
 
-    config: LessEvidenceConfig
-    fusion: PartialFusion
-    fusion_type = PartialFusion
+    def build(self) -> "EvenAttention":
+        """Build the untrained network."""
+        return EvenAttention(self)
 
-    def __init__(self, config: LessEvidenceConfig) -> None:
+
+class EvenAttention(CoFInAl):
+    """Its prototypes attend to all tokens alike."""
+
+    def __init__(self, config: EvenAttentionConfig) -> None:
         super().__init__(config)
-        self.fusion.kept, self.fusion.has_duration = config.kept, config.has_duration
-
-    def conclude(self, embeddings: Tensor, responses: Tensor) -> Output:
-        """Without the judges of the readings that are left out."""
-        panel = zip(self.config.readings, SHARES, strict=True)
-        share = self.config.num_judges // sum(SHARES)
-        sits = torch.tensor([is_read for is_read, judges in panel for _ in range(share * judges)])
-        return super().conclude(embeddings[:, sits], responses[:, sits])
+        for queries in (self.queries, self.query_bias):
+            queries.requires_grad_(False).zero_()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class UncompressedConfig(CoFInAlConfig):
+    """Large feature values are not compressed."""
+
+    def build(self) -> "Uncompressed":
+        """Build the untrained network."""
+        return Uncompressed(self)
+
+
+class Uncompressed(CoFInAl):
+    """Reads clip features as they are, but for their scale."""
+
+    def compress(self, clips: Tensor) -> Tensor:
+        """Return clip features in units of their scale."""
+        return clips / self.feature_scale
+
+
+@dataclass(frozen=True, kw_only=True)
 class CoarseOnlyConfig(CoFInAlConfig):
-    """No fine grade."""
+    """No fine grades in the score."""
 
     def build(self) -> "CoarseOnly":
         """Build the untrained network."""
@@ -94,81 +124,16 @@ class CoarseOnlyConfig(CoFInAlConfig):
 
 
 class CoarseOnly(CoFInAl):
-    """Takes every routine for the mean of its grade's training scores: the best that a grade alone can say.
+    """Places every routine of a grade at the mean of the grade's training scores."""
 
-    Of the network's 6 million parameters only the 8 thousand that read fine features have nothing to do.
-    """
-
-    positions: Tensor
-
-    def __init__(self, config: CoarseOnlyConfig) -> None:
-        super().__init__(config)
-        shape = len(config.targets), config.num_grades, config.num_subgrades
-        self.register_buffer("positions", torch.full(shape, 1 / config.num_subgrades))
-
-    def conclude(self, embeddings: Tensor, responses: Tensor) -> Output:
-        """Couple the coarse grades with the same fine ones for all routines."""
-        fine = self.positions.expand(*responses.shape, -1)
-        score = couple(responses.softmax(-1), fine, self.edges)
-        return Output(score, responses, fine.clamp(min=1e-9).log(), embeddings)
-
-    def cut_grades(self, target: int, scores: np.ndarray) -> None:
-        """Cut as ever, and place each grade's mean within it."""
-        super().cut_grades(target, scores)
-        edges = self.edges[target]
-        grade = np.searchsorted(edges[1:-1].numpy(), scores, side="right")
-        means = [
-            scores[grade == g].mean() if (grade == g).any() else edges[g : g + 2].mean() for g in range(len(edges) - 1)
-        ]
-        of_each = decouple(torch.tensor(means, dtype=torch.float32), edges, self.config.num_subgrades)[1]  # (G, G, K)
-        self.positions[target] = of_each.diagonal().T
+    def couple(self, probabilities: Tensor) -> Tensor:
+        """Return scores (..., M) in points of the grades' probabilities, whatever those of their sub-grades."""
+        # the cells of a grade hold equally many scores
+        means = self.values.unflatten(-1, (self.config.num_grades, self.config.num_subgrades)).mean(-1)
+        return (probabilities.sum(-1) * means).sum(-1)
 
 
-@dataclass(frozen=True)
-class UngradedConfig(CoFInAlConfig):
-    """No grades in the score."""
-
-    def build(self) -> "Ungraded":
-        """Build the untrained network."""
-        return Ungraded(self)
-
-
-class BorrowingLikeness(Likeness):
-    """Is taught what the head is taught."""
-
-    def remember(self, statistics: Tensor, duration: Tensor, actions: Tensor | None, scores: Tensor) -> Tensor:
-        """As `Likeness.remember`, which it does twice."""
-        said = super().remember(statistics, duration, actions, scores)
-        anywhere = [(-np.inf, np.inf)] * scores.shape[1]
-        taught = torch.from_numpy(borrow(said.numpy(), scores.numpy(), anywhere))
-        super().remember(statistics, duration, actions, taught)
-        return said
-
-
-class Ungraded(CoFInAl):
-    """Its score is the likeness itself: kernel ridge regression, with nothing learnt by a network."""
-
-    centre: Tensor
-
-    def __init__(self, config: UngradedConfig) -> None:
-        super().__init__(config)
-        numbers, targets = NUM_STATISTICS * config.feature_dim, len(config.targets)
-        self.fusion.likeness = BorrowingLikeness(config.num_remembered, numbers, config.num_actions, targets)
-        self.register_buffer("centre", torch.zeros(targets))
-
-    def judge(self, evidence: Evidence, actions: Tensor | None = None) -> Output:
-        """Score by the likeness."""
-        judged = super().judge(evidence, actions)
-        score = self.centre + self.scale * evidence.likeness
-        return judged._replace(score=score[:, None].expand_as(judged.score))
-
-    def cut_grades(self, target: int, scores: np.ndarray) -> None:
-        """Cut as ever, and keep the mean, which is the likeness's zero."""
-        super().cut_grades(target, scores)
-        self.centre[target] = scores.mean()
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OrderedConfig(CoFInAlConfig):
     """Sub-grade prototypes in an order."""
 
@@ -182,79 +147,124 @@ class Ordered(CoFInAl):
 
     def __init__(self, config: OrderedConfig) -> None:
         super().__init__(config)
-        basis = torch.linalg.qr(self.scoring.etf).Q[:, :2]  # (E, 2), the same in every network
+        plane = torch.linalg.qr(self.etf).Q[:, :2]  # the same in every network
         angle = torch.linspace(0, torch.pi, config.num_subgrades)
-        self.scoring.etf.copy_(basis @ torch.stack([angle.cos(), angle.sin()]))
+        self.etf.copy_(plane @ torch.stack([angle.cos(), angle.sin()]))
+
+
+def _variant(
+    name: str, config: type[CoFInAlConfig] = CoFInAlConfig, *, recipe: CoFInAlRecipe | None = None, **settings: Any
+) -> Variant:
+    return Variant(name, HeadTraining(partial(config, **settings), recipe or CoFInAlRecipe()))
+
+
+def _recipe(name: str, **settings: Any) -> Variant:
+    return _variant(name, recipe=replace(CoFInAlRecipe(), **settings))
+
+
+def _without(name: str, left_out: Sequence[int]) -> Variant:
+    return _variant(name, FewerTokensConfig, left_out=tuple(left_out))
 
 
 VARIANTS = (
     DEFAULT,
-    Variant(
-        "TFM: the mean over time alone",
-        LessEvidenceConfig,
-        {"kept": (0,), "has_duration": False, "readings": (True, True, False, True)},
-    ),
-    Variant("TFM: no change over more than a clip", LessEvidenceConfig, {"kept": WITHOUT_LAGS}),
-    Variant("TFM: no covariances", LessEvidenceConfig, {"readings": (True, True, False, True)}),
-    Variant("TFM: no duration", LessEvidenceConfig, {"has_duration": False}),
-    Variant("TFM: no likeness", LessEvidenceConfig, {"readings": (True, True, True, False)}),
-    Variant("TFM: likeness alone", LessEvidenceConfig, {"readings": (False, False, False, True)}),
-    Variant("no grades: likeness as the score", UngradedConfig, recipe=TrainingRecipe(epochs=1)),
-    Variant("positions: no quarters", LessEvidenceConfig, {"kept": tuple(range(NUM_STATISTICS - NUM_QUARTERS))}),
-    Variant("GPM: one grade of 32 sub-grades", settings={"num_grades": 1, "num_subgrades": 32}),
-    Variant("GPM: 24 judges", settings={"num_judges": 24}),
-    Variant("FGS: coarse grades only", CoarseOnlyConfig),
-    Variant("FGS: ordered prototypes, no ETF", OrderedConfig),
-    Variant("with the prototype loss", recipe=replace(TrainingRecipe(), prototype_weight=0.1)),
-    Variant("GDLT head", GDLTConfig),
+    _without("TFM: mean alone", [place for place in range(NUM_TOKENS) if place != MEAN]),
+    _without("TFM: no change over more than a clip", LONG_CHANGES),
+    _without("TFM: no duration", [DURATION]),
+    _without("TFM: no quarters", QUARTERS),
+    _variant("TFM: no compression", UncompressedConfig),
+    _variant("TFM: clip tokens alone", tokens="clips"),
+    _variant("TFM: clip tokens too", tokens="both"),
+    _variant("GPM: even attention", EvenAttentionConfig),
+    _variant("GPM: 1 member", num_members=1),
+    _variant("GPM: 24 members of width 32", num_members=24, width=32),
+    _variant("GPM: 1 grade of 32 sub-grades", num_grades=1, num_subgrades=32),
+    _variant("FGS: coarse grades only", CoarseOnlyConfig, recipe=replace(CoFInAlRecipe(), fine_weight=0.0)),
+    _variant("FGS: ordered prototypes, no ETF", OrderedConfig),
+    _recipe("no target mixing", target_mixing=False),
+    _recipe("no mixup", mixup=0.0),
+    _recipe("loss of the score alone", coarse_weight=0.0, fine_weight=0.0),
 )
+PAPER = (
+    Variant("cofinal-paper", HeadTraining(PaperConfig, PaperRecipe())),
+    Variant("gdlt", HeadTraining(GDLTConfig, GDLTRecipe())),
+)
+"""Hours of training each."""
+
+
+def choose(names: Sequence[str], with_paper: bool) -> list[Variant]:
+    """Return the variants of these names, all if there is none, with the default first.
+
+    Raises:
+        ValueError: a name is unknown.
+    """
+    known = {variant.name: variant for variant in (*VARIANTS, *PAPER)}
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"unknown variant {unknown[0]!r}; known are {'; '.join(known)}")
+    chosen = [known[name] for name in names] or [*VARIANTS]
+    return list(dict.fromkeys([DEFAULT, *chosen, *(PAPER if with_paper else ())]))
 
 
 def _main(
-    fisv: Annotated[Path, typer.Argument(help="Folder with train.txt, skaters.csv and one folder of features.")] = FISV,
-    seeds: Annotated[int, typer.Option(help="Fold seeds, from 0 on.")] = 5,
-    to: Annotated[Path | None, typer.Option("--out", help="Write the figures to this CSV file, too.")] = None,
+    fisv: FisvArgument = FISV,
+    kinds: KindsOption = ALL_KINDS,
+    seeds: SeedsOption = 5,
+    first_seed: FirstSeedOption = 0,
+    variants: Annotated[
+        list[str] | None, typer.Option("--variants", help="Only these variants, beside the default; repeatable.")
+    ] = None,
+    paper: Annotated[bool, typer.Option("--paper", help="The heads cofinal-paper and gdlt too; hours.")] = False,
+    epochs: Annotated[int | None, typer.Option(help="Of all trainings; by default each head's own number.")] = None,
+    routines: RoutinesOption = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the figures to this CSV file, too.")] = None,
 ) -> None:
-    """Cross-validate every variant and print tables in Markdown."""
-    said = held_out_predictions(VARIANTS, fisv, KINDS, range(seeds))
-    labels = load(fisv, "random").labels
-    rows = [
-        _figures(fisv, kind, column, variant.name, said)
-        for kind in KINDS
-        for column in range(len(labels.targets))
-        for variant in VARIANTS
-    ]
-    columns = [f"{target} {of}" for target in labels.targets for of in ("SRCC", "default −", "MAE", "default −")]
-    for kind in KINDS:
+    """Cross-validate variants and print tables in Markdown."""
+    source, chosen = Source(fisv, routines), choose(variants or [], paper)
+    if epochs is not None:
+        chosen = [with_epochs(variant, epochs) for variant in chosen]
+    entries = cross_validate(chosen, source, kinds, range(first_seed, first_seed + seeds))
+    rows = [row for kind in kinds for variant in chosen for row in _figures(source, kind, variant.name, entries)]
+    targets = load(source, kinds[0]).labels.targets
+    columns = [f"{target} {title}" for target in targets for title in ("SRCC", "default −", "MAE", "default −")]
+    for kind in kinds:
         lines = []
-        for variant in VARIANTS:
+        for variant in chosen:
             of_variant = [row for row in rows if (row["folds"], row["head"]) == (kind, variant.name)]
             lines.append([variant.name, *(cell for row in of_variant for cell in _cells(row))])
         print_table([f"{kind} folds", *columns], lines)
-    if to is not None:
-        to.write_bytes(as_csv(rows))
+    if out is not None:
+        out.write_bytes(as_csv(rows))
 
 
-def _figures(fisv: Path, kind: str, column: int, name: str, said: dict[tuple[str, str], np.ndarray]) -> dict[str, Any]:
-    labels, examples = load(fisv, kind).labels, load(fisv, kind).examples
-    truth, groups = examples.scores[:, column], examples.groups()
-    default, variant = (said[head, kind][..., column] for head in (DEFAULT.name, name))
-    figures = {"srcc": srcc, "r_l2": r_l2, "mae": mae}
-    each = {of: [figure(truth, one) for one in variant] for of, figure in figures.items()}
-    row: dict[str, Any] = {"folds": kind, "target": labels.targets[column], "head": name}
-    for of, (mean, (low, high)) in difference(truth, default, variant, groups).items():
-        row |= {of: float(np.mean(each[of])), f"{of}_std": float(np.std(each[of], ddof=1))}
-        row |= {f"{of}_difference": mean, f"{of}_low": low, f"{of}_high": high}
-    return row
+def with_epochs(variant: Variant, epochs: int) -> Variant:
+    """Return a variant that is trained for another number of epochs."""
+    return replace(variant, training=replace(variant.training, recipe=replace(variant.training.recipe, epochs=epochs)))
+
+
+def _figures(source: Source, kind: str, name: str, entries: dict[tuple[str, str], Entries]) -> list[dict[str, Any]]:
+    """Return the figures of a variant on one kind of folds, a row a target."""
+    dataset = load(source, kind)
+    groups = dataset.examples.groups()
+    default, variant = (as_arrays(entries[head, kind]) for head in (DEFAULT.name, name))
+    rows = []
+    for m, target in enumerate(dataset.labels.targets):
+        truth = variant["true"][0, :, m]
+        of_default, of_variant = (arrays["predicted"][..., m] for arrays in (default, variant))  # (seeds, routines)
+        row: dict[str, Any] = {"folds": kind, "target": target, "head": name}
+        for figure, (mean, (low, high)) in difference(truth, of_default, of_variant, groups).items():
+            of_seeds = [FIGURES[figure](truth, predicted) for predicted in of_variant]
+            deviation = float(np.std(of_seeds, ddof=1)) if len(of_seeds) > 1 else 0.0
+            row |= {figure: float(np.mean(of_seeds)), f"{figure}_std": deviation}
+            row |= {f"{figure}_difference": mean, f"{figure}_low": low, f"{figure}_high": high}
+        rows.append(row)
+    return rows
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
     cells = []
-    for of, places in (("srcc", 3), ("mae", 2)):
-        cells.append(f"{row[of]:.{places}f}")
-        same = row["head"] == DEFAULT.name
-        low, high = (f"{row[f'{of}_{end}']:+.{places}f}" for end in ("low", "high"))
-        cells.append("" if same else f"{row[f'{of}_difference']:+.{places}f} ({low} to {high})")
+    for figure, decimals in (("srcc", 3), ("mae", 2)):
+        low, high, mean = (f"{row[f'{figure}_{name}']:+.{decimals}f}" for name in ("low", "high", "difference"))
+        cells += [f"{row[figure]:.{decimals}f}", "" if row["head"] == DEFAULT.name else f"{mean} ({low} to {high})"]
     return cells
 
 

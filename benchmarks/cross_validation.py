@@ -3,123 +3,189 @@
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+import typer
 
 from cofinal.data.datasets import with_column
 from cofinal.data.feature_store import FeatureStore
 from cofinal.data.labels import read_labels
 from cofinal.extractors.video import VIDEO_SUFFIXES
-from cofinal.models.cofinal import CoFInAlConfig
-from cofinal.models.grading import GradingConfig
+from cofinal.models.cofinal import CoFInAlConfig, CoFInAlRecipe
+from cofinal.models.head import HeadNetwork
+from cofinal.models.predict import borderline, predict, read_verdict
 from cofinal.pipeline.console import progress
-from cofinal.pipeline.examples import Dataset, label_places, load_dataset
-from cofinal.pipeline.splits import cut_folds
-from cofinal.pipeline.training import TrainingRecipe, fit, predict
+from cofinal.pipeline.examples import Dataset, Examples, label_places, load_dataset
+from cofinal.pipeline.protocol import HeadTraining, run_protocol
+from cofinal.pipeline.splits import FOLDS, Split, make_splits
 
 FISV = Path(os.environ.get("COFINAL_SHARED", "../shared")) / "data/fisv"
-FOLDS = 5
 KINDS = {"random": None, "skater-disjoint": "skater", "event-disjoint": "event"}
 """Kinds of folds, and the column of skaters.csv whose values stay together in each."""
+ALL_KINDS = list(KINDS)
+Entries = list[dict[str, Any]]
+"""Entries of `run_protocol`, each with its `seed` and the columns of `_verdict_columns`."""
+
+FisvArgument = Annotated[Path, typer.Argument(help="Folder with train.txt, skaters.csv and one folder of features.")]
+KindsOption = Annotated[list[str], typer.Option("--kinds", help=f"Kinds of folds: {', '.join(KINDS)}; repeatable.")]
+SeedsOption = Annotated[int, typer.Option(help="How many fold seeds.")]
+FirstSeedOption = Annotated[int, typer.Option(help="The first fold seed.")]
+RoutinesOption = Annotated[int | None, typer.Option(help="Take only the first routines; by default all.")]
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A head and its training; the default one without arguments."""
+    """A head and its training, by a name."""
 
-    name: str = "default"
-    config: type[GradingConfig] = CoFInAlConfig
-    settings: dict[str, Any] = field(default_factory=dict)
-    """Of the configuration."""
-    recipe: TrainingRecipe = field(default_factory=TrainingRecipe)
+    name: str
+    training: HeadTraining
 
 
-def feature_folder(fisv: Path) -> Path:
-    """The one folder of features beside skaters.csv.
-
-    Raises:
-        ValueError: something is missing.
-    """
-    about = fisv / "skaters.csv"
-    if not about.is_file():
-        raise ValueError(f"{about} does not exist; name the folder of Fis-V's labels, features and skaters.csv")
-    folders = [path for path in fisv.iterdir() if path.is_dir()]
-    if len(folders) != 1:
-        raise ValueError(f"{fisv} has {len(folders)} folders; one of features is expected")
-    return folders[0]
+DEFAULT = Variant("default", HeadTraining(CoFInAlConfig, CoFInAlRecipe()))
 
 
-def alone() -> None:
-    """Let this process have one core: there is one process for each."""
-    torch.set_num_threads(1)
+@dataclass(frozen=True)
+class Source:
+    """Where the programmes are."""
+
+    fisv: Path
+    """Folder with train.txt, skaters.csv and one folder of features."""
+    routines: int | None = None
+    """Only the first routines; None for all."""
+
+    def features(self) -> Path:
+        """Return the folder of features.
+
+        Raises:
+            ValueError: something is missing.
+        """
+        if not (self.fisv / "skaters.csv").is_file():
+            raise ValueError(f"{self.fisv} has no skaters.csv; name the folder of Fis-V's labels and features")
+        folders = [path for path in self.fisv.iterdir() if path.is_dir()]
+        if len(folders) != 1:
+            raise ValueError(f"{self.fisv} has {len(folders)} folders; one of features is expected")
+        return folders[0]
 
 
 @cache
-def load(fisv: Path, kind: str) -> Dataset:
-    """The programmes, grouped for a kind of folds."""
-    folder = feature_folder(fisv)
+def load(source: Source, kind: str) -> Dataset:
+    """Load the programmes with their events, grouped for a kind of folds."""
+    folder = source.features()
     store = FeatureStore(folder)
-    labels = read_labels("fisv", label_places(store, folder))
-    if KINDS[kind]:
-        labels = with_column(labels, "group", f"{fisv / 'skaters.csv'}:{KINDS[kind]}", VIDEO_SUFFIXES)
-    return load_dataset(store, labels)
+    table = source.fisv / "skaters.csv"
+    labels = with_column(read_labels("fisv", label_places(store, folder)), "event", f"{table}:event", VIDEO_SUFFIXES)
+    if column := KINDS[kind]:
+        labels = with_column(labels, "group", f"{table}:{column}", VIDEO_SUFFIXES)
+    dataset = load_dataset(store, labels)
+    if source.routines is None:
+        return dataset
+    return Dataset(dataset.labels, dataset.examples.at(np.arange(source.routines)), dataset.leftovers)
 
 
-def config_of(variant: Variant, dataset: Dataset) -> GradingConfig:
-    """The configuration of a variant's network."""
-    labels = dataset.labels
-    ranges = tuple(labels.ranges[target] for target in labels.targets)
-    return variant.config(dataset.examples.features[0].shape[1], labels.targets, ranges, **variant.settings)
+def folds_of(dataset: Dataset, seed: int, *, intervals: bool = False) -> list[Split]:
+    """Return the folds of a cross-validation, without its final training."""
+    splits = make_splits(dataset.examples, "cv", folds=FOLDS, seed=seed, intervals=intervals)[1]
+    return [split for split in splits if len(split.evaluated)]
 
 
-def cross_validate(variant: Variant, fisv: Path, kind: str, seed: int, fields: Sequence[str]) -> np.ndarray:
-    """Fields (N, M, F) of `TargetPrediction`, held out: a training for each of `FOLDS` folds."""
-    dataset = load(fisv, kind)
-    examples, config = dataset.examples, config_of(variant, dataset)
-    held_out = np.full((*examples.scores.shape, len(fields)), np.nan)
-    for rows in cut_folds(len(examples), FOLDS, seed=seed, groups=examples.groups()):
-        training, test = examples.at(np.setdiff1d(np.arange(len(examples)), rows)), examples.at(rows)
-        network = fit(training.features, training.scores, config=config, recipe=variant.recipe, seed=seed)
-        predicted = predict(network, test.features)
-        for column, target in enumerate(dataset.labels.targets):
-            held_out[rows, column] = np.stack([getattr(predicted[target], name) for name in fields], axis=1)
-    return held_out
+def cross_validate(
+    variants: Iterable[Variant], source: Source, kinds: Sequence[str], seeds: Iterable[int], *, intervals: bool = False
+) -> dict[tuple[str, str], Entries]:
+    """Cross-validate variants on several kinds and seeds of folds, in a process for each core.
 
-
-def held_out_predictions(
-    variants: Iterable[Variant], fisv: Path, kinds: Iterable[str], seeds: range
-) -> dict[tuple[str, str], np.ndarray]:
-    """As `held_out_verdicts`, of the scores alone: (S, N, M) in points."""
-    said = held_out_verdicts(variants, fisv, kinds, seeds, ("score",))
-    return {key: fields[..., 0] for key, fields in said.items()}
-
-
-def held_out_verdicts(
-    variants: Iterable[Variant], fisv: Path, kinds: Iterable[str], seeds: range, fields: Sequence[str]
-) -> dict[tuple[str, str], np.ndarray]:
-    """Cross-validate variants on several kinds and seeds of folds.
+    Args:
+        variants: what to train.
+        source: the programmes.
+        kinds: names of `KINDS`.
+        seeds: of the cut into folds and of the trainings.
+        intervals: whether predictions get intervals; 5 folds then take 15 trainings instead of 5.
 
     Returns:
-        Fields (S, N, M, F) of `TargetPrediction`, of S seeds, by name of the variant and kind of folds.
+        Held-out entries by name of the variant and kind of folds, sorted by seed, routine and target.
+
+    Raises:
+        ValueError: a kind is unknown, or files are missing.
     """
-    feature_folder(fisv)
-    keys = [(variant, kind, seed) for variant in variants for kind in kinds for seed in seeds]
-    found: dict[tuple[str, str, int], np.ndarray] = {}
-    context = get_context("spawn")
-    with progress("cross-validations") as bar, ProcessPoolExecutor(os.cpu_count(), context, alone) as workers:
-        task = bar.add_task("training", total=len(keys))
-        running = {
-            workers.submit(cross_validate, variant, fisv, kind, seed, fields): (variant.name, kind, seed)
-            for variant, kind, seed in keys
-        }
+    if unknown := set(kinds) - set(KINDS):
+        raise ValueError(f"unknown kind of folds {', '.join(sorted(unknown))}; known are {', '.join(KINDS)}")
+    source.features()
+    # the trainings for intervals are shared by the folds, so all folds run in one process then
+    folds: Sequence[int | None] = [None] if intervals else range(FOLDS)
+    jobs = [(variant, kind, seed, fold) for variant in variants for kind in kinds for seed in seeds for fold in folds]
+    entries: dict[tuple[str, str], Entries] = {(variant.name, kind): [] for variant, kind, _, _ in jobs}
+    workers = ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _use_one_core)
+    with workers, progress("cross-validations" if intervals else "folds") as bar:
+        task = bar.add_task("training", total=len(jobs))
+        running = {workers.submit(_run, source, *job): job for job in jobs}
         for done in as_completed(running):
-            found[running[done]] = done.result()
-            bar.update(task, advance=1)
-    names = dict.fromkeys((variant.name, kind) for variant, kind, _ in keys)
-    return {(name, kind): np.stack([found[name, kind, seed] for seed in seeds]) for name, kind in names}
+            variant, kind, _, _ = running[done]
+            entries[variant.name, kind] += done.result()
+            bar.advance(task)
+    for kind in kinds:
+        place = {row.video: i for i, row in enumerate(load(source, kind).examples.rows)}
+        for variant in variants:
+            # sorting is stable: the targets of a routine keep their order
+            entries[variant.name, kind].sort(key=lambda entry: (entry["seed"], place[entry["video"]]))
+    return entries
+
+
+def as_arrays(entries: Entries) -> dict[str, np.ndarray]:
+    """Return each numeric column of entries as an array (S, N, M): S seeds, N routines, M targets.
+
+    An entry that is absent, because the routine has no score of the target, is NaN.
+    """
+    places = [
+        {value: place for place, value in enumerate(dict.fromkeys(entry[key] for entry in entries))}
+        for key in ("seed", "video", "target")
+    ]
+    seeds, videos, targets = places
+    columns = [name for name, value in entries[0].items() if isinstance(value, (int, float)) and name != "seed"]
+    arrays = {name: np.full([len(values) for values in places], np.nan) for name in columns}
+    for entry in entries:
+        at = seeds[entry["seed"]], videos[entry["video"]], targets[entry["target"]]
+        for name in columns:
+            arrays[name][at] = entry[name]
+    return arrays
+
+
+def _use_one_core() -> None:
+    torch.set_num_threads(1)  # there is a process for each core
+
+
+def _run(source: Source, variant: Variant, kind: str, seed: int, fold: int | None) -> Entries:
+    """Run one fold, or all folds with intervals."""
+    dataset = load(source, kind)
+    if fold is None:
+        splits = folds_of(dataset, seed, intervals=True)
+        outcome = run_protocol(splits, dataset, variant.training, seed=seed)
+        return [{"seed": seed, **entry} for entry in outcome.predictions]
+    split = folds_of(dataset, seed)[fold]
+    outcome = run_protocol([split], dataset, variant.training, seed=seed)
+    verdicts = _verdict_columns(outcome.network, dataset.examples.at(split.evaluated))
+    return [{"seed": seed, **entry, **verdicts[entry["video"], entry["target"]]} for entry in outcome.predictions]
+
+
+def _verdict_columns(network: HeadNetwork, routines: Examples) -> dict[tuple[str, str], dict[str, float]]:
+    """Return the grade of the true score, the span of the verdict's grade, and whether it is borderline."""
+    predicted = predict(network, routines.features, routines.actions)
+    columns = {}
+    for m, target in enumerate(network.config.targets):
+        verdict = predicted[target]
+        assert verdict.cells is not None, "only public heads have no cells"
+        assert verdict.edges is not None, "only public heads have no edges"
+        true_grades = read_verdict(routines.scores[:, m], verdict.cells, max(verdict.num_subgrades, 1)).grade
+        for i, row in enumerate(routines.rows):
+            grade = int(verdict.grade[i])
+            columns[row.video, target] = {
+                "true_grade": int(true_grades[i]),
+                "grade_low": float(verdict.edges[grade - 1]),
+                "grade_high": float(verdict.edges[grade]),
+                "is_borderline": float(borderline(grade, verdict.probabilities[i].tolist()) is not None),
+            }
+    return columns

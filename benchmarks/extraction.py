@@ -273,7 +273,8 @@ def compare(name: str, video: Path, third: Path, video_s: float) -> list[tuple[s
 
 def score(video: Path, video_s: float) -> str:
     """Score the video with the command and an untrained I3D head; return a sentence on the seconds of each stage."""
-    network = CoFInAl(CoFInAlConfig(CATALOGUE["i3d"].feature_dim, ("score",), ((0.0, 10.0),)))
+    config = CoFInAlConfig(feature_dim=CATALOGUE["i3d"].feature_dim, targets=("score",), ranges=((0.0, 10.0),))
+    network = CoFInAl(config)
     metadata = {
         "targets": ["score"],
         "actions": [],

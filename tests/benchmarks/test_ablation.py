@@ -1,36 +1,42 @@
-"""Every variant of the head that benchmarks train is one that trains, and differs from the default."""
+"""Every variant of the head that the ablation trains is one that trains, and differs from the default."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from benchmarks.ablation import VARIANTS, CoarseOnlyConfig
-from benchmarks.cross_validation import Variant
-from cofinal.pipeline.training import fit, predict
+from benchmarks.ablation import DEFAULT, PAPER, VARIANTS, Variant, choose
+from cofinal.models.predict import predict
+from cofinal.pipeline.training import fit
+
+TARGETS = ("TES", "PCS")
 
 
 def scores_of(variant: Variant) -> np.ndarray:
-    """What a head of a few epochs says of its own 24 routines (N, 2)."""
+    """Return what a head of a few epochs predicts for its own 24 routines (N, 2)."""
     rng = np.random.default_rng(0)
-    truth = rng.uniform(10, 40, (24, 2))
+    truth = rng.uniform(10, 40, (24, 1)) + rng.normal(size=(24, 2))  # scores that share most of what they say
     features = [rng.normal(loc=y[0] / 10, size=(4 + i % 5, 16)).astype(np.float32) for i, y in enumerate(truth)]
-    config = variant.config(16, ("TES", "PCS"), ((0.0, 50.0), (0.0, 50.0)), **variant.settings)
-    network = fit(features, truth, config=config, recipe=replace(variant.recipe, epochs=3))
-    said = predict(network, features)
-    if variant.config is CoarseOnlyConfig:
-        of_grade = [said["TES"].points[said["TES"].grade == grade] for grade in np.unique(said["TES"].grade)]
-        assert all(np.ptp(points) == 0 for points in of_grade)
-    return np.stack([said[target].score for target in ("TES", "PCS")], axis=1)
+    config = variant.training.make_config(feature_dim=16, targets=TARGETS, ranges=((0.0, 50.0), (0.0, 50.0)))
+    network = fit(features, truth, config=config, recipe=replace(variant.training.recipe, epochs=3))
+    predicted = predict(network, features)
+    return np.stack([predicted[target].score for target in TARGETS], axis=1)
 
 
 @pytest.fixture(scope="module")
 def default_scores() -> np.ndarray:
-    return scores_of(VARIANTS[0])
+    return scores_of(DEFAULT)
 
 
-@pytest.mark.parametrize("variant", VARIANTS[1:], ids=lambda variant: variant.name)
+@pytest.mark.parametrize("variant", [*VARIANTS[1:], *PAPER], ids=lambda variant: variant.name)
 def test_variants_train_and_differ_from_the_default(variant: Variant, default_scores: np.ndarray) -> None:
     scores = scores_of(variant)
     assert np.isfinite(scores).all()
     assert not np.allclose(scores, default_scores, atol=1e-3)
+
+
+def test_variants_are_chosen_by_name_beside_the_default() -> None:
+    assert [variant.name for variant in choose(["no mixup"], with_paper=False)] == ["default", "no mixup"]
+    assert choose([], with_paper=True) == [*VARIANTS, *PAPER]
+    with pytest.raises(ValueError, match="unknown variant 'mixup'"):
+        choose(["mixup"], with_paper=False)
