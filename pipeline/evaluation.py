@@ -207,15 +207,30 @@ def _resampled(
 ) -> dict[str, np.ndarray]:
     """Figures (resamples,) of drawn routines, each the mean over the trainings' predictions (S, N)."""
     _, group = np.unique(range(len(truth)) if groups is None else groups, return_inverse=True)
-    members = [np.flatnonzero(group == g) for g in range(group.max() + 1)]
+    num_groups = group.max() + 1
+    chosen = np.random.default_rng(seed).integers(0, num_groups, (resamples, num_groups))
+    draws = np.stack([np.bincount(row, minlength=num_groups) for row in chosen])
+    weights = draws[:, group].astype(np.float64)  # (resamples, N): how often each routine was drawn
     errors = predicted - truth
     square, absolute = np.square(errors).mean(0), np.abs(errors).mean(0)
-    drawn = []
-    for chosen in np.random.default_rng(seed).integers(0, len(members), (resamples, len(members))):
-        rows = np.concatenate([members[g] for g in chosen])
-        correlation = _rank_correlation(truth[rows], predicted[:, rows]).mean()
-        drawn.append((correlation, 100 * square[rows].mean() / _squared_range(truth), absolute[rows].mean()))
-    return dict(zip(("srcc", "r_l2", "mae"), np.transpose(drawn), strict=True))
+    true_ranks = _centred_ranks(truth, weights)
+    correlations = [_correlation(true_ranks, _centred_ranks(scores, weights), weights) for scores in predicted]
+    sizes = weights.sum(1)
+    return {
+        "srcc": np.mean(correlations, axis=0),
+        "r_l2": 100 * (weights @ square) / sizes / _squared_range(truth),
+        "mae": (weights @ absolute) / sizes,
+    }
+
+
+def _centred_ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return ranks (resamples, N) of values (N,) that occur as often as the weights (resamples, N) say; mean rank 0."""
+    _, place = np.unique(values, return_inverse=True)
+    order = np.argsort(place, kind="stable")
+    starts = np.flatnonzero(np.diff(place[order], prepend=-1))
+    of_value = np.add.reduceat(weights[:, order], starts, axis=1)  # (resamples, distinct values)
+    ranks = of_value.cumsum(1) - (of_value - 1) / 2  # ties share the mean of their ranks
+    return ranks[:, place] - (weights.sum(1, keepdims=True) + 1) / 2
 
 
 def _bounds(drawn: np.ndarray, level: float) -> list[float]:
@@ -235,7 +250,7 @@ def _rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return _correlation(*(rankdata(x, axis=-1) - (x.shape[-1] + 1) / 2 for x in (a, b)))
 
 
-def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _correlation(a: np.ndarray, b: np.ndarray, weights: np.ndarray | float = 1.0) -> np.ndarray:
     """Correlation (...) along the last axis of centred (..., N) arrays; 0 where one of them is 0 all over."""
-    norm = np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
-    return np.clip((a * b).sum(-1) / np.where(norm > 0, norm, 1), -1, 1)
+    norm = np.sqrt((weights * a**2).sum(-1) * (weights * b**2).sum(-1))
+    return np.clip((weights * a * b).sum(-1) / np.where(norm > 0, norm, 1), -1, 1)

@@ -34,7 +34,8 @@ class CoarseGrade:
     edges: list[float] | None
     """Where the grades meet, in points: one more than there are grades; None for public heads."""
     borderline: tuple[int, int] | None
-    """The verdict's grade and its closest rival, lower first, where the rival is about as probable; else None."""
+    """The verdict's grade and its closest rival, lower first, where the rival is about as probable; else None. None for
+    public heads, whose grades have weights but no probabilities."""
 
 
 @dataclass(frozen=True)
@@ -245,7 +246,7 @@ def _verdict(head: Head, target: str, prediction: Prediction) -> TargetScore:
             span=None if edges is None else (edges[grade - 1], edges[grade]),
             probabilities=probabilities,
             edges=edges,
-            borderline=borderline(grade, probabilities),
+            borderline=None if edges is None else borderline(grade, probabilities),
         ),
         _fine_grade(prediction, grade),
         score=round(float(prediction.score[0]), 4),

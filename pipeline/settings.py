@@ -1,5 +1,6 @@
 """The configuration and the recipe of a head from the user's options: `--grades`, `--epochs`, `--set NAME=VALUE`."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import partial
@@ -36,10 +37,15 @@ def configure(options: TrainingOptions) -> tuple[ConfigFactory, Recipe]:
         "epochs": options.epochs,
         "learning_rate": options.lr,
     }
-    settings |= {name: value for name, value in named.items() if value is not None}
+    named = {name: value for name, value in named.items() if value is not None}
+    if twice := settings.keys() & named.keys():
+        raise ValueError(f"{', '.join(sorted(twice))} is set twice, by --set and by its own option; leave one out")
+    settings |= named
     of_recipe = {field.name for field in fields(head_type.recipe)}
     recipe = replace(head_type.recipe(), **{name: settings[name] for name in settings if name in of_recipe})  # type: ignore[call-arg]
     config = {name: value for name, value in settings.items() if name not in of_recipe}
+    # a configuration that cannot be is an error now, not after hours of extraction
+    head_type.config(feature_dim=1, targets=("any",), ranges=((0, 1),), **config)
     return partial(head_type.config, **config), recipe
 
 
@@ -52,6 +58,9 @@ def _parse(texts: Sequence[str], types: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"unknown setting {text!r}; --set NAME=VALUE takes {', '.join(sorted(types))}")
         try:
             settings[name] = {"true": True, "false": False}[value] if types[name] is bool else types[name](value)
+            if isinstance(settings[name], float) and not math.isfinite(settings[name]):
+                raise ValueError("neither NaN nor infinity is a setting")
         except (ValueError, KeyError):
-            raise ValueError(f"--set {text}: {name} is a number or word of type {types[name].__name__}") from None
+            expected = {bool: "true or false", int: "a whole number", float: "a number"}[types[name]]
+            raise ValueError(f"--set {text}: {name} is {expected}") from None
     return settings

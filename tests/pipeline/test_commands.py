@@ -3,12 +3,14 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,8 @@ from cofinal.data.feature_store import FeatureStore
 from cofinal.data.labels import GENERATED_RECORDS
 from cofinal.data.text_labels import RG_HEADER
 from cofinal.pipeline.head_training import _new_head_path
-from cofinal.pipeline.scoring import _choose_action
+from cofinal.pipeline.report import write_report
+from cofinal.pipeline.scoring import _choose_action, print_score
 
 
 def one_sentence(ended) -> str:
@@ -291,9 +294,9 @@ def test_training_writes_results_predictions_plot_and_head_beside_each_other(tra
     for picture in (".predicted.png", ".curves.png"):
         assert trained.with_suffix(picture).read_bytes().startswith(b"\x89PNG")
     curves = trained.with_suffix(".curves.csv").read_text().splitlines()
-    assert curves[0] == "seed,split,member,epoch,coarse,fine,final,total"
-    assert [line.split(",")[:4] for line in curves[1:]] == [
-        ["0", split, "1", epoch] for split in ("without 1", "without 2", "all") for epoch in "12"
+    assert curves[0] == "seed,split,epoch,coarse,fine,final,total"
+    assert [line.split(",")[:3] for line in curves[1:]] == [
+        ["0", split, epoch] for split in ("without 1", "without 2", "all") for epoch in "12"
     ]
     with safe_open(trained, "pt") as file:
         metadata = json.loads(file.metadata()["cofinal"])["metadata"]
@@ -342,35 +345,22 @@ def club(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_an_ensemble_is_judged_beside_the_first_network_and_scores_as_judged(
-    command, club: Path, tmp_path: Path
-) -> None:
-    labels = club / "labels.csv"
-    split = tmp_path / "labels.csv"
-    rows = list(csv.DictReader(labels.open()))
-    split.write_text(
-        "video,score,split\n"
-        + "".join(f"{row['video']},{row['score']},{'test' if i > 29 else ''}\n" for i, row in enumerate(rows))
-    )
-    run = ["train-head", club / "features", "--dataset", "csv", "--labels", split, "--epochs", 4]
-    single, several = tmp_path / "single.safetensors", tmp_path / "several.safetensors"
-    assert command(*run, "--out", single).code == 0
-    ended = command(*run, "--ensemble", 2, "--out", several)
-    assert ended.code == 0
-    assert "score, ensemble" in ended.out
-    alone, together = (json.loads(head.with_suffix(".results.json").read_text()) for head in (single, several))
-    assert together["targets"] == alone["targets"]
-    assert together["training"]["ensemble"] == 2
-    assert together["ensemble"]["score"]["srcc"] != together["targets"]["score"]["srcc"]
-
-    judged = list(csv.DictReader(several.with_suffix(".predictions.csv").open()))
-    for head, column in ((single, "predicted"), (several, "ensemble")):
-        scored = command("score-video", club / "features" / f"{judged[0]['video']}.npy", "--head", head, "--json")
-        said = json.loads(scored.out)["targets"]["score"]["score"]
-        assert said == pytest.approx(float(judged[0][column]), abs=1e-3)
-    curves = list(csv.DictReader(several.with_suffix(".curves.csv").open()))
-    assert [row["member"] for row in curves] == ["1"] * 4 + ["2"] * 4
-    assert "an ensemble has 1 to 32 networks" in command(*run, "--ensemble", 0).err
+def test_a_head_scores_a_routine_as_it_was_evaluated(command, club: Path, tmp_path: Path) -> None:
+    """The official protocol evaluates the head that is kept, so the command gives the very numbers of its file."""
+    labels = tmp_path / "labels.csv"
+    rows = list(csv.DictReader((club / "labels.csv").open()))
+    lines = [f"{row['video']},{row['score']},{'test' if i > 29 else ''}" for i, row in enumerate(rows)]
+    labels.write_text("\n".join(["video,score,split", *lines]) + "\n")
+    head = tmp_path / "h.safetensors"
+    run = ["train-head", club / "features", "--dataset", "csv", "--labels", labels, "--epochs", 2, "--out", head]
+    assert command(*run).code == 0
+    evaluated = list(csv.DictReader(head.with_suffix(".predictions.csv").open()))
+    assert len(evaluated) == 6
+    for row in evaluated:
+        scored = command("score-video", club / f"features/{row['video']}.npy", "--head", head, "--json")
+        verdict = json.loads(scored.out)["targets"]["score"]
+        assert verdict["score"] == pytest.approx(float(row["predicted"]), abs=1e-3)
+        assert (str(verdict["coarse"]["grade"]), str(verdict["fine"]["subgrade"])) == (row["grade"], row["subgrade"])
 
 
 def test_groups_events_seeds_and_intervals_from_the_command_to_the_score(command, club: Path, tmp_path: Path) -> None:
@@ -511,8 +501,14 @@ def test_default_head_is_set_once_and_then_only_when_asked(command, store: Path,
         ("video,score\nv0,5\nv1,6\n", ["--protocol", "official"], "--protocol cv"),
         ("video,score\nv0,5\nv1,6\n", ["--protocol", "best"], "auto, official, cv"),
         ("video,score\nv0,5\nv1,6\n", ["--target", "TES"], "unknown target 'TES'; labels.csv has score"),
-        ("video,score\nv0,5\nv1,6\n", ["--head-type", "mlp"], "unknown head type 'mlp'; known are cofinal, gdlt"),
+        (
+            "video,score\nv0,5\nv1,6\n",
+            ["--head-type", "mlp"],
+            "unknown head type 'mlp'; known are cofinal, cofinal-paper, gdlt",
+        ),
         ("video,score\nv0,5\nv1,6\n", ["--epochs", "0"], "at least 1"),
+        ("video,score\nv0,5\nv1,6\n", ["--set", "colour=red"], "--set NAME=VALUE takes batch_size, coarse_weight"),
+        ("video,score\nv0,5\nv1,6\n", ["--subgrades", "1"], "at least 2 sub-grades"),
         ("video,score\nv0,5\nv1,6\n", ["--dataset", "mtl"], "unlv-dive, jigsaws, csv"),
         ("video,score\nv0,5\nv1,6\n", ["--out", "h.pt"], "must end in .safetensors"),
         ("video,score\nv0,5\nv1,5\nv2,5\n", ["--folds", "2"], "score has fewer than two different values"),
@@ -644,30 +640,82 @@ def test_score_of_a_video_and_of_its_features_agree(command, videos: Path, store
     ended = command("score-video", videos / "v2.mp4", "--head", trained, "--json")
     score = json.loads(ended.out)
     assert ended.code == 0
-    said = score["targets"]["score"]
-    assert set(said) == {"coarse", "fine", "score"}
-    coarse, fine = said["coarse"], said["fine"]
-    assert 1 <= coarse["grade"] <= coarse["of"] == len(coarse["probabilities"])
-    assert coarse["probabilities"][coarse["grade"] - 1] == max(coarse["probabilities"])
-    assert coarse["span"][0] <= fine["points"] <= coarse["span"][1]
+    verdict = score["targets"]["score"]
+    assert set(verdict) == {"coarse", "fine", "score"}
+    coarse, fine = verdict["coarse"], verdict["fine"]
+    assert set(coarse) - {"borderline"} == {"grade", "of", "span", "probabilities", "edges"}
+    assert set(fine) == {"subgrade", "of", "span"}
+    assert 1 <= coarse["grade"] <= coarse["of"] == len(coarse["probabilities"]) == len(coarse["edges"]) - 1
+    assert sum(coarse["probabilities"]) == pytest.approx(1, abs=1e-3)
+    assert coarse["span"] == coarse["edges"][coarse["grade"] - 1 : coarse["grade"] + 1]
     assert 1 <= fine["subgrade"] <= fine["of"]
-    assert 5.0 <= said["score"] <= 8.5
+    assert coarse["span"][0] <= fine["span"][0] <= verdict["score"] <= fine["span"][1] <= coarse["span"][1]
+    assert (coarse["edges"][0], coarse["edges"][-1]) == (5.0, 8.5)
     assert score["extractor"]["recipe"] == "gdlt-i3d"
     cached = score_video(store / "v2.npy", trained)
-    assert cached.targets["score"].score == said["score"]
+    assert cached.targets["score"].score == verdict["score"]
     assert cached.warnings == []
 
 
-def test_report_is_one_page_with_the_score_and_a_plot(command, videos: Path, trained: Path, tmp_path: Path) -> None:
+VERDICT = re.compile(
+    r"  score  +(?P<score>[\d.]+) points   coarse grade (?P<grade>\d) of 4 \((?P<low>[\d.]+) to (?P<high>[\d.]+)\)"
+    r"   fine grade (?P<fine>\d) of 8 \((?P<fine_low>[\d.]+) to (?P<fine_high>[\d.]+)\)(   borderline \d / \d)?"
+)
+
+
+def test_a_printed_verdict_agrees_with_itself(command, club: Path, tmp_path: Path) -> None:
+    head = tmp_path / "h.safetensors"
+    train_head(club / "features", "csv", labels=club, epochs=3, folds=2, out=head, ranges=["score=0:10"])
+    for i in range(8):
+        ended = command("score-video", club / f"features/r{i}.npy", "--head", head)
+        title, line = ended.out.splitlines()
+        assert title.endswith(f"r{i}.npy")
+        matched = re.fullmatch(VERDICT, re.sub(r" \(90%: [\d.]+ to [\d.]+\)", "", line))
+        assert matched, line
+        printed = {name: float(matched[name]) for name in ("low", "fine_low", "score", "fine_high", "high")}
+        assert list(printed.values()) == sorted(printed.values())
+        coarse = score_video(club / f"features/r{i}.npy", head).targets["score"].coarse
+        assert coarse.grade == int(matched["grade"])
+        assert (coarse.borderline is not None) == ("borderline" in line)
+
+
+def test_report_is_one_page_with_the_verdict_and_a_plot(command, videos: Path, trained: Path, tmp_path: Path) -> None:
     odd = tmp_path / "<b>&.mp4"
     shutil.copy(videos / "v1.mp4", odd)
     ended = command("score-video", odd, "--head", trained, "--report", tmp_path / "r.html")
     assert ended.code == 0
     page = (tmp_path / "r.html").read_text()
     assert "<h1>&lt;b&gt;&amp;.mp4" in page
+    assert "<b>" not in page
     assert "data:image/png;base64," in page
-    assert f"{score_video(odd, trained).targets['score'].score:.2f}" in page
     assert "http" not in page
+    verdict = score_video(odd, trained).targets["score"]
+    cells = re.findall(r"<td[^>]*>([^<]*)", page)
+    borderline = ", borderline {} / {}".format(*verdict.coarse.borderline) if verdict.coarse.borderline else ""
+    assert [" ".join(cell.split()) for cell in cells] == [
+        "score",
+        f"{verdict.coarse.grade} of 4{borderline}",
+        "{:.2f} to {:.2f}".format(*verdict.coarse.span),
+        f"{verdict.fine.subgrade} of 8",
+        "{:.2f} to {:.2f}".format(*verdict.fine.span),
+        f"{verdict.score:.2f}",
+    ]
+
+
+def test_a_borderline_verdict_is_said_everywhere(club: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    head = tmp_path / "h.safetensors"
+    train_head(club / "features", "csv", labels=club, epochs=1, folds=2, out=head)
+    score = score_video(club / "features/r0.npy", head)
+    verdict = score.targets["score"]
+    for borderline in ((2, 3), None):
+        changed = replace(verdict, coarse=replace(verdict.coarse, borderline=borderline))
+        shown = replace(score, targets={"score": changed})
+        capsys.readouterr()
+        print_score(shown)
+        write_report(shown, tmp_path / "r.html")
+        assert ("borderline 2 / 3" in capsys.readouterr().out) == (borderline is not None)
+        assert ("borderline 2 / 3" in (tmp_path / "r.html").read_text()) == (borderline is not None)
+        assert shown.as_json()["targets"]["score"]["coarse"].get("borderline") == borderline
 
 
 def test_a_report_that_cannot_be_written_costs_no_score(command, store: Path, trained: Path, tmp_path: Path) -> None:
@@ -752,22 +800,35 @@ def test_features_of_unknown_origin_score_only_features(command, store: Path, vi
     assert command("score-video", videos / "v0.mp4", "--head", head).code == 0
 
 
-def test_the_baseline_is_trained_and_scores_without_a_fine_grade(
-    command, store: Path, videos: Path, tmp_path: Path
-) -> None:
+def test_gdlt_is_trained_and_scores_without_a_fine_grade(command, store: Path, videos: Path, tmp_path: Path) -> None:
     head = tmp_path / "gdlt.safetensors"
     run = ["train-head", store, "--dataset", "csv", "--labels", videos, "--epochs", 1, "--folds", 2, "--out", head]
-    results = json.loads(command(*run, "--head-type", "gdlt", "--json").out)
+    ended = command(*run, "--head-type", "gdlt", "--set", "width=8", "--json")
+    results = json.loads(ended.out)
     assert results["training"]["head_type"] == "gdlt"
     assert results["targets"]["score"]["n"] == 8
     assert "subgrade" not in head.with_suffix(".predictions.csv").read_text()
-    said = json.loads(command("score-video", store / "v2.npy", "--head", head, "--json").out)["targets"]["score"]
-    assert set(said) == {"coarse", "score"}
-    assert said["coarse"]["edges"] == pytest.approx([5, 5 + 3.5 / 6, 6.75, 8.5 - 3.5 / 6, 8.5], abs=1e-4)
+    verdict = json.loads(command("score-video", store / "v2.npy", "--head", head, "--json").out)["targets"]["score"]
+    assert set(verdict) == {"coarse", "score"}
+    coarse = verdict["coarse"]
+    assert coarse["edges"] == pytest.approx([5, 5 + 3.5 / 6, 6.75, 8.5 - 3.5 / 6, 8.5], abs=1e-4)
+    assert coarse["span"][0] <= verdict["score"] <= coarse["span"][1]
     ended = command("score-video", store / "v2.npy", "--head", head, "--report", tmp_path / "r.html")
-    assert f"{said['score']:.2f} points   coarse grade {said['coarse']['grade']} of 4 (" in ended.out
+    assert f"{verdict['score']:.2f} points   coarse grade {coarse['grade']} of 4 (" in ended.out
     assert "fine" not in ended.out
-    assert "the mean of the grades' values" in " ".join((tmp_path / "r.html").read_text().split())
+    assert "<td>none\n    <td>none" in (tmp_path / "r.html").read_text()
+
+
+def test_the_papers_head_is_trained_and_scores(command, store: Path, videos: Path, tmp_path: Path) -> None:
+    head = tmp_path / "paper.safetensors"
+    run = ["train-head", store, "--dataset", "csv", "--labels", videos, "--epochs", 1, "--folds", 2, "--out", head]
+    assert command(*run, "--head-type", "cofinal-paper", "--set", "width=8").code == 0
+    curves = head.with_suffix(".curves.csv").read_text().splitlines()
+    assert curves[0] == "seed,split,epoch,coarse,reversed,fine,prototypes,total"
+    verdict = score_video(store / "v2.npy", head).targets["score"]
+    assert verdict.coarse.edges == pytest.approx([5, 5.875, 6.75, 7.625, 8.5])
+    assert verdict.fine.of == 25
+    assert verdict.fine.span[0] <= verdict.score <= verdict.fine.span[1]
 
 
 def test_help_has_examples(command) -> None:

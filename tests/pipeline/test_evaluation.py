@@ -8,6 +8,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import spearmanr
 
 from cofinal.pipeline.evaluation import (
+    _resampled,
     average,
     bootstrap,
     difference,
@@ -102,6 +103,27 @@ def test_routines_that_repeat_one_another_tell_no_more_than_one_of_them() -> Non
         assert 0.8 < width / (high - low) < 1.25, name
         assert apart[name][1] - apart[name][0] < 0.65 * width, name
     assert bootstrap(truth, predicted, sorted(groups)) != bootstrap(truth, predicted, ["one"] * 60)
+
+
+@settings(max_examples=30)
+@given(st.integers(1, 25), st.integers(0, 99), st.booleans(), st.booleans())
+def test_resampled_figures_are_those_of_the_drawn_routines(num: int, seed: int, tied: bool, grouped: bool) -> None:
+    """All resamples are ranked at once; here each is drawn and evaluated by itself."""
+    rng = np.random.default_rng(seed)
+    truth = rng.normal(size=num)
+    predicted = truth + rng.normal(size=(2, num))
+    if tied:
+        truth, predicted = truth.round(), predicted.round()
+    groups = [f"g{i // 3}" for i in range(num)] if grouped else None
+    own = np.arange(num) // 3 if grouped else np.arange(num)
+    found = _resampled(truth, predicted, groups, 5, seed)
+    units = own.max() + 1
+    for i, chosen in enumerate(np.random.default_rng(seed).integers(0, units, (5, units))):
+        rows = np.concatenate([np.flatnonzero(own == unit) for unit in chosen])
+        assert found["srcc"][i] == pytest.approx(np.mean([srcc(truth[rows], x[rows]) for x in predicted]), abs=1e-9)
+        assert found["mae"][i] == pytest.approx(np.abs(predicted - truth)[:, rows].mean())
+        squared_range = np.ptp(truth) ** 2 or 1
+        assert found["r_l2"][i] == pytest.approx(100 * ((predicted - truth) ** 2)[:, rows].mean() / squared_range)
 
 
 def test_a_difference_is_paired_and_tells_the_better_one() -> None:

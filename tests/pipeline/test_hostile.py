@@ -69,7 +69,7 @@ def test_heads_whose_metadata_are_not_ours(command, trained: Path, store: Path, 
         metadata |= {"actions": "absent"}  # without an identity alone a head is one of unknown features
     rewrite_metadata(trained, tmp_path / "h.safetensors", metadata)
     error = one_sentence(command("score-video", store / "v0.npy", "--head", tmp_path / "h.safetensors"))
-    assert "does not say what it was trained on" in error
+    assert "does not record what it was trained on" in error
 
 
 @pytest.mark.parametrize("origin", ["witness.pkl", "/dev/null", "/dev/zero", ".", "gone.pt"])

@@ -1,6 +1,7 @@
 """Heads are evaluated on routines they never saw, and beat ridge there on real features."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,21 +10,21 @@ import torch
 from made_up_routines import dataset_of
 
 from cofinal import train_head
-from cofinal.models.cofinal import CoFInAlConfig
+from cofinal.models.cofinal import CoFInAlConfig, CoFInAlRecipe
 from cofinal.pipeline.conformal import radius
 from cofinal.pipeline.examples import Dataset
 from cofinal.pipeline.protocol import HeadTraining, Outcome, run_protocol, run_seeds
 from cofinal.pipeline.results import summarise_predictions
 from cofinal.pipeline.splits import cut_folds, make_splits
-from cofinal.pipeline.training import TrainingRecipe
 
-BRIEF = HeadTraining(CoFInAlConfig, TrainingRecipe(epochs=1))
+SMALL = partial(CoFInAlConfig, width=16, num_members=2)
+BRIEF = HeadTraining(SMALL, CoFInAlRecipe(epochs=1))
 
 
 def outcome(scores: np.ndarray, *, folds: int = 3, seeds: tuple[int, ...] = (0,), epochs: int = 3, **how) -> Outcome:
     data = dataset_of(scores)
     splits = {seed: make_splits(data.examples, "cv", folds=folds, seed=seed, **how)[1] for seed in seeds}
-    return run_seeds(splits, data, HeadTraining(CoFInAlConfig, TrainingRecipe(epochs=epochs)))
+    return run_seeds(splits, data, HeadTraining(SMALL, CoFInAlRecipe(epochs=epochs)))
 
 
 def weights(network: torch.nn.Module) -> torch.Tensor:
