@@ -181,37 +181,58 @@ def _pyav_frames(
     on_concealed: Callable[[float], object],
 ) -> Iterator[tuple[int, np.ndarray]]:
     """The wanted frames with their indices, read with PyAV."""
-    index, start_s, displayed = -1, 0.0, (facts.rotation, facts.is_mirrored)
+    index, start_s, upright = -1, 0.0, _Upright(facts, colours)
     with open_video(facts.path, limits, one_thread=facts.is_partial) as (container, stream):
         frames = decode_frames(facts.path, container, stream, heartbeat)
         for index, frame in enumerate(_deinterlaced(frames) if deinterlace and facts.is_interlaced else frames):
             start_s = start_s if index else frame.time or 0.0
             if frame.is_corrupt:
                 on_concealed((frame.time or 0.0) - start_s)
-            displayed = orientation(frame, displayed)
+            upright.follow(frame)
             if index < len(is_wanted) and is_wanted[index]:
-                yield index, _upright(facts.path, frame, colours, *displayed)
+                yield index, upright.image(frame)
             if facts.is_partial and index + 1 == len(is_wanted):  # the damage comes next
                 return
     _check_complete(facts, index + 1)
 
 
-def _upright(path: Path, frame: Any, colours: str, rotation: int, is_mirrored: bool) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a frame that PyAV decoded, as it is displayed: PyAV itself neither mirrors nor turns."""
-    matrix = stated_name(MATRICES, frame.colorspace)
-    if colours == "bt601":
-        # the same matrix twice makes FFmpeg ignore the file's tag, as the OpenCV of the published features did
-        rgb = frame.reformat(format="rgb24", src_colorspace="ITU601", dst_colorspace="ITU601")
-    elif matrix not in UNREADABLE_MATRICES:
-        rgb = frame.reformat(format="rgb24")
-    elif matrix == "bt2020c":  # constant luminance: the colours of BT.2020, which differ a little in saturated places
-        rgb = frame.reformat(format="rgb24", src_colorspace="BT2020", dst_colorspace="BT2020")
-    else:
-        raise VideoError(
-            f"{path} has colours of the matrix {matrix}, which FFmpeg cannot turn into RGB; convert it to BT.709"
-        )
-    image = rgb.to_ndarray()
-    return np.rot90(image[:, ::-1] if is_mirrored else image, rotation // 90)
+class _Upright:
+    """Turns the frames that PyAV decodes into RGB as it is displayed: PyAV itself neither mirrors nor turns."""
+
+    def __init__(self, facts: VideoFacts, colours: str) -> None:
+        self._path, self._colours = facts.path, colours
+        self._displayed = facts.rotation, facts.is_mirrored
+        # the angle of the first frame is not in the facts: a mirrored one's differs from its rotation
+        self._angle: int | None = None if facts.rotation or facts.is_mirrored else 0
+
+    def follow(self, frame: Any) -> None:
+        """Look at the next frame, because the orientation may change.
+
+        A frame without an angle keeps the last one: a bitstream may state its orientation at key frames only.
+        """
+        if frame.rotation and frame.rotation != self._angle:
+            if self._angle is not None:  # else it is that of the first frame
+                self._displayed = orientation(frame)
+            self._angle = frame.rotation
+
+    def image(self, frame: Any) -> np.ndarray:
+        """(H, W, 3) uint8 RGB."""
+        matrix = stated_name(MATRICES, frame.colorspace)
+        if self._colours == "bt601":
+            # the same matrix twice makes FFmpeg ignore the file's tag, as the OpenCV of the published features did
+            rgb = frame.reformat(format="rgb24", src_colorspace="ITU601", dst_colorspace="ITU601")
+        elif matrix not in UNREADABLE_MATRICES:
+            rgb = frame.reformat(format="rgb24")
+        elif matrix == "bt2020c":  # differs a little from the matrix that FFmpeg knows
+            rgb = frame.reformat(format="rgb24", src_colorspace="BT2020", dst_colorspace="BT2020")
+        else:
+            raise VideoError(
+                f"{self._path} has colours of the matrix {matrix}, which FFmpeg cannot turn into RGB; convert it to "
+                "BT.709"
+            )
+        rotation, is_mirrored = self._displayed
+        image = rgb.to_ndarray()
+        return np.rot90(image[:, ::-1] if is_mirrored else image, rotation // 90)
 
 
 def _deinterlaced(frames: Iterator[Any]) -> Iterator[Any]:
@@ -289,15 +310,15 @@ def _key_frames(
         limits: how large the frames may be.
         heartbeat: called with every packet.
     """
-    start_s, displayed = None, (facts.rotation, facts.is_mirrored)
+    start_s, upright = None, _Upright(facts, "tagged")
     with open_video(facts.path, limits) as (container, stream):
         stream.codec_context.skip_frame = "NONKEY"
         try:
             for frame in decode_frames(facts.path, container, stream, heartbeat):
                 start_s = frame.time if start_s is None else start_s
                 index = int(np.abs(times_s - (frame.time - start_s)).argmin())
-                displayed = orientation(frame, displayed)
-                yield index, _upright(facts.path, frame, "tagged", *displayed)
+                upright.follow(frame)
+                yield index, upright.image(frame)
         except BrokenError as error:  # whether the video breaks off shows when all frames are decoded
             raise UnfaithfulError(f"a key frame cannot be decoded alone: {error}") from error
 

@@ -19,6 +19,7 @@ killed.
 """
 
 import base64
+import gc
 import json
 import os
 import signal
@@ -99,6 +100,7 @@ class _ReaderProcess:
             self.send({"error": f"{type(error).__name__}: {error}", "kind": "fault"})
 
     def _probe(self, request: dict[str, Any]) -> None:
+        gc.collect()  # frees the frames that `video.orientation` has kept alive
         facts = self._source.probe(
             Path(request["probe"]),
             Limits(**request["limits"]),

@@ -511,15 +511,11 @@ class _Timeline:
         return replace(self, times=times, end_s=float(times[-1]) + _mean_gap(self.times))
 
 
-def orientation(frame: Any, before: tuple[int, bool] = (0, False)) -> tuple[int, bool]:
+def orientation(frame: Any) -> tuple[int, bool]:
     """How a decoded frame is displayed.
 
-    `frame.rotation` is not enough, because it is an angle for mirrored frames too.
-
-    Args:
-        frame: from `decode_frames`.
-        before: what was returned for the frame before; it holds on where a frame states nothing, as in a bitstream that
-            states its orientation at key frames only.
+    `frame.rotation` is not enough, because it is an angle for mirrored frames too. This function keeps the frame alive
+    until Python's next garbage collection, so call it for few frames.
 
     Returns:
         The degrees counter-clockwise by which it is turned: 0, 90, 180 or 270; and whether it is mirrored left to right
@@ -527,7 +523,7 @@ def orientation(frame: Any, before: tuple[int, bool] = (0, False)) -> tuple[int,
     """
     stated = frame.side_data.get("DISPLAYMATRIX")
     if stated is None:
-        return before
+        return 0, False
     # a stored pixel (right, down) is displayed at (a * right + c * down, b * right + d * down)
     a, b, _, c, d = np.frombuffer(bytes(stated), np.int32)[:5].tolist()
     is_mirrored = a * d - b * c < 0

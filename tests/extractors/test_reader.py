@@ -100,6 +100,20 @@ def test_what_one_video_leaks_is_not_counted_against_the_next(render, faulty: Re
     assert faulty.pid == first
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux says what a process allocates")
+@pytest.mark.parametrize("decoder", ["auto", "pyav"])
+def test_reading_leaks_nothing(decoder: str, render) -> None:
+    path = render("video.mp4")
+    with Reader() as reader:
+        for _ in range(3):
+            read(reader, path, decoder)
+        assert reader._process is not None
+        before = reader._process.leaked_bytes()
+        for _ in range(10):
+            read(reader, path, decoder)
+        assert reader._process.leaked_bytes() < before + 64 * 2**20
+
+
 def test_the_process_has_no_torch_in_it(render, faulty: Reader, reader: Reader) -> None:
     with pytest.raises(VideoError, match="torch=False"):
         faulty.probe(render("modules_in_probe.mp4"))
