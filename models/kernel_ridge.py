@@ -36,7 +36,8 @@ class KernelRidge:
         similarity = np.exp(-squared / self.width)
         self.means, self.weights = np.zeros(scores.shape[1]), np.zeros(scores.shape)
         self.leave_one_out = np.zeros(scores.shape)
-        """(N, M): the prediction for each training routine by a regression on all others."""
+        """(N, M): the prediction for each training routine by a regression on all others, with the bandwidth and the
+        mean score of all."""
         for m, column in enumerate(scores.T):
             known = ~np.isnan(column)
             self.means[m] = column[known].mean()

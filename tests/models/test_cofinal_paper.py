@@ -53,16 +53,16 @@ def test_digits_of_every_score_with_two_decimals_are_exact(full: int, data: st.D
 
 
 def test_the_score_is_coarse_and_fine_of_each_routine(network: PaperCoFInAl) -> None:
-    clips, actions = torch.stack([routine(9, i) for i in range(5)]), torch.arange(5) % 2
+    clips, actions = torch.stack([routine(9, i) * (1 + 5 * i) for i in range(20)]), torch.arange(20) % 2
     output = network(clips, actions)
-    is_clip = torch.ones(5, 9, dtype=torch.bool)
+    is_clip = torch.ones(20, 9, dtype=torch.bool)
     _, weights, fine, _ = network.parse(clips, is_clip, actions)
-    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 5, 2))
-    torch.testing.assert_close(fine.norm(dim=-1), torch.ones(5, 2))
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 20, 2))
+    torch.testing.assert_close(fine.norm(dim=-1), torch.ones(20, 2))
     values = torch.tensor([0, 1 / 3, 2 / 3, 1])
     forwards, backwards = (weights[0] * values).sum(-1), (weights[1] * (1 - values)).sum(-1)
-    classes = torch.stack([(fine[i] @ network.etf).argmax(-1) for i in range(5)])  # one for each routine and target
-    assert len(classes.unique()) > 1
+    classes = torch.stack([(fine[i] @ network.etf).argmax(-1) for i in range(20)])  # of each routine and target
+    assert (classes != classes[0]).any()
     shares = (forwards + 1 - backwards) / 2 + classes / 10_000
     expected = torch.tensor([0.0, 10.0]) + torch.tensor([40.0, 30.0]) * shares.clamp(0, 1)
     torch.testing.assert_close(output.score, expected)
