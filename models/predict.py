@@ -17,7 +17,7 @@ import torch
 from .head import HeadNetwork
 from .reference import FULL_SCORE, ReferenceCoFInAl
 
-BORDERLINE = 0.1
+BORDERLINE = 0.05
 """Two grades are close if their probabilities differ by less."""
 
 
