@@ -125,11 +125,12 @@ def test_a_head_that_gives_no_number_is_refused() -> None:
 @pytest.mark.parametrize(
     ("grade", "probabilities", "expected"),
     [
-        (1, [0.5, 0.45, 0.05], (1, 2)),
+        (1, [0.48, 0.45, 0.07], (1, 2)),
         (1, [0.5, 0.35, 0.15], None),
         (2, [0.1, 0.35, 0.55], (2, 3)),  # the score's own grade is the less probable one
         (3, [0.46, 0.04, 0.5], (1, 3)),
-        (2, [0.3, 0.4, 0.3], None),  # a difference of .1 is not close
+        (2, [0.25, 0.25 + BORDERLINE, 0.45 - BORDERLINE], (2, 3)),
+        (2, [0.25, 0.25 + BORDERLINE, 0.2], None),  # just as far apart as the limit is not close
         (1, [1.0], None),
     ],
 )
