@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .head import HeadConfig, HeadNetwork, Output, Recipe, mean_over_known
+from .head import HeadConfig, HeadNetwork, Output, Recipe, mean_over_known, pad
 from .kernel_ridge import KernelRidge, mix_targets
 from .simplex import simplex_etf
 
@@ -224,9 +224,7 @@ class CoFInAl(HeadNetwork):
         """Let the clips of each routine (T, R) attend to each other: tokens (B, T, R), and which are clips (B, T)."""
         positions = [torch.linspace(0, 1, len(x), device=x.device)[:, None] for x in clips]
         placed = [x + self.position(torch.cat([p, 1 - p], 1)) for x, p in zip(clips, positions, strict=True)]
-        padded = nn.utils.rnn.pad_sequence(placed, batch_first=True)
-        lengths = torch.tensor([len(x) for x in clips], device=padded.device)
-        is_clip = torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
+        padded, is_clip = pad(placed)
         return self.encoder(padded, src_key_padding_mask=~is_clip), is_clip
 
     # --- GPM and FGS: tokens -> grades and sub-grades ---
@@ -269,9 +267,8 @@ class CoFInAl(HeadNetwork):
         summaries = self.summary_tokens(torch.stack([summarise(x) for x in clips]), durations, actions)
         has_clips = self.config.tokens != "summaries"
         parsed = self.parse(summaries, [self.clip_coordinates(x) for x in clips] if has_clips else None)
-        cells = (parsed.grade_logits.softmax(-1)[..., None] * parsed.subgrade_logits.softmax(-1)).mean(
-            1
-        )  # (B, M, G, K)
+        grades, subgrades = parsed.grade_logits.softmax(-1), parsed.subgrade_logits.softmax(-1)
+        cells = (grades[..., None] * subgrades).mean(1)  # (B, M, G, K)
         attention = None
         if has_clips:
             to_clips = parsed.attention[..., -clips.shape[1] :].mean(1)  # (B, M, G, T)

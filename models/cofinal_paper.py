@@ -19,88 +19,36 @@ read off the score, as for all heads. For that the range is cut into equal grade
 Shape legend: B batch, T clips, C feature, D model width, M targets, G grades, K fine classes.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from .head import HeadConfig, HeadNetwork, Output, Recipe, mean_over_known
+from .head import Output, mean_over_known
 from .simplex import simplex_etf
-from .transformer import GradeTransformer, check_sizes, crop_and_pad, triplet_loss
+from .transformer import TrainingSet, TransformerConfig, TransformerHead, TransformerRecipe, triplet_loss
 
 NUM_CLASSES = 100
 """K, the columns of the ETF: a fine class is the third and fourth digit of a score in units of the range."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PaperConfig(HeadConfig):
+class PaperConfig(TransformerConfig):
     """What is needed to build the network; JSON-able with `dataclasses.asdict`."""
 
     num_subgrades: int = 25
     """Sub-grades of each grade in the verdict; they have no part in training."""
-    width: int = 256
-    """Model width D."""
-    decoder_layers: int = 2
-    """Layers of the decoder."""
-    dropout: float = 0.3
-    """In encoder and decoder."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sizes(self.width, self.decoder_layers)
         if self.num_subgrades < 1:
             raise ValueError(f"the paper's head needs at least 1 sub-grade, not {self.num_subgrades}")
 
     def build(self) -> "PaperCoFInAl":
         """Build the untrained network."""
         return PaperCoFInAl(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PaperRecipe(Recipe):
-    """The public code's training: SGD with a cosine schedule, on random windows."""
-
-    epochs: int = 200
-    learning_rate: float = 0.01
-    last_learning_rate: float = 1e-4
-    """Where the cosine ends."""
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    window: int = 68
-    """Clips of a routine in a batch."""
-    triplet_weight: float = 1.0
-    """Weight of the prototype loss."""
-    margin: float = 1.0
-    """Of the prototype loss, in cosine distance."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.window < 1:
-            raise ValueError(f"a window has at least 1 clip, not {self.window}")
-
-    def optimizer(
-        self, network: nn.Module, steps: int
-    ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-        """Return SGD and its cosine schedule; see `Recipe.optimizer`."""
-        sgd = torch.optim.SGD(
-            network.parameters(), self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay
-        )
-        return sgd, torch.optim.lr_scheduler.CosineAnnealingLR(sgd, steps, self.last_learning_rate)
-
-
-class TrainingSet(NamedTuple):
-    """The training routines, on the network's device."""
-
-    features: list[Tensor]
-    """(T, C) a routine."""
-    shares: Tensor
-    """Scores (N, M) in units of the range, NaN where unknown."""
-    actions: Tensor | None
-    """(N,)."""
 
 
 def split_digits(shares: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,55 +62,33 @@ def split_digits(shares: Tensor) -> tuple[Tensor, Tensor]:
     return (digits // NUM_CLASSES).float() / NUM_CLASSES, digits % NUM_CLASSES
 
 
-class PaperCoFInAl(HeadNetwork):
+class PaperCoFInAl(TransformerHead):
     """The network."""
 
     config: PaperConfig
     etf: Tensor
     values: Tensor
-    low: Tensor
-    span: Tensor
 
     def __init__(self, config: PaperConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         targets, grades, width = len(config.targets), config.num_grades, config.width
-        self.transformer = GradeTransformer(
-            config.feature_dim,
-            targets,
-            grades,
-            config.num_actions,
-            width=width,
-            decoder_layers=config.decoder_layers,
-            dropout=config.dropout,
-        )
         bound = width**-0.5
         self.response = nn.Parameter(torch.empty(2, targets, grades, width).uniform_(-bound, bound))
         self.response_bias = nn.Parameter(torch.zeros(2, targets, grades))
         self.among_grades = nn.MultiheadAttention(width, 4, batch_first=True)
         self.fine = nn.Sequential(nn.Linear(grades * width, width), nn.Linear(width, NUM_CLASSES))
-        low, high = torch.tensor(config.ranges).unbind(1)
-        self.register_buffer("low", low)
-        self.register_buffer("span", high - low)
         self.register_buffer("values", torch.linspace(0, 1, grades) if grades > 1 else torch.full((1,), 0.5))
         self.register_buffer("etf", simplex_etf(NUM_CLASSES, NUM_CLASSES))
         shares = torch.linspace(0, 1, grades * config.num_subgrades + 1)
-        self.register_buffer("cells", low[:, None] + (high - low)[:, None] * shares)
-
-    def fit_statistics(self, features: Sequence[Tensor], scores: np.ndarray, actions: Tensor | None) -> TrainingSet:
-        """Put the training set on the device; there is nothing to fit. See `HeadNetwork.fit_statistics`."""
-        truth = torch.from_numpy(scores).float().to(self.low)
-        return TrainingSet(list(features), (truth - self.low) / self.span, actions)
+        self.register_buffer("cells", self.low[:, None] + self.span[:, None] * shares)
 
     def losses(
-        self, training: TrainingSet, rows: np.ndarray, recipe: PaperRecipe, rng: np.random.Generator
+        self, training: TrainingSet, rows: np.ndarray, recipe: TransformerRecipe, rng: np.random.Generator
     ) -> dict[str, Tensor]:
         """Coarse and reversed coarse score, fine feature, and prototypes; see `HeadNetwork.losses`."""
-        clips, is_clip = crop_and_pad(training.features, rows, recipe.window, rng)
-        shares = training.shares[rows]  # (B, M)
+        clips, is_clip, shares, actions = training.batch(rows, recipe.window, rng)
         is_known = ~shares.isnan()
         coarse, fine_class = split_digits(shares.nan_to_num())
-        actions = None if training.actions is None else training.actions[rows]
         embeddings, weights, fine, _ = self.parse(clips, is_clip, actions)
         forwards, backwards = self.coarse_scores(weights)
         losses = {

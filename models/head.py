@@ -137,3 +137,10 @@ class HeadNetwork(nn.Module):
 def mean_over_known(loss: Tensor, is_known: Tensor) -> Tensor:
     """Return the mean of a loss (B, M) over the known scores (B, M) of a batch."""
     return torch.where(is_known, loss, 0).sum() / is_known.sum().clamp(min=1)
+
+
+def pad(routines: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return routines (T, C) padded with zeros to the longest (B, T, C), and which entries are clips (B, T)."""
+    lengths = torch.tensor([len(x) for x in routines], device=routines[0].device)
+    padded = nn.utils.rnn.pad_sequence(list(routines), batch_first=True)
+    return padded, torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]

@@ -6,9 +6,10 @@ A new head is one file with a configuration, a recipe and a network (`models.hea
 from dataclasses import dataclass
 
 from .cofinal import CoFInAlConfig, CoFInAlRecipe
-from .cofinal_paper import PaperConfig, PaperRecipe
-from .gdlt import GDLTConfig, GDLTRecipe
+from .cofinal_paper import PaperConfig
+from .gdlt import GDLTConfig
 from .head import HeadConfig, Recipe
+from .transformer import TransformerRecipe
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,8 @@ class HeadType:
 
 HEAD_TYPES = {
     "cofinal": HeadType(CoFInAlConfig, CoFInAlRecipe),
-    "cofinal-paper": HeadType(PaperConfig, PaperRecipe),
-    "gdlt": HeadType(GDLTConfig, GDLTRecipe),
+    "cofinal-paper": HeadType(PaperConfig, TransformerRecipe),
+    "gdlt": HeadType(GDLTConfig, TransformerRecipe),
 }
 
 

@@ -62,11 +62,12 @@ def read_verdict(scores: np.ndarray, cells: np.ndarray, num_subgrades: int) -> V
     Args:
         scores: (N,) in points.
         cells: ascending edges (G K + 1,) in points.
-        num_subgrades: K.
+        num_subgrades: K; 0 without fine grades, where a grade is its own only sub-grade.
     """
+    per_grade = max(num_subgrades, 1)
     # a score on an edge belongs to the upper cell; one beyond the outer edges, by rounding, to the outermost cell
     cell = np.searchsorted(cells[1:-1], scores, side="right")
-    return Verdict(cell // num_subgrades + 1, cell % num_subgrades + 1)
+    return Verdict(cell // per_grade + 1, cell % per_grade + 1)
 
 
 def borderline(grade: int, probabilities: Sequence[float]) -> tuple[int, int] | None:
@@ -113,7 +114,7 @@ def predict(
             raise ValueError(f"the head gives no finite {target} for these features; one of the two is damaged")
         cells = network.cells[m].double().cpu().numpy()
         score = score.clip(cells[0], cells[-1])  # float rounding may step over the outer edges
-        grade, subgrade = read_verdict(score, cells, max(num_subgrades, 1))
+        grade, subgrade = read_verdict(score, cells, num_subgrades)
         maps = [output.attention[0, m].cpu().numpy() for output in outputs if output.attention is not None]
         predictions[target] = Prediction(
             score=score,

@@ -10,10 +10,66 @@ different targets do not attend to each other; an action's embedding is added to
 Shape legend: B batch, T clips, C feature, D model width, M targets, G grades.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
+
+from .head import HeadConfig, HeadNetwork, Recipe, pad
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig(HeadConfig):
+    """What both heads need to build their network beside what every head needs."""
+
+    width: int = 256
+    """Model width D."""
+    decoder_layers: int = 2
+    """Layers of the decoder."""
+    dropout: float = 0.3
+    """In encoder and decoder."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.width < 4 or self.width % 4:
+            raise ValueError(f"the width must be a multiple of 4, not {self.width}")
+        if not 1 <= self.decoder_layers <= 16:
+            raise ValueError(f"the decoder has 1 to 16 layers, not {self.decoder_layers}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerRecipe(Recipe):
+    """The public code's training: SGD with a cosine schedule, on random windows."""
+
+    epochs: int = 200
+    learning_rate: float = 0.01
+    last_learning_rate: float = 1e-4
+    """Where the cosine ends."""
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    window: int = 68
+    """Clips of a routine in a batch."""
+    triplet_weight: float = 1.0
+    """Weight of the prototype loss."""
+    margin: float = 1.0
+    """Of the prototype loss, in cosine distance."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.window < 1:
+            raise ValueError(f"a window has at least 1 clip, not {self.window}")
+
+    def optimizer(
+        self, network: nn.Module, steps: int
+    ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+        """Return SGD and its cosine schedule; see `Recipe.optimizer`."""
+        sgd = torch.optim.SGD(
+            network.parameters(), self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay
+        )
+        return sgd, torch.optim.lr_scheduler.CosineAnnealingLR(sgd, steps, self.last_learning_rate)
 
 
 class GradeTransformer(nn.Module):
@@ -66,14 +122,6 @@ class GradeTransformer(nn.Module):
         return grades.unflatten(1, shape), attention.unflatten(1, shape)
 
 
-def check_sizes(width: int, decoder_layers: int) -> None:
-    """Raise ValueError for sizes that `GradeTransformer` does not take."""
-    if width < 4 or width % 4:
-        raise ValueError(f"the width must be a multiple of 4, not {width}")
-    if not 1 <= decoder_layers <= 16:
-        raise ValueError(f"the decoder has 1 to 16 layers, not {decoder_layers}")
-
-
 class DecoderLayer(nn.Module):
     """A transformer decoder layer that also returns its attention to the clips (Vaswani et al. 2017)."""
 
@@ -96,6 +144,52 @@ class DecoderLayer(nn.Module):
         return self.norms[2](grades + self.dropout(self.feed_forward(grades))), attention
 
 
+class TrainingSet(NamedTuple):
+    """The training routines, on the network's device."""
+
+    features: list[Tensor]
+    """(T, C) a routine."""
+    shares: Tensor
+    """Scores (N, M) in units of the range, NaN where unknown."""
+    actions: Tensor | None
+    """(N,)."""
+
+    def batch(
+        self, rows: np.ndarray, window: int, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Return clips (B, T, C) of random windows, which are no padding (B, T), scores (B, M) and actions (B,)."""
+        clips, is_clip = crop_and_pad(self.features, rows, window, rng)
+        return clips, is_clip, self.shares[rows], None if self.actions is None else self.actions[rows]
+
+
+class TransformerHead(HeadNetwork):
+    """The encoder and decoder, and the scale of the scores; what becomes of the grades is a subclass's."""
+
+    low: Tensor
+    span: Tensor
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.transformer = GradeTransformer(
+            config.feature_dim,
+            len(config.targets),
+            config.num_grades,
+            config.num_actions,
+            width=config.width,
+            decoder_layers=config.decoder_layers,
+            dropout=config.dropout,
+        )
+        low, high = torch.tensor(config.ranges).unbind(1)
+        self.register_buffer("low", low)
+        self.register_buffer("span", high - low)
+
+    def fit_statistics(self, features: Sequence[Tensor], scores: np.ndarray, actions: Tensor | None) -> TrainingSet:
+        """Put the training set on the device; there is nothing to fit. See `HeadNetwork.fit_statistics`."""
+        truth = torch.from_numpy(scores).float().to(self.low)
+        return TrainingSet(list(features), (truth - self.low) / self.span, actions)
+
+
 def crop_and_pad(
     features: list[Tensor], rows: np.ndarray, num_clips: int, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
@@ -111,9 +205,7 @@ def crop_and_pad(
     for row in rows:
         start = int(rng.integers(max(len(features[row]) - num_clips, 0) + 1))  # the last window is possible too
         windows.append(features[row][start : start + num_clips])
-    lengths = torch.tensor([len(window) for window in windows], device=windows[0].device)
-    padded = pad_sequence(windows, batch_first=True)
-    return padded, torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]
+    return pad(windows)
 
 
 def triplet_loss(embeddings: Tensor, *, margin: float) -> Tensor:

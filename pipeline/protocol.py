@@ -139,6 +139,7 @@ class _Run:
         self.groups = self.examples.groups()
         self.curves: list[dict[str, Any]] = []
         self._networks: dict[str, HeadNetwork] = {}
+        self._predictions: dict[tuple[str, bytes], dict[str, Prediction]] = {}
 
     def network_of(self, split: Split) -> HeadNetwork:
         """Return the head trained on a split."""
@@ -154,11 +155,10 @@ class _Run:
 
     def predictions_of(self, split: Split) -> Iterator[tuple[tuple[int, int], dict[str, Any]]]:
         """Yield an entry for each routine and target that the split is evaluated on, with its place in the order."""
-        network = self.network_of(split)
+        self.network_of(split)  # the final head has nothing to predict, and is trained all the same
         if len(split.evaluated) == 0:
             return
-        routines, radii = self.examples.at(split.evaluated), self.radii_of(split)
-        predicted = predict(network, routines.features, routines.actions)
+        routines, radii, predicted = self.examples.at(split.evaluated), self.radii_of(split), self._predict(split)
         of_baselines = self.baselines.predict(split.training, split.evaluated)
         for m, target in enumerate(self.labels.targets):
             columns = _columns(predicted[target], radii.get(target), self.labels.ranges.get(target))
@@ -187,9 +187,17 @@ class _Run:
         )
 
     def _errors(self, split: Split) -> np.ndarray:  # (evaluated, targets)
-        routines = self.examples.at(split.evaluated)
-        predicted = predict(self.network_of(split), routines.features, routines.actions)
-        return np.stack([predicted[target].score for target in self.labels.targets], axis=1) - routines.scores
+        predicted = self._predict(split)
+        scores = self.examples.scores[split.evaluated]
+        return np.stack([predicted[target].score for target in self.labels.targets], axis=1) - scores
+
+    def _predict(self, split: Split) -> dict[str, Prediction]:
+        """Predict what a split is evaluated on, once: its errors may make several intervals."""
+        key = split.name, split.evaluated.tobytes()
+        if key not in self._predictions:
+            routines = self.examples.at(split.evaluated)
+            self._predictions[key] = predict(self.network_of(split), routines.features, routines.actions)
+        return self._predictions[key]
 
     def _about(self, index: int) -> dict[str, str]:
         row = self.examples.rows[index]

@@ -15,9 +15,10 @@ from made_up import routines
 
 from cofinal.models.checkpoint import FORMAT, _sha256, load_head, serialise_head
 from cofinal.models.cofinal import CoFInAl, CoFInAlConfig, CoFInAlRecipe
-from cofinal.models.cofinal_paper import PaperConfig, PaperRecipe
-from cofinal.models.gdlt import GDLT, GDLTConfig, GDLTRecipe
+from cofinal.models.cofinal_paper import PaperConfig
+from cofinal.models.gdlt import GDLT, GDLTConfig
 from cofinal.models.predict import predict
+from cofinal.models.transformer import TransformerRecipe
 from cofinal.pipeline.training import fit
 
 CONFIG = CoFInAlConfig(
@@ -27,8 +28,8 @@ SIZES = {"feature_dim": 12, "targets": ("TES", "PCS"), "ranges": ((20, 40), (15,
 HEADS = {
     "cofinal": (CoFInAlConfig(**SIZES, num_members=2), CoFInAlRecipe(epochs=1)),
     "cofinal-clips": (CoFInAlConfig(**SIZES, num_members=2, tokens="clips"), CoFInAlRecipe(epochs=1)),
-    "cofinal-paper": (PaperConfig(**SIZES), PaperRecipe(epochs=1)),
-    "gdlt": (GDLTConfig(**SIZES, num_grades=3), GDLTRecipe(epochs=1)),
+    "cofinal-paper": (PaperConfig(**SIZES), TransformerRecipe(epochs=1)),
+    "gdlt": (GDLTConfig(**SIZES, num_grades=3), TransformerRecipe(epochs=1)),
 }
 METADATA = {"dataset": "rg", "actions": ["Ball", "Hoop"], "generated": True, "results": {"srcc": 0.5}}
 

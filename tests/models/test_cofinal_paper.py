@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_up import as_if_trained, routine, routines
 
-from cofinal.models.cofinal_paper import PaperCoFInAl, PaperConfig, PaperRecipe, TrainingSet, split_digits
+from cofinal.models.cofinal_paper import PaperCoFInAl, PaperConfig, split_digits
 from cofinal.models.predict import predict
+from cofinal.models.transformer import TrainingSet, TransformerRecipe
 from cofinal.pipeline.training import fit
 
 CONFIG = PaperConfig(feature_dim=12, targets=("TES", "PCS"), ranges=((0, 40), (10, 40)), width=8)
-RECIPE = PaperRecipe(epochs=2, batch_size=8, window=6)
+RECIPE = TransformerRecipe(epochs=2, batch_size=8, window=6)
 
 
 @pytest.fixture(scope="module")
@@ -180,4 +181,4 @@ def test_impossible_configurations_are_refused(change: dict, message: str) -> No
     with pytest.raises(ValueError, match=message):
         replace(CONFIG, **change)
     with pytest.raises(ValueError, match="window"):
-        PaperRecipe(window=0)
+        TransformerRecipe(window=0)

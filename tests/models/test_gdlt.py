@@ -7,8 +7,9 @@ import pytest
 import torch
 from made_up import as_if_trained, routine, routines
 
-from cofinal.models.gdlt import GDLT, GDLTConfig, GDLTRecipe
+from cofinal.models.gdlt import GDLT, GDLTConfig
 from cofinal.models.predict import predict
+from cofinal.models.transformer import TransformerRecipe
 from cofinal.pipeline.training import fit
 
 CONFIG = GDLTConfig(
@@ -55,7 +56,7 @@ def test_losses_are_squared_error_and_prototypes(network: GDLT) -> None:
     scores, actions = np.array([[9.0, np.nan], [36.0, 40.0]]), np.array([0, 1])
     training = network.fit_statistics(features, scores, torch.from_numpy(actions))
     with torch.no_grad():
-        losses = network.losses(training, np.arange(2), GDLTRecipe(window=6), np.random.default_rng(0))
+        losses = network.losses(training, np.arange(2), TransformerRecipe(window=6), np.random.default_rng(0))
     predicted = predict(network, [x.numpy() for x in features], actions)
     errors = np.stack([predicted["TES"].score / 45, (predicted["PCS"].score - 10) / 30], axis=1) - [
         [0.2, np.nan],
@@ -69,7 +70,7 @@ def test_it_learns_without_fine_grades() -> None:
     features, scores = routines(40, missing=[0])
     losses = []
     config = replace(CONFIG, num_actions=0, width=16, dropout=0.0)
-    recipe = GDLTRecipe(epochs=25, batch_size=8, learning_rate=0.05, window=6, triplet_weight=0.1)
+    recipe = TransformerRecipe(epochs=25, batch_size=8, learning_rate=0.05, window=6, triplet_weight=0.1)
     network = fit(features, scores, config=config, recipe=recipe, on_progress=lambda x: losses.append(x.losses))
     assert set(losses[0]) == {"final", "prototypes", "total"}
     assert losses[-1]["final"] < 0.7 * losses[0]["final"]

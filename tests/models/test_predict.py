@@ -10,18 +10,19 @@ from hypothesis import strategies as st
 from made_up import routine, routines
 
 from cofinal.models.cofinal import CoFInAlConfig, CoFInAlRecipe
-from cofinal.models.cofinal_paper import PaperConfig, PaperRecipe
-from cofinal.models.gdlt import GDLTConfig, GDLTRecipe
+from cofinal.models.cofinal_paper import PaperConfig
+from cofinal.models.gdlt import GDLTConfig
 from cofinal.models.head import HeadNetwork, Output
 from cofinal.models.predict import BORDERLINE, Prediction, borderline, predict, read_verdict
+from cofinal.models.transformer import TransformerRecipe
 from cofinal.pipeline.training import fit
 
 SIZES = {"feature_dim": 12, "targets": ("TES", "PCS"), "ranges": ((19.99, 40), (15, 40)), "width": 8}
 HEADS = {
     "cofinal": (CoFInAlConfig(**SIZES, num_members=2), CoFInAlRecipe(epochs=2)),
     "cofinal with clips": (CoFInAlConfig(**SIZES, num_members=2, tokens="both"), CoFInAlRecipe(epochs=1)),
-    "cofinal-paper": (PaperConfig(**SIZES), PaperRecipe(epochs=1)),
-    "gdlt": (GDLTConfig(**SIZES), GDLTRecipe(epochs=1)),
+    "cofinal-paper": (PaperConfig(**SIZES), TransformerRecipe(epochs=1)),
+    "gdlt": (GDLTConfig(**SIZES), TransformerRecipe(epochs=1)),
 }
 
 

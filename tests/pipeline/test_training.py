@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from cofinal.models.cofinal import CoFInAlConfig, CoFInAlRecipe
-from cofinal.models.cofinal_paper import PaperConfig, PaperRecipe
-from cofinal.models.gdlt import GDLTConfig, GDLTRecipe
+from cofinal.models.cofinal_paper import PaperConfig
+from cofinal.models.gdlt import GDLTConfig
 from cofinal.models.head import HeadConfig, Recipe
 from cofinal.models.predict import predict
+from cofinal.models.transformer import TransformerRecipe
 from cofinal.pipeline.evaluation import srcc
 from cofinal.pipeline.training import EpochProgress, fit
 
@@ -21,8 +22,8 @@ SHORT = CoFInAlRecipe(epochs=3, batch_size=8)
 HEADS = [
     (CONFIG, SHORT),
     (replace(CONFIG, tokens="both"), SHORT),
-    (PaperConfig(**SIZES), PaperRecipe(epochs=2, batch_size=8, window=5)),
-    (GDLTConfig(**SIZES), GDLTRecipe(epochs=2, batch_size=8, window=5)),
+    (PaperConfig(**SIZES), TransformerRecipe(epochs=2, batch_size=8, window=5)),
+    (GDLTConfig(**SIZES), TransformerRecipe(epochs=2, batch_size=8, window=5)),
 ]
 every_head = pytest.mark.parametrize(("config", "recipe"), HEADS, ids=["cofinal", "both tokens", "paper", "gdlt"])
 
