@@ -22,8 +22,9 @@ import typer
 from torch import Tensor
 
 from cofinal.models.cofinal import LAGS, NUM_QUARTERS, NUM_STATISTICS, CoFInAl, CoFInAlConfig, CoFInAlRecipe
-from cofinal.models.cofinal_paper import PaperConfig, PaperRecipe
-from cofinal.models.gdlt import GDLTConfig, GDLTRecipe
+from cofinal.models.cofinal_paper import PaperConfig
+from cofinal.models.gdlt import GDLTConfig
+from cofinal.models.transformer import TransformerRecipe
 from cofinal.pipeline.console import ends_well
 from cofinal.pipeline.evaluation import difference, mae, r_l2, srcc
 from cofinal.pipeline.protocol import HeadTraining
@@ -186,8 +187,8 @@ VARIANTS = (
     _recipe("loss of the score alone", coarse_weight=0.0, fine_weight=0.0),
 )
 PAPER = (
-    Variant("cofinal-paper", HeadTraining(PaperConfig, PaperRecipe())),
-    Variant("gdlt", HeadTraining(GDLTConfig, GDLTRecipe())),
+    Variant("cofinal-paper", HeadTraining(PaperConfig, TransformerRecipe())),
+    Variant("gdlt", HeadTraining(GDLTConfig, TransformerRecipe())),
 )
 """Hours of training each."""
 

@@ -179,7 +179,7 @@ def _verdict_columns(network: HeadNetwork, routines: Examples) -> dict[tuple[str
         verdict = predicted[target]
         assert verdict.cells is not None, "only public heads have no cells"
         assert verdict.edges is not None, "only public heads have no edges"
-        true_grades = read_verdict(routines.scores[:, m], verdict.cells, max(verdict.num_subgrades, 1)).grade
+        true_grades = read_verdict(routines.scores[:, m], verdict.cells, verdict.num_subgrades).grade
         for i, row in enumerate(routines.rows):
             grade = int(verdict.grade[i])
             columns[row.video, target] = {

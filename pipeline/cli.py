@@ -119,7 +119,7 @@ def _extract_features(
         return _verify(context, videos, store, as_json)
     if videos is None or store is None:
         raise ValueError("name the videos and the folder for their features: extract-features VIDEOS OUT")
-    from .extraction import extract_features
+    from .extraction import extract_features, print_summary
 
     summary = extract_features(
         videos,
@@ -136,14 +136,7 @@ def _extract_features(
     if as_json:
         _print_json(summary.as_json())
     else:
-        for name, top in summary.classes.items():
-            print_result(f"{name}: {top['class']} {top['probability']:.3f}")
-        print_message(
-            f"{summary.extracted} videos extracted ({summary.clips} clips, {summary.seconds:.1f} s), "
-            f"{summary.already_done} already done, {len(summary.failed)} failed: {summary.store}"
-        )
-        for failure in summary.failed:
-            print_message(f"failed: {failure['error']}")
+        print_summary(summary)
     return 1 if summary.failed else 0
 
 

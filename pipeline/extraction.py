@@ -20,7 +20,7 @@ from ..extractors.backbone import Backbone, resolve_backbone
 from ..extractors.catalogue import CATALOGUE
 from ..extractors.extract import Extraction, extract
 from ..extractors.video import VideoError
-from .console import err, one_sentence, print_message, printable, progress, waiting
+from .console import err, one_sentence, print_message, print_result, printable, progress, waiting
 from .options import ExtractorOptions, takes_fields_of
 from .sources import Sources, find_videos
 
@@ -232,6 +232,18 @@ def _explained_interruption(summary: ExtractionSummary) -> Iterator[None]:
         raise KeyboardInterrupt(
             f"{done} of {summary.videos} videos are done{failed}; run the same command again to go on"
         ) from None
+
+
+def print_summary(summary: ExtractionSummary) -> None:
+    """Print a run for people: classes on stdout, counts and failures on stderr."""
+    for name, top in summary.classes.items():
+        print_result(f"{name}: {top['class']} {top['probability']:.3f}")
+    print_message(
+        f"{summary.extracted} videos extracted ({summary.clips} clips, {summary.seconds:.1f} s), "
+        f"{summary.already_done} already done, {len(summary.failed)} failed: {summary.store}"
+    )
+    for failure in summary.failed:
+        print_message(f"failed: {failure['error']}")
 
 
 def manifest_of(network: Backbone, weights: str | None, sources: Sources) -> dict[str, Any]:

@@ -103,7 +103,6 @@ def train_head(
 
     protocol, splits = _splits_of_seeds(data, options)
     outcome = _train(splits, data, training)
-    judged = data.examples.at(np.unique(np.concatenate([split.evaluated for split in splits[options.seed]])))
     sums = sum_predictions(outcome.predictions, data.labels.sums)
     metadata = {
         "dataset": dataset,
@@ -122,9 +121,7 @@ def train_head(
         "dataset": dataset,
         "protocol": protocol,
         **summarise_predictions(outcome.predictions),
-        **({"sums": _describe_sums(data.labels, sums)} if sums else {}),
-        **({"panel": ceiling} if (ceiling := human_ceiling(judged, data.labels.panels)) else {}),
-        **({"labels": all_labels.reading} if all_labels.reading else {}),
+        **_describe_labels(all_labels, data, splits[options.seed], sums),
         "warnings": head_warnings(metadata),
         "training": _describe_training(protocol, splits[options.seed][-1], data.examples, outcome, training, options)
         | {"seconds": round(time.perf_counter() - started, 1)},
@@ -133,10 +130,7 @@ def train_head(
     head_path = _new_head_path(dataset) if out is None else Path(out)
     write_results(head_path, results, predictions, outcome.curves)
     write_atomic(head_path, serialise_head(outcome.network, metadata | {"results": results}))
-    scores_videos = identity is not None and not results["warnings"]
-    if set_default or (set_default is None and scores_videos and not default_head_path().exists()):
-        make_default(head_path)
-        print_message(f"{head_path} is score-video's default head now")
+    _set_default(head_path, set_default, scores_videos=identity is not None and not results["warnings"])
     return TrainingResult(head_path, results, predictions, failed)
 
 
@@ -230,6 +224,19 @@ def _train(splits: dict[int, list[Split]], data: Dataset, training: HeadTraining
         return run_seeds(splits, data, training, on_epoch=lambda: bar.advance(task))
 
 
+def _describe_labels(
+    all_labels: LabelSet, data: Dataset, splits: Sequence[Split], sums: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return the entries of the results that labels with sums, panels or a table bring."""
+    evaluated = data.examples.at(np.unique(np.concatenate([split.evaluated for split in splits])))
+    ceiling = human_ceiling(evaluated, data.labels.panels)
+    return {
+        **({"sums": _describe_sums(data.labels, sums)} if sums else {}),
+        **({"panel": ceiling} if ceiling else {}),
+        **({"labels": all_labels.reading} if all_labels.reading else {}),
+    }
+
+
 def _describe_sums(labels: LabelSet, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the `sums` entry of the results: formulas, and the figures of the sums of predictions."""
     summary = summarise_predictions(entries)
@@ -289,6 +296,13 @@ def _new_head_path(dataset: str) -> Path:
             continue
         return path
     raise AssertionError("there is always a next number")
+
+
+def _set_default(head: Path, wanted: bool | None, *, scores_videos: bool) -> None:
+    """Make a head the default one if that is wanted, or if nothing is said, it scores real videos and there is none."""
+    if wanted or (wanted is None and scores_videos and not default_head_path().exists()):
+        make_default(head)
+        print_message(f"{head} is score-video's default head now")
 
 
 def print_training(result: TrainingResult) -> None:
