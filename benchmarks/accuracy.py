@@ -65,7 +65,7 @@ def _main(
 ) -> None:
     """Cross-validate the default head and print tables in Markdown."""
     source = Source(fisv, routines)
-    entries = cross_validate([DEFAULT], source, kinds, range(first_seed, first_seed + seeds))
+    entries = cross_validate([DEFAULT], source, kinds, range(first_seed, first_seed + seeds), with_baselines=True)
     of_kind = {kind: entries[DEFAULT.name, kind] for kind in kinds}
     _print_figures({kind: summarise_predictions(of_kind[kind]) for kind in kinds})
     _print_verdicts(of_kind)

@@ -95,7 +95,13 @@ def folds_of(dataset: Dataset, seed: int, *, intervals: bool = False) -> list[Sp
 
 
 def cross_validate(
-    variants: Iterable[Variant], source: Source, kinds: Sequence[str], seeds: Iterable[int], *, intervals: bool = False
+    variants: Iterable[Variant],
+    source: Source,
+    kinds: Sequence[str],
+    seeds: Iterable[int],
+    *,
+    with_baselines: bool = False,
+    intervals: bool = False,
 ) -> dict[tuple[str, str], Entries]:
     """Cross-validate variants on several kinds and seeds of folds, in a process for each core.
 
@@ -104,6 +110,7 @@ def cross_validate(
         source: the programmes.
         kinds: names of `KINDS`.
         seeds: of the cut into folds and of the trainings.
+        with_baselines: whether baselines' predictions stand beside the head's.
         intervals: whether predictions get intervals; 5 folds then take 15 trainings instead of 5.
 
     Returns:
@@ -122,7 +129,7 @@ def cross_validate(
     workers = ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _use_one_core)
     with workers, progress("cross-validations" if intervals else "folds") as bar:
         task = bar.add_task("training", total=len(jobs))
-        running = {workers.submit(_run, source, *job): job for job in jobs}
+        running = {workers.submit(_run, source, *job, with_baselines): job for job in jobs}
         for done in as_completed(running):
             variant, kind, _, _ = running[done]
             entries[variant.name, kind] += done.result()
@@ -158,15 +165,15 @@ def _use_one_core() -> None:
     torch.set_num_threads(1)  # there is a process for each core
 
 
-def _run(source: Source, variant: Variant, kind: str, seed: int, fold: int | None) -> Entries:
+def _run(source: Source, variant: Variant, kind: str, seed: int, fold: int | None, with_baselines: bool) -> Entries:
     """Run one fold, or all folds with intervals."""
     dataset = load(source, kind)
     if fold is None:
         splits = folds_of(dataset, seed, intervals=True)
-        outcome = run_protocol(splits, dataset, variant.training, seed=seed)
+        outcome = run_protocol(splits, dataset, variant.training, seed=seed, with_baselines=with_baselines)
         return [{"seed": seed, **entry} for entry in outcome.predictions]
     split = folds_of(dataset, seed)[fold]
-    outcome = run_protocol([split], dataset, variant.training, seed=seed)
+    outcome = run_protocol([split], dataset, variant.training, seed=seed, with_baselines=with_baselines)
     verdicts = _verdict_columns(outcome.network, dataset.examples.at(split.evaluated))
     return [{"seed": seed, **entry, **verdicts[entry["video"], entry["target"]]} for entry in outcome.predictions]
 

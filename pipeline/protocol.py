@@ -109,6 +109,7 @@ def run_protocol(
     training: HeadTraining,
     *,
     seed: int = 0,
+    with_baselines: bool = True,
     on_epoch: Callable[[], object] = lambda: None,
 ) -> Outcome:
     """Train a head on every split and predict what it is evaluated on.
@@ -118,12 +119,14 @@ def run_protocol(
         dataset: the labels and the routines that the splits index.
         training: what to train, and how.
         seed: of the trainings.
+        with_baselines: whether baselines are fitted on the same splits, and stand beside the head's predictions.
         on_epoch: called after every epoch of every training.
 
     Raises:
         ValueError: the routines of a split teach nothing.
     """
-    run = _Run(dataset, training, seed, on_epoch)
+    baselines = Baselines(dataset.examples, dataset.labels) if with_baselines else None
+    run = _Run(dataset, training, seed, baselines, on_epoch)
     entries = [entry for split in splits for entry in run.predictions_of(split)]
     entries.sort(key=lambda entry: entry[0])
     return Outcome(run.network_of(splits[-1]), run.radii_of(splits[-1]), [entry for _, entry in entries], run.curves)
@@ -132,10 +135,16 @@ def run_protocol(
 class _Run:
     """The trainings of one protocol and seed, each made when it is first needed."""
 
-    def __init__(self, dataset: Dataset, training: HeadTraining, seed: int, on_epoch: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        training: HeadTraining,
+        seed: int,
+        baselines: Baselines | None,
+        on_epoch: Callable[[], object],
+    ) -> None:
         self.labels, self.examples = dataset.labels, dataset.examples
-        self.training, self.seed, self.on_epoch = training, seed, on_epoch
-        self.baselines = Baselines(self.examples, self.labels)
+        self.training, self.seed, self.baselines, self.on_epoch = training, seed, baselines, on_epoch
         self.groups = self.examples.groups()
         self.curves: list[dict[str, Any]] = []
         self._networks: dict[str, HeadNetwork] = {}
@@ -159,10 +168,10 @@ class _Run:
         if len(split.evaluated) == 0:
             return
         routines, radii, predicted = self.examples.at(split.evaluated), self.radii_of(split), self._predict(split)
-        of_baselines = self.baselines.predict(split.training, split.evaluated)
+        baselines = {} if self.baselines is None else self.baselines.predict(split.training, split.evaluated)
         for m, target in enumerate(self.labels.targets):
             columns = _columns(predicted[target], radii.get(target), self.labels.ranges.get(target))
-            columns |= {name: scores[:, m] for name, scores in of_baselines.items()}
+            columns |= {name: scores[:, m] for name, scores in baselines.items()}
             for i, row in enumerate(routines.rows):
                 if target in row.scores:
                     index = int(split.evaluated[i])
