@@ -182,11 +182,11 @@ class FeatureStore:
         try:
             if is_success(record):
                 done = self._has_array(name, record) and (
-                    _is_untouched(record, source) or source_facts(source)["sha256"] == record["sha256"]
+                    is_untouched(record, source) or source_facts(source)["sha256"] == record["sha256"]
                 )
                 return Status.DONE if done else Status.TO_DO
             # "unusable" marks failures that are the file's fault; others, such as a full disk, may not happen again
-            return Status.FAILED if record.get("unusable") and _is_untouched(record, source) else Status.TO_DO
+            return Status.FAILED if record.get("unusable") and is_untouched(record, source) else Status.TO_DO
         except (OSError, ValueError):
             return Status.TO_DO  # the source cannot be read; the extraction will report why
 
@@ -197,7 +197,7 @@ class FeatureStore:
         """
         record = self.records[name]
         with suppress(OSError, ValueError):  # the file may have gone since its status was asked
-            if not _is_untouched(record, source) and (facts := source_facts(source))["sha256"] == record["sha256"]:
+            if not is_untouched(record, source) and (facts := source_facts(source))["sha256"] == record["sha256"]:
                 self.append({**record, **facts})
 
     def refuse_other_sources(self, sources: Mapping[str, Path]) -> None:
@@ -430,7 +430,7 @@ def _sha256_of_version(source: Path, size: int, mtime_ns: int) -> str:
     return file_sha256(source)
 
 
-def _is_untouched(record: Mapping[str, Any], source: Path) -> bool:
+def is_untouched(record: Mapping[str, Any], source: Path) -> bool:
     """Return whether a file has the size and modification time of a record."""
     facts = source.stat()
     return (record.get("size"), record.get("mtime_ns")) == (facts.st_size, facts.st_mtime_ns)

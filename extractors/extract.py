@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
@@ -27,6 +27,7 @@ from .clips import Selection, select
 from .decoders import choose_decoder
 from .reader import Reader, ReaderError
 from .recipes import Recipe
+from .thumbnails import Thumbnail, ThumbnailTaker
 from .video import TAKE_GAPS, TAKE_PART, BrokenError, UnfaithfulError, VideoError, VideoFacts
 
 T = TypeVar("T")
@@ -50,6 +51,8 @@ class Extraction:
     """(T, num_classes) float32 if classes were asked for."""
     record: dict[str, Any]
     """What was read, with which decoder, and how long it took, ready for JSON."""
+    thumbnails: list[Thumbnail] = field(default_factory=list)
+    """Small pictures in order of time if they were asked for."""
 
 
 def extract(
@@ -59,6 +62,7 @@ def extract(
     decoder: str = "auto",
     batch_clips: int | None = None,
     classify: bool = False,
+    thumbnails: bool = False,
     allow_partial: bool = False,
     allow_gaps: bool = False,
     deinterlace: bool = False,
@@ -74,6 +78,7 @@ def extract(
         decoder: "auto", "decord" or "pyav".
         batch_clips: clips in one pass of the backbone; None for 1 on a CPU and 8 on a GPU.
         classify: also return the class probabilities of each clip.
+        thumbnails: also return small pictures of the video.
         allow_partial: extract the clips before the damage of a damaged video.
         allow_gaps: take a pause in a video that otherwise keeps its pace as a still, not as damage.
         deinterlace: interpolate the frames of an interlaced video, so that each shows one moment.
@@ -99,6 +104,7 @@ def extract(
             reader=reader,
             batch_clips=batch_clips,
             classify=classify,
+            thumbnails=thumbnails,
             deinterlace=deinterlace,
             display_aspect=display_aspect,
             on_progress=on_progress,
@@ -159,6 +165,7 @@ def _extract(
     reader: Reader,
     batch_clips: int,
     classify: bool,
+    thumbnails: bool,
     deinterlace: bool,
     display_aspect: bool,
     on_progress: Callable[[float, float], None] | None,
@@ -172,7 +179,8 @@ def _extract(
     frames = reader.read_frames(
         facts, decoder, wanted=np.unique(selection.frames), colours=recipe.colours, deinterlace=deinterlace
     )
-    clips = _timed(_make_clips(frames, selection, recipe, pixel_aspect), seconds, "read")
+    taker = ThumbnailTaker(selection, recipe, facts.pixel_aspect) if thumbnails else None
+    clips = _timed(_make_clips(frames, selection, recipe, pixel_aspect, taker), seconds, "read")
     with (
         closing(in_background(clips, ahead=max(CLIPS_AHEAD, batch_clips))) as ready,
         # features are appended with `write` and mapped at the end: a mapped file on a full disk kills the process
@@ -214,6 +222,7 @@ def _extract(
                 *_signal_warnings(facts, recipe, deinterlace, display_aspect),
             ],
         },
+        thumbnails=taker.taken if taker else [],
     )
 
 
@@ -230,10 +239,14 @@ def _write(features: np.ndarray, file: IO[bytes], path: Path) -> None:
 
 
 def _make_clips(
-    frames: Iterator[np.ndarray], selection: Selection, recipe: Recipe, pixel_aspect: float
+    frames: Iterator[np.ndarray],
+    selection: Selection,
+    recipe: Recipe,
+    pixel_aspect: float,
+    taker: ThumbnailTaker | None = None,
 ) -> Iterator[Tensor]:
-    """The clips of a video in order, each (F, H, W, 3) uint8."""
-    num_filled = 0
+    """The clips of a video in order, each (F, H, W, 3) uint8; the frames are shown to `taker` too."""
+    num_filled, num_shown = 0, 0
     with one_thread():
         # indices ascend and may repeat: `groupby` gives one group for each wanted frame, as often as it is shown
         for frame, (_, repetitions) in zip(frames, groupby(selection.frames.flat), strict=True):
@@ -242,6 +255,9 @@ def _make_clips(
                 if num_filled == 0:  # one allocation per clip, because one per frame would fragment the heap
                     clip = torch.empty((recipe.clip_frames, *image.shape), dtype=torch.uint8)
                 clip[num_filled] = image
+                if taker:
+                    taker.show(frame, num_shown)
+                num_shown += 1
                 num_filled = (num_filled + 1) % recipe.clip_frames
                 if num_filled == 0:
                     yield clip

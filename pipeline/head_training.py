@@ -30,7 +30,7 @@ from .options import LabelOptions, TrainingOptions, takes_fields_of
 from .protocol import HeadTraining, Outcome, count_trainings, run_seeds
 from .results import format_figure, results_tables, summarise_predictions, write_results
 from .settings import configure
-from .sources import find_videos
+from .sources import find_videos, is_store
 from .splits import FOLDS, Split, make_splits
 from .sums import sum_predictions
 
@@ -141,7 +141,7 @@ def _store_folder(source: Path) -> Path:
     """Return the feature store that a user's STORE|VIDEOS means; features of videos are cached beside them."""
     if not source.exists():
         raise ValueError(f"{source} does not exist; name a feature store, or videos to extract first")
-    if source.is_dir() and ((source / "manifest.json").exists() or any(source.rglob("*.npy"))):
+    if is_store(source):
         return source
     videos = source.resolve()
     return videos.with_name(f"{videos.stem if videos.is_file() else videos.name}-features")

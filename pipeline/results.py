@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ def summarise_predictions(predictions: Sequence[dict[str, Any]], *, by_action: b
     """Return the figures of predictions in the form of the results contract.
 
     Args:
-        predictions: entries of `protocol.run_protocol`; of several seeds with a `seed` each, and every seed evaluates
-            the same routines in the same order.
+        predictions: entries of `protocol.run_protocol`, or of scores without baselines; of several seeds with a `seed`
+            each, and every seed evaluates the same routines in the same order.
         by_action: one result for each action and target (`Ball/Total`), not one for each target over all actions.
 
     Returns:
@@ -59,7 +59,7 @@ def summarise_predictions(predictions: Sequence[dict[str, Any]], *, by_action: b
     return {
         "targets": figures("predicted"),
         "average": over_seeds([average_of(seed) for seed in range(num_seeds)]),
-        "baselines": {name: figures(name) for name in BASELINES},
+        "baselines": {name: figures(name) for name in BASELINES if name in predictions[0]},
     }
 
 
@@ -94,16 +94,24 @@ def results_tables(results: dict[str, Any]) -> tuple[Table, Table]:
     protocol = f"{training['folds']} folds" if results["protocol"] == "cv" else "test split"
     if training["seeds"] > 1:
         protocol += f" x {training['seeds']} seeds (mean ± deviation)"
-    rows = results["targets"]
-    extra = {"srcc_within_events": "in events", "coverage": "covered", "width": "width"}
-    extra = {name: title for name, title in extra.items() if any(name in figures for figures in rows.values())}
-    head = _table(
+    head = figures_table(
         f"{results['dataset']}, {training['head_type']}: {protocol}, {training['judged']} videos evaluated",
-        ["n", "SRCC", "95%", "R-l2", "MAE", "RMSE", *extra.values()],
+        results["targets"],
     )
     baselines = _table("baselines: SRCC (R-l2)", [name.replace("_", " ") for name in BASELINES])
-    for key, figures in rows.items():
-        head.add_row(
+    for key in results["targets"]:
+        of_baselines = (results["baselines"][name][key] for name in BASELINES)
+        baselines.add_row(key, *(f"{format_figure(x, 'srcc', 3)} ({x['r_l2']:.2f})" for x in of_baselines))
+    return head, baselines
+
+
+def figures_table(title: str, targets: Mapping[str, dict[str, Any]]) -> Table:
+    """Return the figures of each target as a table."""
+    extra = {"srcc_within_events": "in events", "coverage": "covered", "width": "width"}
+    extra = {name: title for name, title in extra.items() if any(name in figures for figures in targets.values())}
+    table = _table(title, ["n", "SRCC", "95%", "R-l2", "MAE", "RMSE", *extra.values()])
+    for key, figures in targets.items():
+        table.add_row(
             key,
             str(figures["n"]),
             format_figure(figures, "srcc", 3),
@@ -113,10 +121,7 @@ def results_tables(results: dict[str, Any]) -> tuple[Table, Table]:
             f"{figures['rmse']:.2f}",
             *(f"{figures[name]:.2f}" if name in figures else "" for name in extra),
         )
-    for key in results["targets"]:
-        of_baselines = (results["baselines"][name][key] for name in BASELINES)
-        baselines.add_row(key, *(f"{format_figure(x, 'srcc', 3)} ({x['r_l2']:.2f})" for x in of_baselines))
-    return head, baselines
+    return table
 
 
 def format_figure(figures: dict[str, Any], name: str, decimals: int) -> str:

@@ -1,102 +1,212 @@
-"""score-video: a routine's video in; its coarse grade, fine grade and final score out."""
+"""Score one routine: a video, or its clip features, and a loaded head -> coarse grade, fine grade and final score."""
 
 import re
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..data.feature_store import describe_identity, find_store, load_features
+from ..data.feature_store import describe_identity, find_store, load_features, source_facts
 from ..extractors.backbone import Backbone
 from ..extractors.extract import extract
-from ..models.checkpoint import Head
-from ..models.predict import Prediction, borderline, predict, predict_reference
-from ..models.reference import ReferenceCoFInAl
-from . import conformal
-from .console import err, print_message, print_result, printable, progress
+from ..extractors.thumbnails import Thumbnail
+from .extraction import versions
 from .heads import check_identity, extractor_of, head_warnings, open_head
 from .options import ExtractorOptions, takes_fields_of
+from .stages import OnStage, show_stages
+from .verdict import Score, verdicts
 
 
 @dataclass(frozen=True)
-class CoarseGrade:
-    """The grade whose span holds the score."""
+class ScoredRoutine:
+    """A score, and what its report shows beside it."""
 
-    grade: int
-    """Counted from 1, the lowest."""
-    of: int
-    span: tuple[float, float] | None
-    """Lowest and highest score of this grade in points; None for public heads, whose grades have no bounds."""
-    probabilities: list[float]
-    """Of each grade, lowest first."""
-    edges: list[float] | None
-    """Where the grades meet, in points: one more than there are grades; None for public heads."""
-    borderline: tuple[int, int] | None
-    """The verdict's grade and its closest rival, lower first, where the rival is about as probable; else None. None for
-    public heads, whose grades have weights but no probabilities."""
+    score: Score
+    features: np.ndarray
+    """(T, C) clip features."""
+    thumbnails: list[Thumbnail]
+    """Small pictures of the video in order of time; empty if they were not asked for, and for a `.npy`."""
 
 
 @dataclass(frozen=True)
-class FineGrade:
-    """The sub-grade, within the coarse grade, whose span holds the score."""
+class _Routine:
+    """A routine's clip features and how they were made."""
 
-    subgrade: int
-    """Counted from 1, the lowest within the coarse grade."""
-    of: int
-    span: tuple[float, float] | None
-    """Lowest and highest score of this sub-grade in points; None for public heads."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """Where the judges' score probably lies."""
-
-    span: tuple[float, float]
-    """Lowest and highest score in points, within the rules' range."""
-    level: float
-    """Nominal share of routines like the training routines whose true score lies inside: .9."""
-
-
-@dataclass(frozen=True)
-class TargetScore:
-    """One target's verdict."""
-
-    coarse: CoarseGrade
-    fine: FineGrade | None
-    """None for heads without fine grades."""
-    score: float
-    """In points: the mean of the distribution over grades and sub-grades."""
-    interval: Interval | None
-    """None where the head has no held-out errors."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """The verdict on one routine."""
-
-    video: str
-    head: str
-    action: str | None
-    targets: dict[str, TargetScore]
-    extractor: dict[str, str] | None
-    """The features' identity; None where it is unknown."""
-    clips: int
-    clip_times: list[tuple[float, float]]
-    """Start and end of each clip in seconds; empty for a `.npy`."""
-    warnings: list[str] = field(default_factory=list)
+    features: np.ndarray
+    warnings: list[str]
+    clip_times: list[tuple[float, float]] = field(default_factory=list)
     stage_seconds: dict[str, float] = field(default_factory=dict)
-    """How long the head and backbone took to load, and each stage of the extraction; empty for a `.npy`."""
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the score as the JSON object that `--json` prints; fields that are None are absent."""
-        targets = {target: _without_none(asdict(verdict)) for target, verdict in self.targets.items()}
-        return {"format": 1, **asdict(self), "targets": targets}
+    made_with: dict[str, Any] = field(default_factory=dict)
+    thumbnails: list[Thumbnail] = field(default_factory=list)
 
 
-def _without_none(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: _without_none(v) if isinstance(v, dict) else v for k, v in values.items() if v is not None}
+class Scorer:
+    """A loaded head that scores routines one after another; its backbone is loaded with the first video.
+
+    Close it after use, or use it in a `with` statement. Arguments as of `score_video`.
+
+    Raises:
+        ValueError: bad arguments, or no head.
+    """
+
+    def __init__(
+        self,
+        head: str | Path | None = None,
+        *,
+        action: str | None = None,
+        target: str | None = None,
+        weight_type: int | None = None,
+        extractor: str | None = None,
+        weights: str | None = None,
+        options: ExtractorOptions,
+    ) -> None:
+        started = time.perf_counter()
+        self.head, self.head_path = open_head(
+            head, target=target, weight_type=weight_type, action=action, extractor=extractor
+        )
+        self.head_facts = _file_facts(self.head_path)
+        self.warnings = head_warnings(self.head.metadata)
+        self._action, self._weights, self._options = action, weights, options
+        self._backbone: Backbone | None = None
+        self._reader = options.reader()
+        self._load_seconds = time.perf_counter() - started
+
+    def __enter__(self) -> "Scorer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._reader.close()
+
+    def load_backbone(self) -> Backbone:
+        """Load the extractor of the head's features, unless it is loaded.
+
+        Raises:
+            ValueError: the head does not record it, or its weights are not here.
+        """
+        if self._backbone is None:
+            started = time.perf_counter()
+            self._backbone = extractor_of(self.head, self.head_path, self._options, weights=self._weights)
+            self._load_seconds += time.perf_counter() - started
+        return self._backbone
+
+    def score(
+        self, video: Path, *, action: str | None = None, thumbnails: bool = False, on_stage: OnStage | None = None
+    ) -> ScoredRoutine:
+        """Score one routine.
+
+        Args:
+            video: a video, or a `.npy` of clip features of the head's kind.
+            action: what this routine shows, where it is known and no action is set for all.
+            thumbnails: keep small pictures of the video.
+            on_stage: is told of the progress.
+
+        Raises:
+            VideoError: the video cannot be scored.
+            ValueError: bad arguments, or features of another kind than the head's.
+        """
+        report = on_stage or (lambda stage, done, total: None)
+        action, action_warnings = _choose_action(video, self._action or action, self.head.metadata["actions"])
+        if video.suffix == ".npy":
+            routine = self._load(video)
+        else:
+            report("loading", 0, None)
+            self.load_backbone()
+            routine = self._extract(video, thumbnails, report)
+        report("scoring", 0, None)
+        score = Score(
+            video=str(video),
+            head=str(self.head_path),
+            action=action,
+            targets=verdicts(self.head, routine.features, action),
+            extractor=self.head.metadata["identity"],
+            clips=len(routine.features),
+            clip_times=routine.clip_times,
+            warnings=[*self.warnings, *action_warnings, *routine.warnings],
+            stage_seconds=routine.stage_seconds,
+            provenance={
+                "video": _file_facts(video),
+                "head": self.head_facts,
+                "versions": versions("cofinal", "torch", "openvino", "av", "decord", "numpy"),
+                **routine.made_with,
+            },
+        )
+        return ScoredRoutine(score, routine.features, routine.thumbnails)
+
+    def _load(self, path: Path) -> _Routine:
+        """Load a `.npy` and check, as far as its store and the head record it, that one extractor made both."""
+        chosen = (self._options.precision, self._options.engine, self._options.decoder)
+        if self._weights is not None or chosen != ("auto", "auto", "auto"):
+            raise ValueError(f"{path} holds features already: leave --weights, --precision, --engine and --decoder out")
+        features = load_features(path)
+        store = find_store(path)
+        warnings = []
+        if store is None or store.identity is None:
+            warnings = [f"there is no record of what made {path.name}; only its width was checked"]
+        elif self.head.metadata["identity"] is None:
+            warnings = [
+                f"{self.head_path} does not record what made its training features; of {path.name} "
+                f"({describe_identity(store.identity)}) only the width was checked"
+            ]
+        else:
+            check_identity(self.head, self.head_path, store.identity, f"{path} holds")
+        width = self.head.network.config.feature_dim
+        if features.shape[1] != width:
+            raise ValueError(
+                f"{path} has features of width {features.shape[1]}; {self.head_path} was trained on width {width}"
+            )
+        return _Routine(features, warnings)
+
+    def _extract(self, path: Path, thumbnails: bool, report: OnStage) -> _Routine:
+        """Extract a video's features; nothing is written."""
+        backbone = self.load_backbone()
+        report("extracting", 0, None)
+        extraction = extract(
+            path,
+            backbone,
+            reader=self._reader,
+            thumbnails=thumbnails,
+            on_progress=lambda done_s, total_s: report("extracting", done_s, total_s),
+            **self._options.extract_options(),
+        )
+        record = extraction.record
+        seconds, self._load_seconds = self._load_seconds, 0.0  # the first video alone waits for head and backbone
+        return _Routine(
+            extraction.features,
+            record["warnings"],
+            [(round(float(start), 3), round(float(end), 3)) for start, end in extraction.clip_times],
+            {"load": round(seconds, 3), **record["stage_seconds"]},
+            {
+                **{key: record[key] for key in ("container", "decoder", "duration_s")},
+                **{key: getattr(backbone, key) for key in ("precision", "engine", "device")},
+            },
+            extraction.thumbnails,
+        )
+
+
+def _choose_action(path: Path, action: str | None, actions: list[str]) -> tuple[str | None, list[str]]:
+    """Return which of a head's actions the routine shows, and a warning where that is an assumption."""
+    if not actions:
+        if action is not None:
+            raise ValueError(f"this head was trained without actions, so leave --action {action} out")
+        return None, []
+    if action is not None:
+        named = next((name for name in actions if name.lower() == action.lower()), None)
+        if named is None:
+            raise ValueError(f"unknown action {action!r}; this head has {', '.join(actions)}")
+        return named, []
+    if len(actions) == 1:
+        return actions[0], [f"assumed --action {actions[0]}, the only one of this head"]
+    starts = [name for name in actions if re.match(rf"{re.escape(name)}(?![a-z])", path.stem, re.IGNORECASE)]
+    if len(starts) != 1:
+        raise ValueError(f"which action does {path.name} show? name it with --action: {', '.join(actions)}")
+    return starts[0], [f"assumed --action {starts[0]} from the file's name"]
+
+
+def _file_facts(path: Path) -> dict[str, Any]:
+    facts = source_facts(path)
+    return {"sha256": facts["sha256"], "bytes": facts["size"]}
 
 
 @takes_fields_of(ExtractorOptions)
@@ -132,173 +242,15 @@ def score_video(
     if not path.exists():
         raise ValueError(f"{path} does not exist; name a video or a .npy of clip features")
     if path.is_dir():
-        raise ValueError(f"{path} is a folder; name one video (extract-features takes folders)")
-    started = time.perf_counter()
-    trained, head_path = open_head(head, target=target, weight_type=weight_type, action=action, extractor=extractor)
-    action, action_warnings = _choose_action(path, action, trained.metadata["actions"])
-    if path.suffix == ".npy":
-        if weights is not None or (options.precision, options.engine, options.decoder) != ("auto", "auto", "auto"):
-            raise ValueError(f"{path} holds features already: leave --weights, --precision, --engine and --decoder out")
-        routine = _load_routine(path, trained, head_path)
-    else:
-        if not err.is_terminal:
-            print_message(f"scoring {path.name}")  # on a terminal the progress bar shows it
-        backbone = extractor_of(trained, head_path, options, weights=weights)
-        routine = _extract_routine(path, backbone, options, time.perf_counter() - started)
-    return Score(
-        video=str(path),
-        head=str(head_path),
+        raise ValueError(f"{path} is a folder; score_videos takes folders")
+    scorer = Scorer(
+        head,
         action=action,
-        targets=_verdicts(trained, routine.features, action),
-        extractor=trained.metadata["identity"],
-        clips=len(routine.features),
-        clip_times=routine.clip_times,
-        warnings=[*head_warnings(trained.metadata), *action_warnings, *routine.warnings],
-        stage_seconds=routine.stage_seconds,
+        target=target,
+        weight_type=weight_type,
+        extractor=extractor,
+        weights=weights,
+        options=options,
     )
-
-
-def _choose_action(path: Path, action: str | None, actions: list[str]) -> tuple[str | None, list[str]]:
-    """Return which of a head's actions the routine shows, and a warning where that is an assumption."""
-    if not actions:
-        if action is not None:
-            raise ValueError(f"this head was trained without actions, so leave --action {action} out")
-        return None, []
-    if action is not None:
-        named = next((name for name in actions if name.lower() == action.lower()), None)
-        if named is None:
-            raise ValueError(f"unknown action {action!r}; this head has {', '.join(actions)}")
-        return named, []
-    if len(actions) == 1:
-        return actions[0], [f"assumed --action {actions[0]}, the only one of this head"]
-    starts = [name for name in actions if re.match(rf"{re.escape(name)}(?![a-z])", path.stem, re.IGNORECASE)]
-    if len(starts) != 1:
-        raise ValueError(f"which action does {path.name} show? name it with --action: {', '.join(actions)}")
-    return starts[0], [f"assumed --action {starts[0]} from the file's name"]
-
-
-@dataclass(frozen=True)
-class _Routine:
-    """A routine's clip features and how they were made."""
-
-    features: np.ndarray
-    """(clips, C)."""
-    warnings: list[str]
-    clip_times: list[tuple[float, float]] = field(default_factory=list)
-    stage_seconds: dict[str, float] = field(default_factory=dict)
-
-
-def _load_routine(path: Path, head: Head, head_path: Path) -> _Routine:
-    """Load a `.npy` and check, as far as its store and the head record it, that one extractor made both."""
-    features = load_features(path)
-    store = find_store(path)
-    warnings = []
-    if store is None or store.identity is None:
-        warnings = [f"there is no record of what made {path.name}; only its width was checked"]
-    elif head.metadata["identity"] is None:
-        warnings = [
-            f"{head_path} does not record what made its training features; of {path.name} "
-            f"({describe_identity(store.identity)}) only the width was checked"
-        ]
-    else:
-        check_identity(head, head_path, store.identity, f"{path} holds")
-    width = head.network.config.feature_dim
-    if features.shape[1] != width:
-        raise ValueError(f"{path} has features of width {features.shape[1]}; {head_path} was trained on width {width}")
-    return _Routine(features, warnings)
-
-
-def _extract_routine(path: Path, backbone: Backbone, options: ExtractorOptions, load_seconds: float) -> _Routine:
-    """Extract a video's features; nothing is written."""
-    with options.reader() as reader, progress("s of video") as bar:
-        task = bar.add_task(f"scoring {printable(path.name)}", total=None)
-
-        def show(seconds_done: float, seconds_total: float | None) -> None:
-            bar.update(task, completed=seconds_done, total=seconds_total)
-
-        extraction = extract(path, backbone, reader=reader, on_progress=show, **options.extract_options())
-    return _Routine(
-        extraction.features,
-        extraction.record["warnings"],
-        [(round(float(start), 3), round(float(end), 3)) for start, end in extraction.clip_times],
-        {"load": round(load_seconds, 3), **extraction.record["stage_seconds"]},
-    )
-
-
-def _verdicts(head: Head, features: np.ndarray, action: str | None) -> dict[str, TargetScore]:
-    names = head.metadata["actions"]
-    actions = np.array([names.index(action)]) if action is not None and len(names) > 1 else None
-    if isinstance(head.network, ReferenceCoFInAl):
-        predictions = {head.metadata["targets"][0]: predict_reference(head.network, [features])}
-    else:
-        predictions = predict(head.network, [features], actions)
-    return {target: _verdict(head, target, prediction) for target, prediction in predictions.items()}
-
-
-def _verdict(head: Head, target: str, prediction: Prediction) -> TargetScore:
-    """Return the verdict of the one routine of a prediction."""
-    grade, probabilities = int(prediction.grade[0]), _rounded(prediction.probabilities[0])
-    edges = None if prediction.edges is None else _rounded(prediction.edges)
-    return TargetScore(
-        CoarseGrade(
-            grade=grade,
-            of=len(probabilities),
-            span=None if edges is None else (edges[grade - 1], edges[grade]),
-            probabilities=probabilities,
-            edges=edges,
-            borderline=None if edges is None else borderline(grade, probabilities),
-        ),
-        _fine_grade(prediction, grade),
-        score=round(float(prediction.score[0]), 4),
-        interval=_interval(head, target, prediction.score),
-    )
-
-
-def _fine_grade(prediction: Prediction, grade: int) -> FineGrade | None:
-    if prediction.subgrade is None:
-        return None
-    subgrade, of = int(prediction.subgrade[0]), prediction.num_subgrades
-    if prediction.cells is None:
-        return FineGrade(subgrade, of, span=None)
-    cells, cell = _rounded(prediction.cells), (grade - 1) * of + subgrade - 1
-    return FineGrade(subgrade, of, span=(cells[cell], cells[cell + 1]))
-
-
-def _interval(head: Head, target: str, score: np.ndarray) -> Interval | None:
-    intervals = head.metadata.get("intervals")
-    if intervals is None or target not in intervals["radii"]:
-        return None
-    assert not isinstance(head.network, ReferenceCoFInAl), "public heads have no intervals"
-    config = head.network.config
-    # csv labels have no rules: a true score may lie beyond all training scores
-    has_rules = head.metadata.get("dataset") != "csv"
-    score_range = dict(zip(config.targets, config.ranges, strict=True))[target] if has_rules else None
-    low, high = conformal.interval(score, intervals["radii"][target], score_range)
-    return Interval((round(float(low[0]), 4), round(float(high[0]), 4)), intervals["level"])
-
-
-def _rounded(values: np.ndarray) -> list[float]:
-    return [round(float(value), 4) for value in values]
-
-
-def print_score(score: Score) -> None:
-    """Print a verdict for people: a line a target on stdout, warnings on stderr."""
-    for warning in score.warnings:
-        print_message(f"warning: {warning}")
-    print_result(score.video + (f" ({score.action})" if score.action else ""))
-    width = max(map(len, score.targets))
-    for target, verdict in score.targets.items():
-        coarse, fine = verdict.coarse, verdict.fine
-        parts = [f"coarse grade {coarse.grade} of {coarse.of}{_span(coarse.span)}"]
-        if fine is not None:
-            parts.append(f"fine grade {fine.subgrade} of {fine.of}{_span(fine.span)}")
-        if coarse.borderline is not None:
-            parts.append("borderline {} / {}".format(*coarse.borderline))
-        interval = ""
-        if verdict.interval is not None:
-            interval = " ({:.0%}: {:.2f} to {:.2f})".format(verdict.interval.level, *verdict.interval.span)
-        print_result(f"  {target:<{width}}  {verdict.score:6.2f} points{interval}   {'   '.join(parts)}")
-
-
-def _span(span: tuple[float, float] | None) -> str:
-    return "" if span is None else " ({:.2f} to {:.2f})".format(*span)
+    with scorer, show_stages(1) as begin:
+        return scorer.score(path, on_stage=begin(0, path)).score

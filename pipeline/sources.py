@@ -1,10 +1,11 @@
 """Find the videos that a command works on, and give each its name in the feature store."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..data.feature_store import FeatureStore
 from ..extractors.video import VIDEO_SUFFIXES
 
 CLUTTER = frozenset({"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information"})
@@ -65,6 +66,47 @@ def find_videos(videos: str | Path) -> Sources:
     if folders := [path for path in listed if path.is_dir()]:
         raise ValueError(f"{root} lists {folders[0]}, which is a folder; list the videos in it")
     return Sources(_named(listed, root.parent), root.parent, 0)
+
+
+def is_store(folder: Path) -> bool:
+    """Whether a folder is a feature store: it has a manifest, or holds `.npy` files."""
+    return folder.is_dir() and ((folder / "manifest.json").exists() or any(folder.rglob("*.npy")))
+
+
+def is_one_routine(named: Sequence[Path]) -> bool:
+    """Whether what the user named is one file, not a folder, a list or several."""
+    return len(named) == 1 and named[0].is_file() and named[0].suffix.lower() != ".txt"
+
+
+def find_routines(named: Sequence[Path]) -> dict[str, Path]:
+    """Find the routines that score-video works on.
+
+    Args:
+        named: what `find_videos` takes, `.npy` files and feature stores.
+
+    Returns:
+        File by name, as in a feature store; of several arguments the names start at the folder that holds all files.
+
+    Raises:
+        ValueError: as `find_videos`, or a store is empty.
+    """
+    found = [_routines_of(path) for path in named]
+    if len(found) == 1:
+        return found[0]
+    files = list(dict.fromkeys(path for one in found for path in one.values()))
+    return _named(files, Path(os.path.commonpath([path.absolute().parent for path in files])))
+
+
+def _routines_of(path: Path) -> dict[str, Path]:
+    if path.suffix == ".npy" and path.exists():
+        return {path.stem: path}
+    if not is_store(path):
+        return find_videos(path).paths
+    store = FeatureStore(path)
+    names = store.names()
+    if not names:
+        raise ValueError(f"{path} is a feature store without features; extract some with extract-features")
+    return {name: store.path(name) for name in names}
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
