@@ -27,6 +27,7 @@ from .clips import Selection, select
 from .decoders import choose_decoder
 from .reader import Reader, ReaderError
 from .recipes import Recipe
+from .shots import Shots
 from .video import TAKE_GAPS, TAKE_PART, BrokenError, UnfaithfulError, VideoError, VideoFacts
 
 T = TypeVar("T")
@@ -172,7 +173,8 @@ def _extract(
     frames = reader.read_frames(
         facts, decoder, wanted=np.unique(selection.frames), colours=recipe.colours, deinterlace=deinterlace
     )
-    clips = _timed(_make_clips(frames, selection, recipe, pixel_aspect), seconds, "read")
+    shots = Shots()
+    clips = _timed(_make_clips(frames, selection, recipe, pixel_aspect, shots), seconds, "read")
     with (
         closing(in_background(clips, ahead=max(CLIPS_AHEAD, batch_clips))) as ready,
         # features are appended with `write` and mapped at the end: a mapped file on a full disk kills the process
@@ -207,6 +209,10 @@ def _extract(
             "partial": facts.is_partial,
             "deinterlaced": deinterlace and facts.is_interlaced,
             "pixel_aspect": round(pixel_aspect, 4),
+            "first_clip_s": round(float(selection.clip_times[0, 0]), 3),
+            "clip_s": round(recipe.clip_s, 6),
+            "cuts_s": shots.cuts_s,
+            "stills_s": shots.stills_s,
             "stage_seconds": {stage: round(value, 3) for stage, value in seconds.items()},
             "concealed_frames": reader.concealed[0],
             "warnings": [
@@ -230,21 +236,24 @@ def _write(features: np.ndarray, file: IO[bytes], path: Path) -> None:
 
 
 def _make_clips(
-    frames: Iterator[np.ndarray], selection: Selection, recipe: Recipe, pixel_aspect: float
+    frames: Iterator[np.ndarray], selection: Selection, recipe: Recipe, pixel_aspect: float, shots: Shots
 ) -> Iterator[Tensor]:
-    """The clips of a video in order, each (F, H, W, 3) uint8."""
-    num_filled = 0
+    """The clips of a video in order, each (F, H, W, 3) uint8; `shots` sees every frame of them once."""
+    start_s, tick = float(selection.clip_times[0, 0]), 0
     with one_thread():
         # indices ascend and may repeat: `groupby` gives one group for each wanted frame, as often as it is shown
         for frame, (_, repetitions) in zip(frames, groupby(selection.frames.flat), strict=True):
             image = recipe.apply(frame, pixel_aspect)
+            shots.see(image.numpy(), start_s + tick / recipe.fps)
             for _ in repetitions:
-                if num_filled == 0:  # one allocation per clip, because one per frame would fragment the heap
+                place = tick % recipe.clip_frames
+                if place == 0:  # one allocation per clip, because one per frame would fragment the heap
                     clip = torch.empty((recipe.clip_frames, *image.shape), dtype=torch.uint8)
-                clip[num_filled] = image
-                num_filled = (num_filled + 1) % recipe.clip_frames
-                if num_filled == 0:
+                clip[place] = image
+                tick += 1
+                if place == recipe.clip_frames - 1:
                     yield clip
+    shots.end()
 
 
 @contextmanager
