@@ -27,6 +27,7 @@ from .clips import Selection, select
 from .decoders import choose_decoder
 from .reader import Reader, ReaderError
 from .recipes import Recipe
+from .shots import Shots
 from .thumbnails import Thumbnail, ThumbnailTaker
 from .video import TAKE_GAPS, TAKE_PART, BrokenError, UnfaithfulError, VideoError, VideoFacts
 
@@ -179,8 +180,9 @@ def _extract(
     frames = reader.read_frames(
         facts, decoder, wanted=np.unique(selection.frames), colours=recipe.colours, deinterlace=deinterlace
     )
+    shots = Shots()
     taker = ThumbnailTaker(selection, recipe, facts.pixel_aspect) if thumbnails else None
-    clips = _timed(_make_clips(frames, selection, recipe, pixel_aspect, taker), seconds, "read")
+    clips = _timed(_make_clips(frames, selection, recipe, pixel_aspect, shots, taker), seconds, "read")
     with (
         closing(in_background(clips, ahead=max(CLIPS_AHEAD, batch_clips))) as ready,
         # features are appended with `write` and mapped at the end: a mapped file on a full disk kills the process
@@ -215,6 +217,10 @@ def _extract(
             "partial": facts.is_partial,
             "deinterlaced": deinterlace and facts.is_interlaced,
             "pixel_aspect": round(pixel_aspect, 4),
+            "first_clip_s": round(float(selection.clip_times[0, 0]), 3),
+            "clip_s": round(recipe.clip_s, 6),
+            "cuts_s": shots.cuts_s,
+            "stills_s": shots.stills_s,
             "stage_seconds": {stage: round(value, 3) for stage, value in seconds.items()},
             "concealed_frames": reader.concealed[0],
             "warnings": [
@@ -243,24 +249,27 @@ def _make_clips(
     selection: Selection,
     recipe: Recipe,
     pixel_aspect: float,
-    taker: ThumbnailTaker | None = None,
+    shots: Shots,
+    taker: ThumbnailTaker | None,
 ) -> Iterator[Tensor]:
-    """The clips of a video in order, each (F, H, W, 3) uint8; the frames are shown to `taker` too."""
-    num_filled, num_shown = 0, 0
+    """The clips of a video in order, each (F, H, W, 3) uint8; `shots` and `taker` see every frame of them."""
+    start_s, tick = float(selection.clip_times[0, 0]), 0
     with one_thread():
         # indices ascend and may repeat: `groupby` gives one group for each wanted frame, as often as it is shown
         for frame, (_, repetitions) in zip(frames, groupby(selection.frames.flat), strict=True):
             image = recipe.apply(frame, pixel_aspect)
+            shots.see(image.numpy(), start_s + tick / recipe.fps)
             for _ in repetitions:
-                if num_filled == 0:  # one allocation per clip, because one per frame would fragment the heap
+                place = tick % recipe.clip_frames
+                if place == 0:  # one allocation per clip, because one per frame would fragment the heap
                     clip = torch.empty((recipe.clip_frames, *image.shape), dtype=torch.uint8)
-                clip[num_filled] = image
+                clip[place] = image
                 if taker:
-                    taker.show(frame, num_shown)
-                num_shown += 1
-                num_filled = (num_filled + 1) % recipe.clip_frames
-                if num_filled == 0:
+                    taker.show(frame, tick)
+                tick += 1
+                if place == recipe.clip_frames - 1:
                     yield clip
+    shots.end()
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from ..data.labels import GENERATED_RECORDS, LabelRow, LabelSet, read_labels, wi
 from ..extractors.backbone import resolve_device
 from ..extractors.video import VIDEO_SUFFIXES, VideoError
 from ..models.checkpoint import serialise_head
+from ..models.neighbourhood import Neighbourhood
 from . import conformal
 from .console import print_message, print_result, print_table, progress
 from .evaluation import SMALLEST_EVENT
@@ -33,6 +34,7 @@ from .settings import configure
 from .sources import find_videos, is_store
 from .splits import FOLDS, Split, make_splits
 from .sums import sum_predictions
+from .training_record import record_training
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ def train_head(
     protocol, splits = _splits_of_seeds(data, options)
     outcome = _train(splits, data, training)
     sums = sum_predictions(outcome.predictions, data.labels.sums)
+    routines = data.examples.at(splits[options.seed][-1].training)
     metadata = {
         "dataset": dataset,
         "targets": list(data.labels.targets),
@@ -115,6 +118,7 @@ def train_head(
         "manifest": feature_store.manifest,
         "intervals": {"level": conformal.LEVEL, "radii": outcome.radii},
         "generated": _are_generated(feature_store, all_labels),
+        "training": record_training(routines, all_labels, feature_store, anonymous=options.anonymous),
     }
     results = {
         "format": 1,
@@ -129,7 +133,8 @@ def train_head(
     predictions = [*outcome.predictions, *sums]
     head_path = _new_head_path(dataset) if out is None else Path(out)
     write_results(head_path, results, predictions, outcome.curves)
-    write_atomic(head_path, serialise_head(outcome.network, metadata | {"results": results}))
+    neighbourhood = Neighbourhood.fit(routines.features, routines.actions)
+    write_atomic(head_path, serialise_head(outcome.network, metadata | {"results": results}, neighbourhood))
     _set_default(head_path, set_default, scores_videos=identity is not None and not results["warnings"])
     return TrainingResult(head_path, results, predictions, failed)
 

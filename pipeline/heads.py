@@ -16,6 +16,7 @@ from ..models.checkpoint import Head, load_head, load_reference
 from ..models.reference import FULL_SCORE, ReferenceCoFInAl
 from .extraction import weights_origin
 from .options import ExtractorOptions
+from .training_record import is_training_record
 
 
 def default_head_path() -> Path:
@@ -110,7 +111,10 @@ def _check_metadata(head: Head, path: Path) -> None:
         and head.network.config.num_actions == (len(actions) if len(actions) > 1 else 0)
     )
     flags_ok = isinstance(metadata.get("generated"), bool) and "reference" not in metadata
-    if not (identity_ok and actions_ok and flags_ok and _are_numbers(metadata.get("intervals"))):
+    training_ok = "training" not in metadata or is_training_record(
+        metadata["training"], head.network.config.targets, head.network.config.num_training
+    )
+    if not (identity_ok and actions_ok and flags_ok and training_ok and _are_numbers(metadata.get("intervals"))):
         raise ValueError(f"{path} does not record what it was trained on; train or download the head again")
 
 

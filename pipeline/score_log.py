@@ -39,7 +39,7 @@ class ScoreLog:
         entry = self._entries.get(str(video.absolute()))
         if entry is None or entry.get("settings") != self._settings:
             return None
-        with suppress(OSError, KeyError, TypeError, ValueError, IndexError):
+        with suppress(OSError, KeyError, TypeError, ValueError):
             if is_untouched(entry, video) or source_facts(video)["sha256"] == entry["sha256"]:
                 return Score.from_json(entry["score"])
         return None

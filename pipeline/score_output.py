@@ -75,7 +75,7 @@ def _verdict_table(score: Score) -> Table:
     columns = {
         "": [Text(printable(target)) for target in score.targets],
         "score": [Text(f"{v.score:.2f}", "bold") for v in verdicts],
-        f"{level:.0%} interval": [Text(_span(v.interval and v.interval.span)) for v in verdicts],
+        f"{level:.0%} interval": [Text(_span(v.interval.span) if v.interval else "") for v in verdicts],
         "coarse grade": [Text(_grade(v.coarse.grade, v.coarse.of, v.coarse.span)) for v in verdicts],
         "fine grade": [Text(_grade(f.subgrade, f.of, f.span) if f else "") for f in fine],
     }
@@ -92,8 +92,8 @@ def _grade(grade: int, of: int, span: tuple[float, float] | None) -> str:
     return f"{grade} of {of}" + (f", {_span(span)}" if span else "")
 
 
-def _span(span: tuple[float, float] | None) -> str:
-    return "" if span is None else "{:.2f} to {:.2f}".format(*span)
+def _span(span: tuple[float, float]) -> str:
+    return "{:.2f} to {:.2f}".format(*span)
 
 
 def print_ranking(result: ScoringResult) -> None:

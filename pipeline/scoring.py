@@ -2,7 +2,9 @@
 
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ from ..data.feature_store import describe_identity, find_store, load_features, s
 from ..extractors.backbone import Backbone
 from ..extractors.extract import extract
 from ..extractors.thumbnails import Thumbnail
+from .evidence import explain
 from .extraction import versions
+from .filming import Filming
 from .heads import check_identity, extractor_of, head_warnings, open_head
 from .options import ExtractorOptions, takes_fields_of
 from .stages import OnStage, show_stages
@@ -36,6 +40,7 @@ class _Routine:
 
     features: np.ndarray
     warnings: list[str]
+    filming: Filming
     clip_times: list[tuple[float, float]] = field(default_factory=list)
     stage_seconds: dict[str, float] = field(default_factory=dict)
     made_with: dict[str, Any] = field(default_factory=dict)
@@ -107,7 +112,7 @@ class Scorer:
             ValueError: bad arguments, or features of another kind than the head's.
         """
         report = on_stage or (lambda stage, done, total: None)
-        action, action_warnings = _choose_action(video, self._action or action, self.head.metadata["actions"])
+        named = _check_action(self._action or action, self.head.metadata["actions"])
         if video.suffix == ".npy":
             routine = self._load(video)
         else:
@@ -115,6 +120,8 @@ class Scorer:
             self.load_backbone()
             routine = self._extract(video, thumbnails, report)
         report("scoring", 0, None)
+        action, assumed = (named, []) if named else _assume_action(video, self.head, routine.features)
+        evidence = explain(self.head, routine.features, routine.clip_times, action=action, filming=routine.filming)
         score = Score(
             video=str(video),
             head=str(self.head_path),
@@ -123,8 +130,9 @@ class Scorer:
             extractor=self.head.metadata["identity"],
             clips=len(routine.features),
             clip_times=routine.clip_times,
-            warnings=[*self.warnings, *action_warnings, *routine.warnings],
+            warnings=[*self.warnings, *assumed, *routine.warnings, *evidence.doubts],
             stage_seconds=routine.stage_seconds,
+            evidence=evidence,
             provenance={
                 "video": _file_facts(video),
                 "head": self.head_facts,
@@ -156,7 +164,9 @@ class Scorer:
             raise ValueError(
                 f"{path} has features of width {features.shape[1]}; {self.head_path} was trained on width {width}"
             )
-        return _Routine(features, warnings)
+        name = None if store is None else path.resolve().relative_to(store.folder.resolve()).as_posix()
+        record = {} if store is None or name is None else store.records.get(name.removesuffix(".npy"), {})
+        return _Routine(features, [*warnings, *record.get("warnings", ())], Filming.of(record), _clip_times(record))
 
     def _extract(self, path: Path, thumbnails: bool, report: OnStage) -> _Routine:
         """Extract a video's features; nothing is written."""
@@ -175,7 +185,8 @@ class Scorer:
         return _Routine(
             extraction.features,
             record["warnings"],
-            [(round(float(start), 3), round(float(end), 3)) for start, end in extraction.clip_times],
+            Filming.of(record),
+            _clip_times(record),
             {"load": round(seconds, 3), **record["stage_seconds"]},
             {
                 **{key: record[key] for key in ("container", "decoder", "duration_s")},
@@ -185,23 +196,46 @@ class Scorer:
         )
 
 
-def _choose_action(path: Path, action: str | None, actions: list[str]) -> tuple[str | None, list[str]]:
-    """Return which of a head's actions the routine shows, and a warning where that is an assumption."""
+def _check_action(action: str | None, actions: list[str]) -> str | None:
+    """Return the head's own spelling of an action that the user names."""
+    if action is None:
+        return None
     if not actions:
-        if action is not None:
-            raise ValueError(f"this head was trained without actions, so leave --action {action} out")
+        raise ValueError(f"this head was trained without actions, so leave --action {action} out")
+    named = next((name for name in actions if name.lower() == action.lower()), None)
+    if named is None:
+        raise ValueError(f"unknown action {action!r}; this head has {', '.join(actions)}")
+    return named
+
+
+def _assume_action(path: Path, head: Head, features: np.ndarray) -> tuple[str | None, list[str]]:
+    """Return which of a head's actions the routine probably shows, and a warning that it is assumed."""
+    actions, neighbours = head.metadata["actions"], head.neighbourhood
+    if not actions:
         return None, []
-    if action is not None:
-        named = next((name for name in actions if name.lower() == action.lower()), None)
-        if named is None:
-            raise ValueError(f"unknown action {action!r}; this head has {', '.join(actions)}")
-        return named, []
     if len(actions) == 1:
         return actions[0], [f"assumed --action {actions[0]}, the only one of this head"]
-    starts = [name for name in actions if re.match(rf"{re.escape(name)}(?![a-z])", path.stem, re.IGNORECASE)]
-    if len(starts) != 1:
+    if (named := _action_in_name(path, actions)) is not None:
+        return named, [f"assumed --action {named} from the file's name"]
+    if neighbours is None:
         raise ValueError(f"which action does {path.name} show? name it with --action: {', '.join(actions)}")
-    return starts[0], [f"assumed --action {starts[0]} from the file's name"]
+    probabilities = neighbours.action_probabilities(neighbours.place(features))
+    action = actions[int(probabilities.argmax())]
+    return action, [f"assumed --action {action}, which the clips show with a probability of {probabilities.max():.0%}"]
+
+
+def _action_in_name(path: Path, actions: list[str]) -> str | None:
+    """Return the action that a file's name starts with."""
+    starts = [name for name in actions if re.match(rf"{re.escape(name)}(?![a-z])", path.stem, re.IGNORECASE)]
+    return starts[0] if len(starts) == 1 else None
+
+
+def _clip_times(record: Mapping[str, Any]) -> list[tuple[float, float]]:
+    """Return start and end of each clip in seconds; empty where the record of an earlier version does not say."""
+    if "clip_s" not in record:
+        return []
+    starts = record["first_clip_s"] + record["clip_s"] * np.arange(record["clips"] + 1)
+    return list(pairwise(round(float(start), 3) for start in starts))
 
 
 def _file_facts(path: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What a head says of one routine, and the JSON document of it."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,8 @@ from ..models.checkpoint import Head
 from ..models.predict import Prediction, borderline, predict, predict_reference
 from ..models.reference import ReferenceCoFInAl
 from . import conformal
+from .evidence import Evidence
+from .json_values import from_json, without_none
 
 
 @dataclass(frozen=True)
@@ -77,49 +79,31 @@ class Score:
     """The features' identity; None where it is unknown."""
     clips: int
     clip_times: list[tuple[float, float]]
-    """Start and end of each clip in seconds; empty for a `.npy`."""
-    warnings: list[str] = field(default_factory=list)
-    stage_seconds: dict[str, float] = field(default_factory=dict)
+    """Start and end of each clip in seconds; empty for a `.npy` without a record of them."""
+    warnings: list[str]
+    stage_seconds: dict[str, float]
     """How long the head and backbone took to load, and each stage of the extraction; empty for a `.npy`."""
-    provenance: dict[str, Any] = field(default_factory=dict)
+    evidence: Evidence
+    """Why the scores came out."""
+    provenance: dict[str, Any]
     """What the score comes from: `video` and `head` (sha256 and bytes), `versions` of the program and its libraries,
     and of a video how it was read (`container`, `decoder`, `precision`, `engine`, `device`)."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the score as the JSON object that `--json` prints; fields that are None are absent."""
-        targets = {target: _without_none(asdict(verdict)) for target, verdict in self.targets.items()}
-        return {"format": 1, **asdict(self), "targets": targets}
+        values = asdict(self)
+        values |= {name: without_none(values[name]) for name in ("targets", "evidence")}
+        return {"format": 1, **values}
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "Score":
         """Return the score that `as_json` made a document of.
 
         Raises:
-            KeyError, TypeError, ValueError: the document is none of this program.
+            TypeError, ValueError: the document is of another form.
         """
-        fields = {key: value for key, value in document.items() if key != "format"}
-        targets = {name: _target_from_json(**verdict) for name, verdict in document["targets"].items()}
-        return cls(**{**fields, "targets": targets, "clip_times": [(a, b) for a, b in document["clip_times"]]})
-
-
-def _target_from_json(
-    coarse: dict[str, Any], score: float, fine: dict[str, Any] | None = None, interval: dict[str, Any] | None = None
-) -> TargetScore:
-    coarse = {"span": None, "edges": None, "borderline": None} | coarse
-    return TargetScore(
-        CoarseGrade(**coarse | {key: _pair(coarse[key]) for key in ("span", "borderline")}),
-        None if fine is None else FineGrade(**{"edges": None} | fine | {"span": _pair(fine.get("span"))}),
-        float(score),
-        None if interval is None else Interval(_pair(interval["span"]), interval["level"]),
-    )
-
-
-def _pair(values: Any) -> Any:
-    return None if values is None else (values[0], values[1])
-
-
-def _without_none(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: _without_none(v) if isinstance(v, dict) else v for k, v in values.items() if v is not None}
+        score: Score = from_json(cls, document)
+        return score
 
 
 def verdicts(head: Head, features: np.ndarray, action: str | None) -> dict[str, TargetScore]:

@@ -15,6 +15,7 @@ import pytest
 
 from cofinal import score_video, score_videos
 from cofinal.pipeline.evaluation import mae, srcc
+from cofinal.pipeline.evidence import Evidence
 from cofinal.pipeline.ranking import ranked, ranking_target
 from cofinal.pipeline.verdict import CoarseGrade, Score, TargetScore
 
@@ -26,7 +27,10 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 def made_up(points: float, action: str | None = None) -> Score:
     coarse = CoarseGrade(1, 1, (0.0, 9.0), [1.0], [0.0, 9.0], None)
-    return Score("v.mp4", "h", action, {"Total": TargetScore(coarse, None, points, None)}, None, 1, [])
+    evidence = Evidence([], {}, None, [])
+    return Score(
+        "v.mp4", "h", action, {"Total": TargetScore(coarse, None, points, None)}, None, 1, [], [], {}, evidence, {}
+    )
 
 
 def test_a_folder_is_scored_by_one_process_and_ranked(
