@@ -5,6 +5,7 @@ Charts stretch with the page, so their texts are HTML that is placed over them, 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from .verdict import TargetScore
 
 MOST_BARS = 400
 """The most bars of a timeline; in a longer routine neighbouring clips share a bar."""
+VISIBLE = 0.005
+"""Points that two decimals show."""
 
 
 @dataclass(frozen=True)
@@ -51,21 +54,21 @@ def ladder(verdict: TargetScore) -> Ladder | None:
     def place(points: float) -> float:
         return 100 * (points - low) / (high - low)
 
-    def part(span: tuple[float, float] | None) -> tuple[float, float] | None:
-        return None if span is None else (place(span[0]), place(span[1]) - place(span[0]))
+    def part(span: tuple[float, float]) -> tuple[float, float]:
+        return place(span[0]), place(span[1]) - place(span[0])
 
     fine = verdict.fine
     return Ladder(
         cells=[
-            Cell(grade, place(start), place(end) - place(start), probability)
-            for grade, (start, end, probability) in enumerate(
-                zip(edges, edges[1:], verdict.coarse.probabilities, strict=True), start=1
+            Cell(grade, *part(span), probability)
+            for grade, (span, probability) in enumerate(
+                zip(pairwise(edges), verdict.coarse.probabilities, strict=True), start=1
             )
         ],
         edges=[(place(edge), edge) for edge in edges],
         subgrades=[place(x) for x in fine.edges[1:-1]] if fine and fine.edges else [],
-        fine=part(fine.span if fine else None),
-        interval=part(verdict.interval.span if verdict.interval else None),
+        fine=part(fine.span) if fine and fine.span else None,
+        interval=part(verdict.interval.span) if verdict.interval else None,
         score=place(verdict.score),
     )
 
@@ -96,7 +99,7 @@ class Timeline:
     grade's probability, as a share of the largest."""
 
 
-def timeline(spans: np.ndarray, contributions: Sequence[float], by_grade: Sequence[Sequence[float]]) -> Timeline:
+def timeline(spans: np.ndarray, contributions: Sequence[float], by_grade: np.ndarray) -> Timeline:
     """Return the timeline of a target.
 
     Args:
@@ -108,7 +111,7 @@ def timeline(spans: np.ndarray, contributions: Sequence[float], by_grade: Sequen
     firsts = np.unique(np.linspace(0, num_clips, min(num_clips, MOST_BARS), endpoint=False).astype(int))
     lasts = [*firsts[1:], num_clips]
     values = np.add.reduceat(np.asarray(contributions, float), firsts)
-    grades = np.add.reduceat(np.asarray(by_grade, float), firsts, axis=0)  # (bars, G)
+    grades = np.add.reduceat(by_grade, firsts, axis=0)  # (bars, G)
     largest, strongest = float(np.abs(values).max()), float(np.abs(grades).max()) or 1.0
     start, length = spans[0, 0], spans[-1, 1] - spans[0, 0]
     return Timeline(
@@ -130,11 +133,13 @@ def timeline(spans: np.ndarray, contributions: Sequence[float], by_grade: Sequen
 def moments(contributions: Sequence[float], number: int = 3) -> tuple[list[int], list[int]]:
     """Return the clips that add most to a score, and those that take most from it, strongest first.
 
+    Contributions that two decimals would show as 0 are left out.
+
     Args:
         contributions: (T,) in points.
         number: the most of each.
     """
     order = np.argsort(contributions, kind="stable")
-    worst = [int(i) for i in order[:number] if contributions[i] < 0]
-    best = [int(i) for i in order[::-1][:number] if contributions[i] > 0]
+    worst = [int(i) for i in order[:number] if contributions[i] <= -VISIBLE]
+    best = [int(i) for i in order[::-1][:number] if contributions[i] >= VISIBLE]
     return best, worst

@@ -20,9 +20,9 @@ from .baselines import BASELINES
 from .console import ends_well, print_message, print_result, print_table, progress
 from .extraction import extract_features
 from .head_training import train_head
-from .report import write_report
 from .results import summarise_predictions
-from .scoring import print_score, score_video
+from .score_output import print_score
+from .scoring_many import score_videos
 
 TARGET = "Total"
 
@@ -90,16 +90,22 @@ def print_demo(folder: Path, results: dict[str, Any]) -> None:
     confounds = ", ".join(f"{name} {value:+.2f}" for name, value in results["confounds"].items())
     print_result(f"SRCC of trivial measures with {TARGET}, which must be low: {confounds}")
 
-    first = unseen[0]["video"]
-    video = folder / "videos" / f"{first}.mp4"
-    print_result("one of them, scored from its raw video:")
-    score = score_video(video, folder / "head.safetensors")
-    print_score(score)
-    write_report(score, folder / "report.html")
+    print_result("they are scored again from their raw videos; this is one of them:")
+    videos = [folder / "videos" / f"{entry['video']}.mp4" for entry in unseen]
+    scored = score_videos(
+        videos,
+        folder / "head.safetensors",
+        csv=folder / "scores.csv",
+        report=folder / "reports",
+        dataset="rg",
+        labels=folder,
+    )
+    print_score(scored.scores[unseen[0]["video"]])
     files = {
         "results": "results.json",
         "plot": "head.predicted.png",
-        "report": "report.html",
+        "ranking": "scores.csv",
+        "reports": "reports/index.html",
         "head": "head.safetensors",
         "videos": "videos",
     }

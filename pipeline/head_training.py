@@ -132,7 +132,7 @@ def train_head(
     }
     predictions = [*outcome.predictions, *sums]
     head_path = _new_head_path(dataset) if out is None else Path(out)
-    write_results(head_path, results, predictions, outcome.curves)
+    write_results(head_path, results, predictions, outcome.curves, identity, _sources(feature_store, data.labels))
     neighbourhood = Neighbourhood.fit(routines.features, routines.actions)
     write_atomic(head_path, serialise_head(outcome.network, metadata | {"results": results}, neighbourhood))
     _set_default(head_path, set_default, scores_videos=identity is not None and not results["warnings"])
@@ -190,6 +190,13 @@ def _feature_identity(
     if extractor:
         raise ValueError(f"the manifest of {store.folder} says what made its features; leave --extractor out")
     return store.identity, store.manifest["weights"]
+
+
+def _sources(store: FeatureStore, labels: LabelSet) -> dict[str, str]:
+    """Return by a label's video the file that its features were made of."""
+    pairs = join(labels, store.names(), VIDEO_SUFFIXES).pairs
+    records = ((row.video, store.records.get(name, {})) for row, name in pairs)
+    return {video: record["source"] for video, record in records if "source" in record}
 
 
 def _are_generated(store: FeatureStore, labels: LabelSet) -> bool:

@@ -23,9 +23,8 @@ def from_json(kind: Any, value: Any) -> Any:
     if dataclasses.is_dataclass(kind):
         _require(isinstance(value, dict), kind, value)
         hints = typing.get_type_hints(kind)
-        return kind(
-            **{field.name: from_json(hints[field.name], value.get(field.name)) for field in dataclasses.fields(kind)}
-        )
+        names = [field.name for field in dataclasses.fields(kind)]
+        return typing.cast(type, kind)(**{name: from_json(hints[name], value.get(name)) for name in names})
     if origin in (typing.Union, types.UnionType):  # X | None
         return None if value is None else from_json(arguments[0], value)
     if kind is Any:

@@ -10,8 +10,8 @@ from PIL import Image
 
 from ..extractors.thumbnails import Thumbnail
 
-STRIP = 16
-"""Pictures in a film strip; a power of two, so that a narrow page can leave out every second one."""
+STRIP = 8
+"""Pictures in a film strip; an even number, so that a narrow page can leave out every second one."""
 LONGEST_FRAME_S = 0.5
 """A loop shows a picture no longer, where a long video has few of them a second."""
 

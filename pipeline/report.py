@@ -13,6 +13,7 @@ import numpy as np
 
 from ..data.feature_store import describe_identity
 from ..models.checkpoint import Head
+from ..models.reference import ReferenceCoFInAl
 from .charts import Ladder, Timeline, ladder, moments, timeline
 from .evidence import TargetEvidence
 from .pages import format_time, policy, render, script
@@ -70,7 +71,8 @@ def render_report(scored: ScoredRoutine, head: Head, video_url: str | None = Non
     def shown(name: str, verdict: TargetScore) -> _Target:
         of_target = evidence.targets[name]
         contributions = of_target.contributions
-        by_grade = of_target.grade_effects if of_target.attention is None else np.transpose(of_target.attention)
+        attention = of_target.attention
+        by_grade = np.array(of_target.grade_effects if attention is None else np.transpose(attention))
         best, worst = ([moment(clip, contributions[clip]) for clip in clips] for clips in moments(contributions))
         results = head.metadata.get("results")
         return _Target(
@@ -133,10 +135,8 @@ def _provenance(score: Score, head: Head) -> list[tuple[str, str]]:
             )
         )
     rows += [("head", score.head), ("its sha256", made["head"]["sha256"])]
-    if "dataset" in head.metadata:
-        rows.append(
-            ("trained on", f"{head.network.config.num_training} routines of the dataset {head.metadata['dataset']}")
-        )
+    if not isinstance(head.network, ReferenceCoFInAl):
+        rows.append(("trained on", f"{head.network.config.num_training} routines ({head.metadata.get('dataset')})"))
     rows.append(("extractor", describe_identity(score.extractor)))
     if "engine" in made:
         rows.append(("computed by", f"{made['engine']}, {made['precision']}, {made['device']}"))

@@ -15,6 +15,7 @@ from ..data.files import write_atomic
 from .baselines import BASELINES
 from .evaluation import average, evaluate, over_seeds, r_l2, srcc
 from .plots import plot_curves, plot_predictions
+from .training_page import render_training
 
 
 def summarise_predictions(predictions: Sequence[dict[str, Any]], *, by_action: bool = True) -> dict[str, Any]:
@@ -64,9 +65,22 @@ def summarise_predictions(predictions: Sequence[dict[str, Any]], *, by_action: b
 
 
 def write_results(
-    head: Path, results: dict[str, Any], predictions: Sequence[dict[str, Any]], curves: Sequence[dict[str, Any]]
+    head: Path,
+    results: dict[str, Any],
+    predictions: Sequence[dict[str, Any]],
+    curves: Sequence[dict[str, Any]],
+    identity: Mapping[str, str] | None,
+    sources: Mapping[str, str],
 ) -> None:
-    """Write figures, predictions, learning curves and plots beside a head file.
+    """Write figures, predictions, learning curves, plots and a page of them beside a head file.
+
+    Args:
+        head: the head file.
+        results: as `results.json` has them.
+        predictions: an entry for each seed, evaluated routine and target.
+        curves: an entry for each epoch of each training.
+        identity: what made the features, where that is known.
+        sources: by a label's video its file, where that is known.
 
     Raises:
         OSError: a file cannot be written.
@@ -76,6 +90,8 @@ def write_results(
     write_atomic(head.with_suffix(".predicted.png"), plot_predictions(predictions, all_actions))
     write_atomic(head.with_suffix(".curves.csv"), as_csv(curves))
     write_atomic(head.with_suffix(".curves.png"), plot_curves(curves))
+    page = render_training(head, results, predictions, curves, all_actions, identity, sources)
+    write_atomic(head.with_suffix(".html"), page.encode("utf-8", "backslashreplace"))
     write_atomic(head.with_suffix(".results.json"), (json.dumps(results, indent=2) + "\n").encode())
 
 

@@ -14,6 +14,7 @@ from ..data.feature_store import describe_identity, find_store, load_features, s
 from ..extractors.backbone import Backbone
 from ..extractors.extract import extract
 from ..extractors.thumbnails import Thumbnail
+from ..models.checkpoint import Head
 from .evidence import explain
 from .extraction import versions
 from .filming import Filming

@@ -683,29 +683,6 @@ def test_a_printed_verdict_agrees_with_itself(command, club: Path, tmp_path: Pat
         assert bool(borderline) == (coarse.borderline is not None)
 
 
-def test_report_is_one_page_with_the_verdict_and_a_plot(command, videos: Path, trained: Path, tmp_path: Path) -> None:
-    odd = tmp_path / "<b>&.mp4"
-    shutil.copy(videos / "v1.mp4", odd)
-    ended = command("score-video", odd, "--head", trained, "--report", tmp_path / "r.html")
-    assert ended.code == 0
-    page = (tmp_path / "r.html").read_text()
-    assert "<h1>&lt;b&gt;&amp;.mp4" in page
-    assert "<b>" not in page
-    assert "data:image/png;base64," in page
-    assert "http" not in page
-    verdict = score_video(odd, trained).targets["score"]
-    cells = re.findall(r"<td[^>]*>([^<]*)", page)
-    borderline = ", borderline {} / {}".format(*verdict.coarse.borderline) if verdict.coarse.borderline else ""
-    assert [" ".join(cell.split()) for cell in cells] == [
-        "score",
-        f"{verdict.coarse.grade} of 4{borderline}",
-        "{:.2f} to {:.2f}".format(*verdict.coarse.span),
-        f"{verdict.fine.subgrade} of 8",
-        "{:.2f} to {:.2f}".format(*verdict.fine.span),
-        f"{verdict.score:.2f}",
-    ]
-
-
 def test_a_borderline_verdict_is_said_everywhere(club: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     head = tmp_path / "h.safetensors"
     train_head(club / "features", "csv", labels=club, epochs=1, folds=2, out=head)
