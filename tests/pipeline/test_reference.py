@@ -2,8 +2,10 @@
 
 import json
 import shutil
+from importlib.resources import files
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
@@ -66,6 +68,7 @@ def test_features_are_scored_and_what_the_file_lacks_is_absent(
     run = ["score-video", store / "v0.npy", "--head", head, *SAID, "--action", "Ball"]
     ended = command(*run, "--json")
     said = json.loads(ended.out)
+    jsonschema.validate(said, json.loads((files("cofinal.pipeline") / "score.schema.json").read_text()))
     assert said["action"] == "Ball"
     total = said["targets"]["Total"]
     assert set(total) == {"coarse", "fine", "score"}

@@ -149,11 +149,8 @@ def test_names_and_metadata_from_outside_stay_text(videos: Path, store: Path, sc
     strange = TargetEvidence([1.0] * score.clips, [[0.0]] * score.clips, None, 50.0, [Neighbour(HOSTILE, None, 1.0)])
     evidence = replace(score.evidence, targets={"score": strange}, training_set=HOSTILE, doubts=[HOSTILE])
     score = replace(score, evidence=evidence, warnings=[HOSTILE], action=HOSTILE, head=HOSTILE)
-    metadata = {
-        **opened.metadata,
-        "dataset": HOSTILE,
-        "results": {"targets": [HOSTILE], "panel": {"score": {"mae": "x"}}},
-    }
+    results = {"targets": [HOSTILE], "panel": {"score": {"mae": "x"}}}
+    metadata = {**opened.metadata, "dataset": HOSTILE, "results": results}
     check(render_report(replace(routine, score=score), replace(opened, metadata=metadata)))
 
 
