@@ -101,13 +101,19 @@ class Reader:
         return self._process.popen.pid if self._process else None
 
     def probe(
-        self, path: str | Path, *, by_decoding: bool = False, allow_partial: bool = False, allow_gaps: bool = False
+        self,
+        path: str | Path,
+        *,
+        by_decoding: bool = False,
+        allow_partial: bool = False,
+        allow_gaps: bool = False,
+        fps: float | None = None,
     ) -> VideoFacts:
-        """The same as `extractors.video.probe`.
+        """The same as `extractors.decoders.probe`.
 
         Raises:
             ReaderError: the file crashed, stalled or bloated the process.
-            VideoError: as in `extractors.video.probe`.
+            VideoError: as in `extractors.decoders.probe`.
         """
         path = Path(path)
         self._num_videos += 1
@@ -123,6 +129,7 @@ class Reader:
                     "by_decoding": by_decoding,
                     "allow_partial": allow_partial,
                     "allow_gaps": allow_gaps,
+                    "fps": fps,
                     "limits": asdict(self.limits),
                 },
             )
@@ -149,6 +156,7 @@ class Reader:
         decoder: str,
         *,
         wanted: np.ndarray,
+        seek_times: np.ndarray | None = None,
         colours: str = "tagged",
         deinterlace: bool = False,
     ) -> Iterator[np.ndarray]:
@@ -158,6 +166,8 @@ class Reader:
             facts: from `probe`.
             decoder: "decord" or "pyav".
             wanted: ascending indices of frames.
+            seek_times: seconds at which the frames from the first wanted one to the last one are shown; these only are
+                then read, from the key frame before them.
             colours: one of `extractors.decoders.COLOURS`.
             deinterlace: interpolate the frames of an interlaced video.
 
@@ -180,6 +190,7 @@ class Reader:
                     "read": facts_to_json(facts),
                     "decoder": decoder,
                     "wanted": array_to_json(np.packbits(is_wanted)),
+                    "seek_times": None if seek_times is None else array_to_json(seek_times),
                     "colours": colours,
                     "deinterlace": deinterlace,
                     "limits": asdict(self.limits),
