@@ -109,7 +109,7 @@ def extract(
             on_progress=on_progress,
         )
         probe = partial(reader.probe, path, allow_partial=allow_partial, allow_gaps=allow_gaps, fps=fps)
-        plan = _plan(probe(), backbone.recipe, segment)
+        plan = _plan(probe(may_be_known=segment is not None), backbone.recipe, segment)
         name, reason = choose_decoder(
             plan.facts,
             decoder,

@@ -33,10 +33,8 @@ def number_frames(names: Iterable[str]) -> dict[int, str] | None:
         names: all files of a folder; hidden ones and `CLUTTER` do not count.
 
     Returns:
-        None if one is no picture, or is not named by one common prefix and a number, or if there are fewer than two.
-
-    Raises:
-        VideoError: two pictures have the same number.
+        None if one is no picture, or is not named by one common prefix and a number of its own, or if there are fewer
+        than two.
     """
     numbered: dict[int, str] = {}
     prefixes = set()
@@ -44,10 +42,9 @@ def number_frames(names: Iterable[str]) -> dict[int, str] | None:
         if name.startswith(".") or name.lower() in CLUTTER:
             continue
         match = re.fullmatch(r"(.*?)([0-9]{1,18})(\.[a-zA-Z]+)", name)
-        if match is None or match[3].lower() not in PICTURE_SUFFIXES:
+        if match is None or match[3].lower() not in PICTURE_SUFFIXES or int(match[2]) in numbered:
             return None
-        if (other := numbered.setdefault(int(match[2]), name)) != name:
-            raise VideoError(f"{other} and {name} have the same number; keep one of the two")
+        numbered[int(match[2])] = name
         prefixes.add(match[1])
     return dict(sorted(numbered.items())) if len(prefixes) == 1 and len(numbered) > 1 else None
 

@@ -83,6 +83,7 @@ class Reader:
         self.stall_timeout_s = stall_timeout_s
         self.concealed = (0, 0.0)
         """For the last video: the number of frames in which FFmpeg concealed damage, and the time of the first in s."""
+        self._probed: tuple[object, VideoFacts] | None = None  # the last video, whose segments follow each other
         self._process: _Process | None = None
         self._num_videos = 0
         self._is_reading = False
@@ -108,14 +109,21 @@ class Reader:
         allow_partial: bool = False,
         allow_gaps: bool = False,
         fps: float | None = None,
+        may_be_known: bool = False,
     ) -> VideoFacts:
         """The same as `extractors.decoders.probe`.
+
+        With `may_be_known` the facts of the last video are given again if the same ones are asked for.
 
         Raises:
             ReaderError: the file crashed, stalled or bloated the process.
             VideoError: as in `extractors.decoders.probe`.
         """
         path = Path(path)
+        version = path.stat().st_mtime_ns if path.exists() else None
+        request = (path, version, by_decoding, allow_partial, allow_gaps, fps)
+        if may_be_known and self._probed is not None and self._probed[0] == request:
+            return self._probed[1]
         self._num_videos += 1
         # a leak would be counted against the memory limit of later videos
         is_leaking = self._process is not None and self._process.leaked_bytes() > memory_limit_bytes() // 4
@@ -148,6 +156,7 @@ class Reader:
         # once more, because a file may have taken over the process that has checked them
         self.limits.check_size(path, facts.width, facts.height)
         self.limits.check_duration(path, facts.duration_s)
+        self._probed = request, facts
         return facts
 
     def read_frames(

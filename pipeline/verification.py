@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..data.feature_store import FeatureStore, file_sha256, is_success, load_features
+from ..data.feature_store import FeatureStore, is_success, load_features
 from ..data.lock import LockedError
+from ..data.source_files import file_sha256, source_sha256
 from .console import progress
 from .sources import find_videos
 
@@ -115,7 +116,7 @@ def _video_problems(record: dict[str, Any] | None, path: Path) -> Iterator[str]:
         yield f"failed: {record['error']}"
     else:
         try:
-            if record.get("sha256") != file_sha256(path):
+            if record.get("sha256") != source_sha256(path):
                 yield "is not the file that its features were made from; run the same command again"
         except (OSError, ValueError) as error:
             yield f"cannot be read: {getattr(error, 'strerror', None) or error}"
