@@ -6,6 +6,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from cheap_backbone import colours
 from PIL import Image
 
 from cofinal import extract_features, score_video, train_head
@@ -13,25 +14,39 @@ from cofinal.data.datasets import join
 from cofinal.data.feature_store import FeatureStore, load_features
 from cofinal.data.label_rows import LabelSet, Segment
 from cofinal.data.labels import TableOptions, read_labels
+from cofinal.extractors.backbone import Backbone
 from cofinal.extractors.video import VIDEO_SUFFIXES, VideoError
+from cofinal.pipeline.options import ExtractorOptions
 from cofinal.pipeline.sources import Sources, cut_segments, find_videos
 
-FAST = {"weights": "random", "engine": "torch", "precision": "fp32"}
 NUM_FRAMES = 150
 
 
+@pytest.fixture(autouse=True)
+def _cheap_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(self: ExtractorOptions, name: str, *, recipe: str | None, weights: str | None) -> Backbone:
+        return colours(recipe or "gdlt-i3d")
+
+    monkeypatch.setattr(ExtractorOptions, "load_backbone", load)
+
+
 def make_video(path: Path, seed: int, num_frames: int = NUM_FRAMES) -> list[np.ndarray]:
-    """Write a video of noise without loss, and return its frames."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a video of noise, and return its frames."""
     random = np.random.default_rng(seed)
     frames = [random.integers(0, 256, (32, 48, 3), np.uint8) for _ in range(num_frames)]
+    make_video_of(path, frames)
+    return frames
+
+
+def make_video_of(path: Path, frames: list[np.ndarray]) -> None:
+    """Write a video without loss."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("ffv1", rate=25)
         stream.width, stream.height, stream.pix_fmt = 48, 32, "bgr0"
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
-    return frames
 
 
 def save_frames(folder: Path, frames: list[np.ndarray]) -> Path:
@@ -92,7 +107,7 @@ def test_published_dives_are_cut_out_of_the_long_videos_or_found_as_files_of_the
     assert len(joined.pairs) == 110
 
 
-def test_a_head_is_trained_on_segments_of_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
+def test_a_head_is_trained_on_segments_of_videos(tmp_path: Path, capfd) -> None:
     frames = {name: make_video(tmp_path / f"videos/{name}.mkv", seed) for seed, name in enumerate(("cup", "final"))}
     lines = [
         f"{name}.mkv,{start % 7 + seed},{start / 25:g},{(start + 34) / 25:g}"
@@ -100,7 +115,6 @@ def test_a_head_is_trained_on_segments_of_videos(tmp_path: Path, monkeypatch: py
         for start in range(5, 105, 20)
     ]
     (tmp_path / "labels.csv").write_text("video,score,start,end\n" + "\n".join(lines) + "\n")
-    monkeypatch.setattr("cofinal.pipeline.head_training.extract_features", _cheaply)
     result = train_head(
         tmp_path / "videos", "csv", labels=tmp_path / "labels.csv", out=tmp_path / "h.safetensors", epochs=2
     )
@@ -115,30 +129,17 @@ def test_a_head_is_trained_on_segments_of_videos(tmp_path: Path, monkeypatch: py
 
     # the same 34 frames as a file of their own
     make_video_of(tmp_path / "alone.mkv", frames["final"][85:119])
-    extract_features(tmp_path / "alone.mkv", tmp_path / "alone", **FAST)
+    extract_features(tmp_path / "alone.mkv", tmp_path / "alone")
     assert np.array_equal(load_features(tmp_path / "alone/alone.npy"), store.load("final@3.4-4.76s"))
 
     assert "segments of longer videos are cut out" in capfd.readouterr().err
-    again = extract_features(tmp_path / "videos", tmp_path / "videos-features", dataset="csv", **FAST)
+    again = extract_features(tmp_path / "videos", tmp_path / "videos-features", dataset="csv")
     assert (again.videos, again.already_done, again.extracted) == (10, 10, 0)
-
-
-def _cheaply(videos, store, **options):
-    return extract_features(videos, store, **options | FAST)
-
-
-def make_video_of(path: Path, frames: list[np.ndarray]) -> None:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("ffv1", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 48, 32, "bgr0"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
 
 
 def test_whole_videos_do_not_stand_for_their_segments(tmp_path: Path) -> None:
     make_video(tmp_path / "videos/cup.mkv", 0, 40)
-    extract_features(tmp_path / "videos", tmp_path / "out", **FAST)
+    extract_features(tmp_path / "videos", tmp_path / "out")
     table(tmp_path, "video,score,start,end\ncup,5,0.2,1.6\n")
     with pytest.raises(ValueError, match="holds features of the whole video cup: extract the segments"):
         train_head(tmp_path / "out", "csv", out=tmp_path / "h.safetensors")
@@ -147,7 +148,7 @@ def test_whole_videos_do_not_stand_for_their_segments(tmp_path: Path) -> None:
 def test_a_segment_that_fails_is_named_and_the_others_are_extracted(tmp_path: Path) -> None:
     make_video(tmp_path / "videos/cup.mkv", 0, 60)
     table(tmp_path, "video,score,start,end\ncup,5,0.2,1.6\ncup,6,0.4,9\ncup,7,0.4,0.5\n")
-    summary = extract_features(tmp_path / "videos", tmp_path / "out", dataset="csv", **FAST)
+    summary = extract_features(tmp_path / "videos", tmp_path / "out", dataset="csv")
     assert (summary.videos, summary.extracted) == (3, 1)
     assert "the segment 0.4 to 0.5 seconds of" in summary.failed[0]["error"]
     assert "the segment 0.4 to 9 seconds of" in summary.failed[1]["error"]
@@ -156,23 +157,23 @@ def test_a_segment_that_fails_is_named_and_the_others_are_extracted(tmp_path: Pa
 def test_options_that_go_together(tmp_path: Path) -> None:
     make_video(tmp_path / "videos/cup.mkv", 0, 40)
     with pytest.raises(ValueError, match="name their format with --dataset"):
-        extract_features(tmp_path / "videos", tmp_path / "out", labels=tmp_path, **FAST)
+        extract_features(tmp_path / "videos", tmp_path / "out", labels=tmp_path)
     table(tmp_path, "video,score\ncup,5\n")
     with pytest.raises(ValueError, match="cuts none of the videos"):
-        extract_features(tmp_path / "videos", tmp_path / "out", dataset="csv", **FAST)
+        extract_features(tmp_path / "videos", tmp_path / "out", dataset="csv")
     with pytest.raises(ValueError, match="no folder of numbered frames alone"):
-        extract_features(tmp_path / "videos", tmp_path / "out", fps=25, **FAST)
+        extract_features(tmp_path / "videos", tmp_path / "out", fps=25)
     with pytest.raises(ValueError, match="leave --fps out"):
         score_video(tmp_path / "videos/cup.mkv", fps=25)
     with pytest.raises(ValueError, match="fps must be more than 0"):
-        extract_features(tmp_path / "videos", tmp_path / "out", fps=0, **FAST)
+        extract_features(tmp_path / "videos", tmp_path / "out", fps=0)
 
 
 def test_musdl_features_of_a_dive_end_with_its_segment(tmp_path: Path) -> None:
     frames = make_video(tmp_path / "videos/01.mkv", 0)
     table(tmp_path, "video,score,start_frame,end_frame\n01,5,60,130\n")
     out = tmp_path / "out"
-    summary = extract_features(tmp_path / "videos", out, dataset="csv", recipe="musdl-i3d", backbone="i3d", **FAST)
+    summary = extract_features(tmp_path / "videos", out, dataset="csv", recipe="musdl-i3d")
     assert summary.failed == []
     store = FeatureStore(out)
     assert store.identity is not None
@@ -180,7 +181,7 @@ def test_musdl_features_of_a_dive_end_with_its_segment(tmp_path: Path) -> None:
     record = store.records["01@60-130f"]
     assert (record["clips"], record["segment"]["first_frame"], record["segment"]["last_frame"]) == (10, 27, 129)
     make_video_of(tmp_path / "alone.mkv", frames[27:130])
-    extract_features(tmp_path / "alone.mkv", tmp_path / "alone", recipe="musdl-i3d", backbone="i3d", **FAST)
+    extract_features(tmp_path / "alone.mkv", tmp_path / "alone", recipe="musdl-i3d")
     assert np.array_equal(load_features(tmp_path / "alone/alone.npy"), store.load("01@60-130f"))
 
 
@@ -203,16 +204,16 @@ def test_folders_of_frames_are_videos(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("videos/sub/v1.2\nvideos/a.mkv\n")
     assert list(find_videos(tmp_path / "list.txt", fps=25).paths) == ["videos/sub/v1.2", "videos/a"]
 
-    summary = extract_features(tmp_path / "videos", tmp_path / "out", fps=25, **FAST)
+    summary = extract_features(tmp_path / "videos", tmp_path / "out", fps=25)
     assert (summary.extracted, len(summary.failed)) == (2, 1)
     assert "b is too short" in summary.failed[0]["error"]
     store = FeatureStore(tmp_path / "out")
     assert np.array_equal(store.load("a"), store.load("sub/v1.2"))
 
-    again = extract_features(tmp_path / "videos", tmp_path / "out", fps=25, **FAST)
+    again = extract_features(tmp_path / "videos", tmp_path / "out", fps=25)
     assert (again.already_done, again.extracted) == (2, 0)
     Image.fromarray(frames[0]).save(tmp_path / "videos/sub/v1.2/0040.png")
-    changed = extract_features(tmp_path / "videos", tmp_path / "out", fps=25, **FAST)
+    changed = extract_features(tmp_path / "videos", tmp_path / "out", fps=25)
     assert (changed.already_done, changed.extracted) == (1, 1)
 
 
@@ -221,12 +222,11 @@ def test_a_folder_of_frames_is_scored(tmp_path: Path) -> None:
     for name in ("b", "c", "d", "e", "f", "g"):
         make_video(tmp_path / f"videos/{name}.mkv", ord(name), 40)
     table(tmp_path, "video,score\n" + "".join(f"{name},{i}\n" for i, name in enumerate("abcdefg")))
-    extract_features(tmp_path / "videos", tmp_path / "out", backbone="i3d", **FAST)
+    extract_features(tmp_path / "videos", tmp_path / "out")
     head = train_head(tmp_path / "out", "csv", out=tmp_path / "h.safetensors", epochs=1).head
     folder = save_frames(tmp_path / "frames", frames)
-    options = {"engine": "torch", "precision": "fp32"}
-    score = score_video(folder, head, fps=25, **options)
-    expected = score_video(tmp_path / "videos/a.mkv", head, **options)
+    score = score_video(folder, head, fps=25)
+    expected = score_video(tmp_path / "videos/a.mkv", head)
     assert score.targets == expected.targets
     np.testing.assert_allclose(score.clip_times, expected.clip_times, atol=0.002)
     json.dumps(score.as_json())
