@@ -64,4 +64,4 @@ def _version(source: Path) -> tuple[int, int]:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))

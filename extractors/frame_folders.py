@@ -19,8 +19,8 @@ CONTAINER = "numbered frames"
 """The container in the facts of such a folder."""
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
-CLUTTER = frozenset({"thumbs.db", "desktop.ini"})
-"""Files that Windows puts into folders of pictures, in lower case."""
+CLUTTER = frozenset({"thumbs.db", "desktop.ini", "@eadir"})
+"""What Windows and file servers put into folders of pictures, in lower case."""
 MODES = frozenset({"RGB", "RGBA", "L", "LA", "P", "CMYK", "YCbCr", "1"})
 """Pillow's names of the kinds of pixels with 8 bits or fewer, which it converts to RGB rightly."""
 EXIF_ORIENTATION = 0x0112
@@ -30,7 +30,7 @@ def number_frames(names: Iterable[str]) -> dict[int, str] | None:
     """The names of pictures by their numbers, in order.
 
     Args:
-        names: all files of a folder; hidden ones and `CLUTTER` do not count.
+        names: all files of a folder; those that `is_clutter` do not count.
 
     Returns:
         None if one is no picture, or is not named by one common prefix and a number of its own, or if there are fewer
@@ -39,7 +39,7 @@ def number_frames(names: Iterable[str]) -> dict[int, str] | None:
     numbered: dict[int, str] = {}
     prefixes = set()
     for name in names:
-        if name.startswith(".") or name.lower() in CLUTTER:
+        if is_clutter(name):
             continue
         match = re.fullmatch(r"(.*?)([0-9]{1,18})(\.[a-zA-Z]+)", name)
         if match is None or match[3].lower() not in PICTURE_SUFFIXES or int(match[2]) in numbered:
@@ -47,6 +47,11 @@ def number_frames(names: Iterable[str]) -> dict[int, str] | None:
         numbered[int(match[2])] = name
         prefixes.add(match[1])
     return dict(sorted(numbered.items())) if len(prefixes) == 1 and len(numbered) > 1 else None
+
+
+def is_clutter(name: str) -> bool:
+    """Whether a file or folder of this name says nothing about what a folder of pictures is."""
+    return name.startswith(".") or name.lower() in CLUTTER
 
 
 def is_frame_folder(folder: Path) -> bool:
@@ -131,8 +136,8 @@ def read_frame_folder(
 
 
 def _pictures(folder: Path) -> dict[int, str] | None:
-    entries = list(folder.iterdir())
-    if any(entry.is_dir() and not entry.name.startswith(".") for entry in entries):
+    entries = [entry for entry in folder.iterdir() if not is_clutter(entry.name)]
+    if any(entry.is_dir() for entry in entries):
         return None
     return number_frames(entry.name for entry in entries)
 

@@ -128,7 +128,7 @@ def _extract_features(
       extract-features --verify out/
     """
     if verify:
-        return _verify(context, videos, store, as_json)
+        return _verify(context, videos, store, options.fps, as_json)
     if videos is None or store is None:
         raise ValueError("name the videos and the folder for their features: extract-features VIDEOS OUT")
     from .extraction import extract_features, print_summary
@@ -154,8 +154,8 @@ def _extract_features(
     return 1 if summary.failed else 0
 
 
-def _verify(context: typer.Context, videos: Path | None, store: Path | None, as_json: bool) -> int:
-    allowed = {"videos", "store", "verify", "as_json", "debug", "version"}
+def _verify(context: typer.Context, videos: Path | None, store: Path | None, fps: float | None, as_json: bool) -> int:
+    allowed = {"videos", "store", "fps", "verify", "as_json", "debug", "version"}
     for option in context.params.keys() - allowed:
         source = context.get_parameter_source(option)
         if source is not None and source.name != "DEFAULT":
@@ -166,7 +166,7 @@ def _verify(context: typer.Context, videos: Path | None, store: Path | None, as_
         raise ValueError("name the store to check: extract-features --verify OUT")
     from .verification import verify_store
 
-    checked = verify_store(store, videos)
+    checked = verify_store(store, videos, fps=fps)
     if as_json:
         _print_json(checked.as_json())
     else:

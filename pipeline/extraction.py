@@ -37,7 +37,7 @@ class ExtractionSummary:
     store: str
     identity: dict[str, str]
     videos: int
-    """Videos found."""
+    """Videos found, each segment counted as one."""
     extracted: int = 0
     already_done: int = 0
     clips: int = 0
@@ -124,18 +124,19 @@ def extract_features(
             **options.extract_options(),
         )
         for index, (name, path) in enumerate(sources.paths.items()):
-            shown = Path(name).name if name in sources.segments else path.name
+            video = sources.describe(name)
+            shown = Path(video).name
             bar.update(task, completed=index, description=f"extracting {printable(shown)}")
             status = _status(feature_store, name, path, overwrite=overwrite, retry=retry_failed, classes=classes)
             if status is Status.DONE:
                 feature_store.update_source_facts(name, path)
                 summary.already_done += 1
             elif status is Status.FAILED:
-                _report_earlier_failure(feature_store, name, path, summary)
+                _report_earlier_failure(feature_store, name, video, summary)
             else:
                 segment = sources.segments[name].span if name in sources.segments else None
                 show = partial(_show_part_of_video, bar, task, index)
-                extract_into_store(name, path, segment=segment, on_progress=show)
+                extract_into_store(name, path, video, segment=segment, on_progress=show)
             if classes and "class" in (record := feature_store.records.get(name, {})):
                 summary.classes[name] = {key: record[key] for key in ("class", "probability")}
             if status is not Status.DONE and not err.is_terminal:
@@ -208,9 +209,9 @@ def _status(store: FeatureStore, name: str, path: Path, *, overwrite: bool, retr
     return Status.TO_DO if lacks_class or (retry and status is Status.FAILED) else status
 
 
-def _report_earlier_failure(store: FeatureStore, name: str, path: Path, summary: ExtractionSummary) -> None:
+def _report_earlier_failure(store: FeatureStore, name: str, video: str, summary: ExtractionSummary) -> None:
     error = f"{store.records[name]['error']} (failed in an earlier run; --retry-failed tries again)"
-    summary.failed.append({"video": str(path), "error": error})
+    summary.failed.append({"video": video, "error": error})
 
 
 def _show_part_of_video(bar: Progress, task: TaskID, index: int, done_s: float, total_s: float) -> None:
@@ -218,7 +219,13 @@ def _show_part_of_video(bar: Progress, task: TaskID, index: int, done_s: float, 
 
 
 def _extract_video(
-    store: FeatureStore, network: Backbone, summary: ExtractionSummary, name: str, path: Path, **extract_options: Any
+    store: FeatureStore,
+    network: Backbone,
+    summary: ExtractionSummary,
+    name: str,
+    path: Path,
+    video: str,
+    **extract_options: Any,
 ) -> None:
     """Extract one video into the store and count it in the summary; a failure is recorded and does not stop the run."""
     started = time.perf_counter()
@@ -235,14 +242,14 @@ def _extract_video(
         message = one_sentence(error)
         logger.debug("", exc_info=True)
         store.append({"video": name, **facts, "error": message, "unusable": isinstance(error, VideoError)})
-        summary.failed.append({"video": str(path), "error": message})
+        summary.failed.append({"video": video, "error": message})
         print_message(f"failed: {message}")
         return
     summary.extracted += 1
     summary.clips += len(extraction.features)
     for warning in extraction.record["warnings"]:
-        summary.warnings.append(f"{path}: {warning}")
-        print_message(f"warning: {path}: {warning}")
+        summary.warnings.append(f"{video}: {warning}")
+        print_message(f"warning: {video}: {warning}")
 
 
 def _top_class(extraction: Extraction) -> dict[str, Any]:

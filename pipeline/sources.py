@@ -30,6 +30,11 @@ class Sources:
     segments: dict[str, Segment] = field(default_factory=dict)
     """By store name the segment of the file; absent where the whole video is meant."""
 
+    def describe(self, name: str) -> str:
+        """Return the path of a video; a segment's ends as its store name does."""
+        segment = self.segments.get(name)
+        return f"{self.paths[name]}{segment.suffix if segment else ''}"
+
 
 NEEDS_FPS = (
     "holds numbered frames: say how many are a second with --fps, for example --fps 25 (extract-features, score-video)"

@@ -18,6 +18,7 @@ from cofinal.extractors.backbone import Backbone
 from cofinal.extractors.video import VIDEO_SUFFIXES, VideoError
 from cofinal.pipeline.options import ExtractorOptions
 from cofinal.pipeline.sources import Sources, cut_segments, find_videos
+from cofinal.pipeline.verification import verify_store
 
 NUM_FRAMES = 150
 
@@ -93,6 +94,8 @@ def test_leading_zeros_that_excel_ate_do_not_matter(tmp_path: Path) -> None:
 @pytest.mark.shared
 def test_published_dives_are_cut_out_of_the_long_videos_or_found_as_files_of_their_own(shared: Path) -> None:
     labels = read_labels("mtl-aqa", [shared / "data/labels/mtl-aqa"])
+    shorter = [row for row in labels.rows if row.segment and row.segment.end - row.segment.start < 103]
+    assert len(shorter) == 758  # docs/extraction.md
     names = [f"{number:02}" for number in (*range(1, 8), 9, 10, 13, 14, 17, 18, 22, 26)]
     sources = cut_segments(Sources({name: Path(f"{name}.mp4") for name in names}, Path(), 0), labels)
     assert len(sources.paths) == len(sources.segments) == 1412
@@ -150,6 +153,9 @@ def test_a_segment_that_fails_is_named_and_the_others_are_extracted(tmp_path: Pa
     table(tmp_path, "video,score,start,end\ncup,5,0.2,1.6\ncup,6,0.4,9\ncup,7,0.4,0.5\n")
     summary = extract_features(tmp_path / "videos", tmp_path / "out", dataset="csv")
     assert (summary.videos, summary.extracted) == (3, 1)
+    assert summary.failed[0]["video"] == str(tmp_path / "videos/cup.mkv@0.4-0.5s")
+    problems = verify_store(tmp_path / "out", tmp_path / "videos").problems
+    assert [entry["problem"][:19] for entry in problems] == ["failed: the segment"] * 2
     assert "the segment 0.4 to 0.5 seconds of" in summary.failed[0]["error"]
     assert "the segment 0.4 to 9 seconds of" in summary.failed[1]["error"]
 
@@ -213,6 +219,12 @@ def test_folders_of_frames_are_videos(tmp_path: Path) -> None:
     again = extract_features(tmp_path / "videos", tmp_path / "out", fps=25)
     assert (again.already_done, again.extracted) == (2, 0)
     Image.fromarray(frames[0]).save(tmp_path / "videos/sub/v1.2/0040.png")
+    (problem,) = [
+        entry
+        for entry in verify_store(tmp_path / "out", tmp_path / "videos", fps=25).problems
+        if "v1.2" in entry["what"]
+    ]
+    assert "is not the file that its features were made from" in problem["problem"]
     changed = extract_features(tmp_path / "videos", tmp_path / "out", fps=25)
     assert (changed.already_done, changed.extracted) == (1, 1)
 
