@@ -112,6 +112,7 @@ def timeline(spans: np.ndarray, contributions: Sequence[float], by_grade: np.nda
     lasts = [*firsts[1:], num_clips]
     values = np.add.reduceat(np.asarray(contributions, float), firsts)
     grades = np.add.reduceat(by_grade, firsts, axis=0)  # (bars, G)
+    ends = np.append(spans[1:, 0], spans[-1, 1])  # clips of some recipes overlap
     largest, strongest = float(np.abs(values).max()), float(np.abs(grades).max()) or 1.0
     start, length = spans[0, 0], spans[-1, 1] - spans[0, 0]
     return Timeline(
@@ -119,7 +120,7 @@ def timeline(spans: np.ndarray, contributions: Sequence[float], by_grade: np.nda
             Bar(
                 int(first),
                 float(100 * (spans[first, 0] - start) / length),
-                float(100 * (spans[last - 1, 1] - spans[first, 0]) / length),
+                float(100 * (ends[last - 1] - spans[first, 0]) / length),
                 float(value),
                 float(100 * value / (largest or 1.0)),
             )

@@ -31,7 +31,7 @@ from .options import LabelOptions, TrainingOptions, takes_fields_of
 from .protocol import HeadTraining, Outcome, count_trainings, run_seeds
 from .results import format_figure, results_tables, summarise_predictions, write_results
 from .settings import configure
-from .sources import find_videos, is_store
+from .sources import cut_segments, find_videos, is_store
 from .splits import FOLDS, Split, make_splits
 from .sums import sum_predictions
 from .training_record import record_training
@@ -171,9 +171,10 @@ def _extract(videos: Path, folder: Path, labels: LabelSet, device: str, extracto
     """Extract the features of labelled videos; return the videos that failed."""
     if extractor:
         raise ValueError("--extractor is for features that came without a manifest; leave it out with videos")
-    join(labels, find_videos(videos).paths, VIDEO_SUFFIXES)  # fail on unmatched labels before hours of work
+    sources = cut_segments(find_videos(videos), labels)
+    join(labels, sources.paths, VIDEO_SUFFIXES)  # fail on unmatched labels before hours of work
     print_message(f"extracting {videos} into {folder}")
-    failed = extract_features(videos, folder, device=device).failed
+    failed = extract_features(sources, folder, device=device).failed
     if failed and not FeatureStore(folder).names():
         raise VideoError(
             f"none of the {len(failed)} videos could be extracted, the first because: {failed[0]['error']}"

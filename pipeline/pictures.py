@@ -44,9 +44,9 @@ def film_strip(thumbnails: Sequence[Thumbnail], start_s: float, end_s: float) ->
     return [Still(one.time_s, _data_url("image/jpeg", one.jpeg)) for one in nearest]
 
 
-def loop(thumbnails: Sequence[Thumbnail], clip: int) -> Loop | None:
+def loop(thumbnails: Sequence[Thumbnail], start_s: float, end_s: float) -> Loop | None:
     """Return a clip as a looping picture; None where it has no thumbnail."""
-    shown = [one for one in thumbnails if one.clip == clip]
+    shown = [one for one in thumbnails if start_s <= one.time_s < end_s]
     if not shown:
         return None
     images = [Image.open(io.BytesIO(one.jpeg)) for one in shown]

@@ -65,7 +65,7 @@ def render_report(scored: ScoredRoutine, head: Head, video_url: str | None = Non
 
     def moment(clip: int, value: float) -> _Moment:
         if clip not in loops:
-            loops[clip] = loop(scored.thumbnails, clip)
+            loops[clip] = loop(scored.thumbnails, *spans[clip])
         return _Moment(labels[clip], float(spans[clip, 0]), value, loops[clip])
 
     def shown(name: str, verdict: TargetScore) -> _Target:

@@ -5,8 +5,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..data.feature_store import is_untouched, source_facts
 from ..data.files import append_durable, make_folder
+from ..data.source_files import is_untouched, source_facts
 from .verdict import Score
 
 

@@ -4,15 +4,16 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..data.feature_store import describe_identity, find_store, load_features, source_facts
+from ..data.feature_store import describe_identity, find_store, load_features
+from ..data.source_files import source_facts
 from ..extractors.backbone import Backbone
 from ..extractors.extract import extract
+from ..extractors.frame_folders import is_frame_folder
 from ..extractors.thumbnails import Thumbnail
 from ..models.checkpoint import Head
 from .evidence import explain
@@ -20,6 +21,7 @@ from .extraction import versions
 from .filming import Filming
 from .heads import check_identity, extractor_of, head_warnings, open_head
 from .options import ExtractorOptions, takes_fields_of
+from .sources import NEEDS_FPS
 from .stages import OnStage, show_stages
 from .verdict import Score, verdicts
 
@@ -233,10 +235,7 @@ def _action_in_name(path: Path, actions: list[str]) -> str | None:
 
 def _clip_times(record: Mapping[str, Any]) -> list[tuple[float, float]]:
     """Return start and end of each clip in seconds; empty where the record of an earlier version does not say."""
-    if "clip_s" not in record:
-        return []
-    starts = record["first_clip_s"] + record["clip_s"] * np.arange(record["clips"] + 1)
-    return list(pairwise(round(float(start), 3) for start in starts))
+    return [(start, end) for start, end in record.get("clip_times", ())]
 
 
 def _file_facts(path: Path) -> dict[str, Any]:
@@ -259,7 +258,7 @@ def score_video(
     """Score a routine with the extractor that the head was trained with.
 
     Args:
-        video: a video, or a `.npy` of clip features of the head's kind.
+        video: a video, a folder of numbered frames, or a `.npy` of clip features of the head's kind.
         head: a head file, or a `.pkl` that the public CoFInAl code saved; None for the default head.
         action: the apparatus or event, where the head has several; None to take it from the file's name. For a public
             head, the one that it was trained for.
@@ -276,8 +275,12 @@ def score_video(
     path = Path(video)
     if not path.exists():
         raise ValueError(f"{path} does not exist; name a video or a .npy of clip features")
-    if path.is_dir():
+    if path.is_dir() and not is_frame_folder(path):
         raise ValueError(f"{path} is a folder; score_videos takes folders")
+    if path.is_dir() and options.fps is None:
+        raise ValueError(f"{path} {NEEDS_FPS}")
+    if options.fps is not None and not path.is_dir():
+        raise ValueError(f"{path} is no folder of numbered frames: leave --fps out")
     scorer = Scorer(
         head,
         action=action,

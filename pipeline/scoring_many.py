@@ -68,7 +68,8 @@ def score_videos(
     an interruption and scores again only what has changed.
 
     Args:
-        videos: videos, `.npy` files, folders of videos, feature stores, or `.txt` lists of paths; one or several.
+        videos: videos, folders of numbered frames, `.npy` files, folders of videos, feature stores, or `.txt` lists of
+            paths; one or several.
         head: as of `score_video`.
         action: the apparatus or event of all routines, where the head has several; None to take it from the labels or
             from each file's name.
@@ -91,7 +92,7 @@ def score_videos(
         OSError: an output cannot be written.
     """
     named = [Path(x) for x in ([videos] if isinstance(videos, str | Path) else videos)]
-    routines = find_routines(named)
+    routines = find_routines(named, options.fps)
     alone = is_one_routine(named)
     outputs = _Outputs.at(csv, report, alone)
     if labels is not None and dataset is None:

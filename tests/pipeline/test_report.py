@@ -163,7 +163,7 @@ def test_the_largest_report_is_under_10_mib(scored: tuple) -> None:
     for number in range(8 * clips):
         buffer = io.BytesIO()
         Image.fromarray(rng.integers(0, 256, (18, 32, 3), dtype=np.uint8)).resize((256, 144)).save(buffer, "JPEG")
-        pictures.append(Thumbnail(number // 8, 0.16 * number, buffer.getvalue()))
+        pictures.append(Thumbnail(0.16 * number, buffer.getvalue()))
     names = [f"T{number}" for number in range(7)]
     of_target = {
         name: TargetEvidence(rng.normal(size=clips).tolist(), rng.normal(size=(clips, 4)).tolist(), None, 50.0, [])
