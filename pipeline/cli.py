@@ -266,7 +266,7 @@ def _score_video(
         list[Path],
         typer.Argument(
             metavar="VIDEO...|FOLDER|LIST",
-            help="Videos, a folder of them, a .txt list of paths; also folders of frames (--fps), .npy files and stores.",
+            help="Videos, a folder of them, a .txt list of paths, folders of frames (--fps), .npy files, or stores.",
         ),
     ],
     head: Annotated[

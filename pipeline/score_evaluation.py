@@ -35,7 +35,7 @@ class Judged:
 def read_judged(
     head: Head,
     head_path: Path,
-    names: Sequence[str],
+    routines: Mapping[str, Path],
     dataset: str,
     places: Sequence[Path],
     options: LabelOptions,
@@ -47,13 +47,14 @@ def read_judged(
     Args:
         head: the head, for its targets and actions.
         head_path: its file, for messages.
-        names: of the routines.
+        routines: path by name.
         dataset: the format of the label files.
         places: where they are looked for.
         options: how a table is read.
 
     Raises:
-        ValueError: the labels cannot be read, match no routine, or have no target or action of the head.
+        ValueError: the labels cannot be read, match no routine, cut segments out of videos, or have no target or action
+            of the head.
     """
     targets, actions = head.metadata["targets"], head.metadata["actions"]
     labels = with_ranges(read_labels(dataset, places, options.table(targets)), options.ranges or ())
@@ -66,7 +67,12 @@ def read_judged(
             "head's targets in the labels"
         )
     selected = select_labels(labels, shared, [x for x in actions if x in labels.actions] if labels.actions else None)
-    joined = join(selected, names, VIDEO_SUFFIXES)
+    joined = join(selected, routines, VIDEO_SUFFIXES)
+    if cut := [routines[name] for _, name in joined.whole if routines[name].suffix != ".npy"]:
+        raise ValueError(
+            f"{labels.files[0]} judges segments of {cut[0]}: extract them with `extract-features VIDEOS OUT --dataset "
+            f"{dataset}` and score OUT"
+        )
     rows = {name: row for row, name in joined.pairs}
     in_test = {name: row for name, row in rows.items() if row.split == "test"}
     warnings = []

@@ -112,7 +112,7 @@ def score_videos(
     judged = None
     if dataset is not None:
         places = places_of_labels(None if labels is None else Path(labels), named)
-        judged = read_judged(scorer.head, scorer.head_path, list(routines), dataset, places, label_options)
+        judged = read_judged(scorer.head, scorer.head_path, routines, dataset, places, label_options)
         for note in judged.notes:
             print_message(f"note: {note}")
     elif label_options != LabelOptions():

@@ -194,3 +194,11 @@ def test_an_interrupted_run_keeps_what_is_done(videos: Path, trained: Path, tmp_
     assert 1 <= done < 8
     assert len(rows_of(tmp_path / "s.csv")) == done
     assert score_videos(videos, trained, csv=tmp_path / "s.csv").kept == done
+
+
+def test_videos_that_labels_cut_are_not_scored_whole(command, videos: Path, trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text("video,start,end,score\nv0,0,0.7,5\nv1,0,0.7,6\n")
+    ended = command("score-video", videos, "--head", trained, "--dataset", "csv", "--labels", tmp_path / "l.csv")
+    assert ended.code == 2
+    assert "judges segments of" in ended.err
+    assert "extract-features VIDEOS OUT --dataset csv" in ended.err
