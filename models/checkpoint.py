@@ -225,9 +225,10 @@ def _neighbourhood(config: HeadConfig, tensors: dict[str, torch.Tensor], path: P
         return None
     rows, columns = config.num_training, 2 * config.feature_dim
     expected = {
-        "places": ((rows, columns), torch.float16),
+        "places": ((rows, columns), torch.int8),
         "mean": ((columns,), torch.float32),
         "spread": ((columns,), torch.float32),
+        "far": ((), torch.float32),
         **({"actions": ((rows,), torch.int64)} if config.num_actions else {}),
     }
     arrays = {name.removeprefix(NEIGHBOURS): x.numpy() for name, x in tensors.items()}
@@ -240,7 +241,7 @@ def _neighbourhood(config: HeadConfig, tensors: dict[str, torch.Tensor], path: P
         raise ValueError(
             f"the training routines in {path} do not fit its configuration: train or download the head again"
         )
-    return Neighbourhood(arrays["places"], arrays["mean"], arrays["spread"], arrays.get("actions"))
+    return Neighbourhood(**{"actions": None} | arrays)
 
 
 def _sha256(tensors: dict[str, torch.Tensor]) -> str:

@@ -23,6 +23,12 @@ FAR_SHARE = 0.05
 """Of the training routines, each left out, so many are farther from the others than `Neighbourhood.far`."""
 
 
+STEP = 1 / 16
+"""Of a column's standard deviation. The farthest that a byte reaches is 8 standard deviations."""
+SMALLEST_VARIANCE = 1e-2
+"""Of a column when a routine is left out, as a share of its variance: it may be the only one that differs."""
+
+
 def summarise_routine(features: np.ndarray) -> np.ndarray:
     """Return the summary (2 C,) of a routine's clip features (T, C)."""
     clips = features.astype(np.float64)
@@ -34,11 +40,13 @@ class Neighbourhood:
     """The training routines of a head."""
 
     places: np.ndarray
-    """Standardised summaries (N, 2 C), float16."""
+    """Standardised summaries (N, 2 C) in units of `STEP`, int8: one byte a number keeps the file small."""
     mean: np.ndarray
     """(2 C,) of the summaries, float32."""
     spread: np.ndarray
     """Standard deviation (2 C,) of the summaries, float32."""
+    far: np.ndarray
+    """() distance that few training routines have from the others, float32."""
     actions: np.ndarray | None
     """Index of each routine's action (N,), int64; None for a head with one action or none."""
 
@@ -53,8 +61,10 @@ class Neighbourhood:
         summaries = np.stack([summarise_routine(x) for x in features])
         mean, spread = summaries.mean(0), summaries.std(0)
         spread[spread == 0] = 1
-        places = ((summaries - mean) / spread).astype(np.float16)
-        return cls(places, mean.astype(np.float32), spread.astype(np.float32), actions)
+        places = ((summaries - mean) / spread / STEP).round().clip(-127, 127) * STEP
+        far = np.quantile(_left_out_distances(places), 1 - FAR_SHARE, method="higher")
+        mean, spread, far = (np.asarray(x, np.float32) for x in (mean, spread, far))
+        return cls((places / STEP).astype(np.int8), mean, spread, far, actions)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return all fields that are there, by name."""
@@ -66,18 +76,12 @@ class Neighbourhood:
 
     def similarities(self, place: np.ndarray) -> np.ndarray:
         """Return the cosine (N,) of a routine's place (1, 2 C) with that of each training routine."""
-        return 1 - cdist(place, self._doubles, "cosine")[0]
+        lengths = np.linalg.norm(self._summaries, axis=1) * np.linalg.norm(place)
+        return self._summaries @ place[0] / np.maximum(lengths, np.finfo(float).tiny)
 
     def distance(self, place: np.ndarray) -> float:
         """Return the mean distance of a routine's place (1, 2 C) to the nearest training routines."""
-        return float(_mean_of_nearest(cdist(place, self._doubles))[0])
-
-    @cached_property
-    def far(self) -> float:
-        """The distance that few training routines have from the others."""
-        distances = cdist(self._doubles, self._doubles)
-        np.fill_diagonal(distances, np.inf)
-        return float(np.quantile(_mean_of_nearest(distances), 1 - FAR_SHARE))
+        return float(_mean_of_nearest(cdist(place, self._summaries))[0])
 
     def action_probabilities(self, place: np.ndarray) -> np.ndarray:
         """Return how probable each action is (A,) for a routine's place (1, 2 C), for a head with several actions.
@@ -86,7 +90,7 @@ class Neighbourhood:
         the one that suits the left-out predictions of the training routines best.
         """
         assert self.actions is not None, "a head with one action has nothing to tell apart"
-        regression = KernelRidge(self._doubles, np.eye(self.actions.max() + 1)[self.actions])
+        regression = KernelRidge(self._summaries, np.eye(self.actions.max() + 1)[self.actions])
 
         def surprise(log_sharpness: float) -> float:
             logits = np.exp(log_sharpness) * regression.leave_one_out
@@ -96,11 +100,25 @@ class Neighbourhood:
         return softmax(sharpness * regression.predict(place)[0])
 
     @cached_property
-    def _doubles(self) -> np.ndarray:
-        return self.places.astype(np.float64)
+    def _summaries(self) -> np.ndarray:
+        return self.places * STEP
+
+
+def _left_out_distances(places: np.ndarray) -> np.ndarray:
+    """Return the distance (N,) of each training routine's place (N, 2 C) to its nearest others.
+
+    Each is measured in the spread of the others. In the spread of all it would seem nearer than an unseen routine.
+    """
+    num = len(places)
+    distances = np.empty(num)
+    for row, place in enumerate(places):
+        # the variance of all is 1, to which this place adds its own square
+        variance = np.maximum(num / (num - 1) * (1 - place**2 / (num - 1)), SMALLEST_VARIANCE)
+        others = np.delete(places, row, 0)
+        distances[row] = _mean_of_nearest(np.sqrt(((others - place) ** 2 / variance).sum(1))[None])[0]
+    return distances
 
 
 def _mean_of_nearest(distances: np.ndarray) -> np.ndarray:
-    """Return the mean of the smallest `NUM_NEAREST` finite distances in each row."""
-    nearest = np.sort(distances, 1)[:, :NUM_NEAREST]
-    return np.nanmean(np.where(np.isfinite(nearest), nearest, np.nan), 1)
+    """Return the mean of the smallest `NUM_NEAREST` distances in each row."""
+    return np.sort(distances, 1)[:, :NUM_NEAREST].mean(1)

@@ -8,9 +8,6 @@ import numpy as np
 from ..models.checkpoint import Head
 from .filming import Filming
 
-FAR = 1.1
-"""A routine is far beyond so many times `Neighbourhood.far`: gymnasts and halls that training never saw are a little
-farther away than training routines that are left out."""
 TOLERANCE = 0.03
 """Frame rates and aspects that differ by a smaller share are the same: 29.97 and 30, 854 x 480 and 16:9."""
 
@@ -37,11 +34,11 @@ def _of_features(head: Head, features: np.ndarray) -> Iterator[str]:
     neighbours = head.neighbourhood
     if neighbours is None:
         return
-    ratio = neighbours.distance(neighbours.place(features)) / neighbours.far
-    if ratio > FAR:
+    distance = neighbours.distance(neighbours.place(features))
+    if distance > neighbours.far:
         yield (
-            f"the video is unlike the training routines: its distance to the nearest ones is {ratio:.1f} times the one "
-            "that 95% of them keep to each other"
+            "the video is unlike the training routines: its distance to the nearest ones is "
+            f"{distance / neighbours.far:.1f} times the one that 95% of them keep to each other"
         )
 
 
@@ -66,7 +63,7 @@ def _of_filming(training: dict[str, Any], filming: Filming) -> Iterator[str]:
             low, high = (f"{end:.4g}" for end in span)
             yield sentence.format(f"{value:.4g}", low if low == high else f"{low} to {high}")
     if filming.cuts_s and training["has_cuts"] is False:
-        more = f" and {len(filming.cuts_s) - 1} times more" if len(filming.cuts_s) > 1 else ""
+        more = f" and {len(filming.cuts_s) - 1} more times" if len(filming.cuts_s) > 1 else ""
         yield f"the picture is cut at {filming.cuts_s[0]:.1f} s{more}, and the training videos are single takes"
     if filming.stills_s and training["has_stills"] is False:
         start, end = filming.stills_s[0]

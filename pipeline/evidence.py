@@ -1,13 +1,13 @@
 """Why a score came out, from cached features: what each clip contributes, similar routines, and reasons for doubt.
 
-A clip's contribution is the score less the score of the same routine without what the clip shows
-(`models.occlusion`): negative where the clip lowers the score. It is the model's contribution, never a deduction by the
-rules. Contributions need not sum to the score, since clips act together.
+`models.contributions` says what a clip contributes: points that it adds to the score or, where negative, takes from it,
+compared with the routine's other clips. The contributions of a routine sum to 0. They are the model's contributions,
+never deductions by the rules.
 
 Shape legend: T clips, C feature, G grades.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from ..models.checkpoint import Head
-from ..models.occlusion import ScoreClips, occlude
+from ..models.contributions import contributions
+from ..models.head import Output
 from ..models.reference import FULL_SCORE, ReferenceCoFInAl
 from .doubts import doubts_of
 from .filming import UNKNOWN, Filming
@@ -41,9 +42,10 @@ class TargetEvidence:
     """Why one target's score came out."""
 
     contributions: list[float]
-    """(T,) points that each clip adds to the score or, where negative, takes from it, as the model sees it."""
+    """(T,) points that each clip adds to the score or, where negative, takes from it, compared with the routine's other
+    clips, as the model sees it; they sum to 0."""
     grade_effects: list[list[float]]
-    """(T, G) how much each clip adds to each grade's probability; a clip's effects sum to 0."""
+    """(T, G) how much each clip adds to each grade's probability; they sum to 0 over grades and over clips."""
     attention: list[list[float]] | None
     """(G, T) how each grade prototype attends to each clip, each row summing to 1; None for heads whose prototypes
     attend to statistics over all clips."""
@@ -67,6 +69,7 @@ class Evidence:
     """A sentence for each reason not to trust the scores; the score's warnings hold them too."""
 
 
+@torch.inference_mode()
 def explain(
     head: Head,
     features: np.ndarray,
@@ -87,15 +90,16 @@ def explain(
     metadata = head.metadata
     names = metadata["actions"]
     index = names.index(action) if action is not None and len(names) > 1 else None
-    effects = occlude(_scorer(head, index), features)
-    attention = _attention(head, features, index)
+    forward = _forward_of(head, index)
+    whole = forward(torch.from_numpy(np.asarray(features, np.float32))[None])
+    of_clips = contributions(lambda clips: forward(clips)[:2], features)
     training = _Training(head, features, index)
     targets = {
         target: TargetEvidence(
-            contributions=_rounded(effects.score[:, m]),
-            grade_effects=[_rounded(row) for row in effects.grades[:, m]],
-            attention=None if attention is None else [_rounded(row) for row in attention[m]],
-            percentile=training.percentile(target, effects.whole[m]),
+            contributions=_rounded(of_clips.score[:, m]),
+            grade_effects=[_rounded(row) for row in of_clips.grades[:, m]],
+            attention=None if whole.attention is None else [_rounded(row) for row in whole.attention[0, m].numpy()],
+            percentile=training.percentile(target, float(whole.score[0, m])),
             nearest=training.nearest(target),
         )
         for m, target in enumerate(metadata["targets"])
@@ -137,30 +141,20 @@ class _Training:
         return [Neighbour(names[row], scores[row], round(float(self.similarities[row]), 3)) for row in order]
 
 
-def _scorer(head: Head, action: int | None) -> ScoreClips:
-    """Return what scores routines of the same length, whatever the head."""
+def _forward_of(head: Head, action: int | None) -> Callable[[Tensor], Output]:
+    """Return the forward pass of any head for routines of one action, clips (B, T, C)."""
     network = head.network
     if isinstance(network, ReferenceCoFInAl):
 
-        def score_clips(clips: Tensor) -> tuple[Tensor, Tensor]:
+        def forward(clips: Tensor) -> Output:
             output = network(clips)
-            return FULL_SCORE * output.score[:, None], output.weights[:, None]
+            return Output(FULL_SCORE * output.score[:, None], output.weights[:, None], None)
     else:
 
-        def score_clips(clips: Tensor) -> tuple[Tensor, Tensor]:
-            output = network(clips, None if action is None else torch.full((len(clips),), action))
-            return output.score, output.probabilities
+        def forward(clips: Tensor) -> Output:
+            return network(clips, None if action is None else torch.full((len(clips),), action))
 
-    return score_clips
-
-
-@torch.inference_mode()
-def _attention(head: Head, features: np.ndarray, action: int | None) -> np.ndarray | None:  # (M, G, T)
-    if isinstance(head.network, ReferenceCoFInAl):
-        return None
-    clips = torch.from_numpy(np.asarray(features, np.float32))[None]
-    attention = head.network(clips, None if action is None else torch.tensor([action])).attention
-    return None if attention is None else attention[0].numpy()
+    return forward
 
 
 def _rounded(values: np.ndarray) -> list[float]:
