@@ -9,7 +9,7 @@ from typing import Any
 from ..models.head import HeadConfig, Recipe
 from ..models.head_types import HEAD_TYPES
 from .options import TrainingOptions
-from .protocol import ConfigFactory
+from .trainings import ConfigFactory
 
 OF_DATASET = {field.name for field in fields(HeadConfig)} - {"num_grades", "num_subgrades"}
 """Fields of a configuration that the dataset decides."""
