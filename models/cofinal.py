@@ -138,16 +138,94 @@ class Parsed(NamedTuple):
     """(B, J, M, G, L) of prototypes to tokens."""
 
 
-class CoFInAl(HeadNetwork):
-    """The network."""
+class SummaryTokens(nn.Module):
+    """The fitted part of TFM: a routine -> a token for each statistic over its clips, and one of duration and action.
 
-    config: CoFInAlConfig
+    The tokens are coordinates in the span of the training routines, scaled so that their sum places the routine.
+    """
+
     feature_scale: Tensor
     mean: Tensor
     basis_bytes: Tensor
     basis_scale: Tensor
     duration: Tensor
     scales: Tensor
+
+    def __init__(self, feature_dim: int, num_span: int, num_actions: int) -> None:
+        super().__init__()
+        self.num_span, self.num_actions = num_span, num_actions
+        self.num_coordinates = num_span + 1 + num_actions  # the span, the duration, the action
+        self.register_buffer("feature_scale", torch.tensor(1.0))
+        self.register_buffer("mean", torch.zeros(NUM_STATISTICS, feature_dim))
+        # one byte a number keeps the file small; the training reads the same rounded numbers
+        self.register_buffer("basis_bytes", torch.zeros(NUM_STATISTICS, feature_dim, num_span, dtype=torch.int8))
+        self.register_buffer("basis_scale", torch.ones(NUM_STATISTICS, 1, num_span))
+        self.register_buffer("duration", torch.tensor([0.0, 1.0]))  # mean and deviation of the logarithm
+        self.register_buffer("scales", torch.ones(2))  # of the duration's and the action's coordinates
+
+    def compress(self, clips: Tensor) -> Tensor:
+        """Return clip features (..., C) with large values compressed: a few features exceed the others by far."""
+        return (clips / self.feature_scale).asinh()
+
+    def forward(self, routines: Sequence[Tensor], actions: Tensor | None) -> Tensor:
+        """Return the tokens (B, S + 1, R) of routines.
+
+        Args:
+            routines: compressed clips (T, C) of each routine.
+            actions: (B,), None if the network has none.
+        """
+        return self.place(*_summaries(routines), actions)
+
+    def place(self, summaries: Tensor, durations: Tensor, actions: Tensor | None) -> Tensor:
+        """Return the tokens (B, S + 1, R) of routines with statistics (B, S, C) over a number of clips (B,)."""
+        span = torch.einsum("bsc,scr->bsr", summaries - self.mean, self.basis_bytes.float()) * self.basis_scale[:, 0]
+        # durations beyond three deviations say no more
+        context = self.scales[:1] * ((durations.log() - self.duration[0]) / self.duration[1]).clamp(-3, 3)[:, None]
+        if actions is not None:
+            context = torch.cat([context, self.scales[1] * F.one_hot(actions, self.num_actions)], 1)
+        span = F.pad(span, (0, context.shape[1]))
+        return torch.cat([span, F.pad(context, (self.num_span, 0))[:, None]], 1)
+
+    def of_clips(self, clips: Tensor) -> Tensor:
+        """Return the coordinates (T, R) of compressed clips (T, C); their mean over time is the token of the mean."""
+        span = (clips - self.mean[0]) @ self.basis_bytes[0].float() * self.basis_scale[0]
+        return F.pad(span, (0, self.num_coordinates - self.num_span))
+
+    def fit(self, features: Sequence[Tensor], actions: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+        """Fit scale and coordinates to training routines; return their tokens and their compressed clips (T, C)."""
+        clips = torch.cat(list(features))
+        square = (clips - clips.mean(0)).square().mean()
+        self.feature_scale.copy_(square.sqrt() if square > 0 else square + 1)
+        compressed = [self.compress(x) for x in features]
+        summaries, durations = _summaries(compressed)
+        self._fit_span(summaries)
+        logarithm = durations.log()
+        deviation = logarithm.std(correction=0)
+        self.duration.copy_(torch.stack([logarithm.mean(), deviation if deviation > 0 else deviation + 1]))
+        distance = 2.0 * self.num_span  # mean squared distance between routines with coordinates of mean square 1
+        self.scales.copy_(torch.tensor([(DURATION_SHARE * distance) ** 0.5, (ACTION_SHARE * distance / 2) ** 0.5]))
+        return self.place(summaries, durations, actions), compressed
+
+    def _fit_span(self, summaries: Tensor) -> None:
+        """Fit the coordinates: principal components of all statistics together, each statistic with the same weight."""
+        self.mean.copy_(summaries.mean(0))
+        centred = summaries - self.mean
+        spread = centred.square().mean((0, 2)).sqrt()  # (S,)
+        weight = 1 / torch.where(spread > 0, spread, 1)
+        wide = (centred * weight[:, None]).flatten(1).double()  # (N, S C)
+        # the routines span at most N dimensions, so the N x N Gram matrix has all there is to decompose
+        size, directions = torch.linalg.eigh(wide @ wide.T)
+        size, directions = size.flip(0)[: self.num_span].clamp(min=1e-9), directions.flip(1)[:, : self.num_span]
+        unit = (directions * size.sqrt()).square().mean().sqrt()  # coordinates have a mean square of 1
+        basis = (wide.T @ (directions / size.sqrt()) / unit).view(*self.mean.shape, -1).float() * weight[:, None, None]
+        self.basis_scale.copy_(basis.abs().amax(1, keepdim=True).clamp(min=1e-9) / 127)
+        self.basis_bytes.copy_((basis / self.basis_scale).round())
+
+
+class CoFInAl(HeadNetwork):
+    """The network."""
+
+    config: CoFInAlConfig
     cells: Tensor
     values: Tensor
     spread: Tensor
@@ -158,17 +236,10 @@ class CoFInAl(HeadNetwork):
         self.config = config
         members, targets, grades = config.num_members, len(config.targets), config.num_grades
         width, num_cells = config.width, grades * config.num_subgrades
-        self.num_span = max(1, min(config.num_coordinates, config.num_training - 1))
-        coordinates = self.num_span + 1 + config.num_actions  # of a routine: its span, its duration, its action
-        # --- TFM, fitted ---
-        self.register_buffer("feature_scale", torch.tensor(1.0))
-        self.register_buffer("mean", torch.zeros(NUM_STATISTICS, config.feature_dim))
-        # one byte a number keeps the file small; the training reads the same rounded numbers
-        shape = NUM_STATISTICS, config.feature_dim, self.num_span
-        self.register_buffer("basis_bytes", torch.zeros(shape, dtype=torch.int8))
-        self.register_buffer("basis_scale", torch.ones(NUM_STATISTICS, 1, self.num_span))
-        self.register_buffer("duration", torch.tensor([0.0, 1.0]))  # mean and deviation of the logarithm
-        self.register_buffer("scales", torch.ones(2))  # of the duration's and the action's coordinates
+        # --- TFM ---
+        num_span = max(1, min(config.num_coordinates, config.num_training - 1))
+        self.tfm = SummaryTokens(config.feature_dim, num_span, config.num_actions)
+        coordinates = self.tfm.num_coordinates
         if config.tokens != "summaries":
             self.position = nn.Linear(2, coordinates)
             self.encoder = nn.TransformerEncoderLayer(coordinates, 1, width, config.dropout, batch_first=True)
@@ -194,31 +265,6 @@ class CoFInAl(HeadNetwork):
         self.register_buffer("spread", (high - low) / 4)  # of the scores
 
     # --- TFM: clips -> tokens ---
-
-    def compress(self, clips: Tensor) -> Tensor:
-        """Return clip features (..., C) with large values compressed: a few features exceed the others by far."""
-        return (clips / self.feature_scale).asinh()
-
-    def summary_tokens(self, summaries: Tensor, durations: Tensor, actions: Tensor | None) -> Tensor:
-        """Return the tokens (B, S + 1, R) of routines: one for each statistic, one for duration and action.
-
-        Args:
-            summaries: (B, S, C), see `summarise`.
-            durations: number of clips (B,).
-            actions: (B,).
-        """
-        span = torch.einsum("bsc,scr->bsr", summaries - self.mean, self.basis_bytes.float()) * self.basis_scale[:, 0]
-        # durations beyond three deviations say no more
-        context = self.scales[:1] * ((durations.log() - self.duration[0]) / self.duration[1]).clamp(-3, 3)[:, None]
-        if actions is not None:
-            context = torch.cat([context, self.scales[1] * F.one_hot(actions, self.config.num_actions)], 1)
-        span = F.pad(span, (0, context.shape[1]))
-        return torch.cat([span, F.pad(context, (self.num_span, 0))[:, None]], 1)
-
-    def clip_coordinates(self, clips: Tensor) -> Tensor:
-        """Return the coordinates (T, R) of compressed clips (T, C); their mean over time is the token of the mean."""
-        span = (clips - self.mean[0]) @ self.basis_bytes[0].float() * self.basis_scale[0]
-        return F.pad(span, (0, self.queries.shape[-1] - self.num_span))
 
     def encode_clips(self, clips: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Let the clips of each routine (T, R) attend to each other: tokens (B, T, R), and which are clips (B, T)."""
@@ -262,11 +308,9 @@ class CoFInAl(HeadNetwork):
 
     def forward(self, clips: Tensor, actions: Tensor | None = None) -> Output:
         """Score routines of the same length; see `HeadNetwork.forward`."""
-        durations = torch.full((len(clips),), float(clips.shape[1]), device=clips.device)
-        clips = self.compress(clips)
-        summaries = self.summary_tokens(torch.stack([summarise(x) for x in clips]), durations, actions)
+        routines = list(self.tfm.compress(clips))
         has_clips = self.config.tokens != "summaries"
-        parsed = self.parse(summaries, [self.clip_coordinates(x) for x in clips] if has_clips else None)
+        parsed = self.parse(self.tfm(routines, actions), [*map(self.tfm.of_clips, routines)] if has_clips else None)
         grades, subgrades = parsed.grade_logits.softmax(-1), parsed.subgrade_logits.softmax(-1)
         cells = (grades[..., None] * subgrades).mean(1)  # (B, M, G, K)
         attention = None
@@ -279,51 +323,12 @@ class CoFInAl(HeadNetwork):
 
     def fit_statistics(self, features: Sequence[Tensor], scores: np.ndarray, actions: Tensor | None) -> TrainingSet:
         """Fit coordinates, cells and target mixing on the training routines; see `HeadNetwork.fit_statistics`."""
-        tokens, compressed = self._fit_tokens(features, actions)
+        tokens, compressed = self.tfm.fit(features, actions)
         regression = KernelRidge(tokens.sum(1).double().cpu().numpy(), scores)
         self._cut_cells(scores)
-        clips = [self.clip_coordinates(x) for x in compressed] if self.config.tokens != "summaries" else None
+        clips = [*map(self.tfm.of_clips, compressed)] if self.config.tokens != "summaries" else None
         mixed = mix_targets(regression.leave_one_out, scores, self.config.ranges)
         return TrainingSet(tokens, clips, torch.from_numpy(scores).to(tokens), torch.from_numpy(mixed).to(tokens))
-
-    def fit_places(self, features: Sequence[Tensor]) -> Tensor:
-        """Fit the coordinates alone and return the training routines' (N, R), for regressions on the same evidence."""
-        return self._fit_tokens(features, None)[0].sum(1)
-
-    def places(self, features: Sequence[Tensor]) -> Tensor:
-        """Return the coordinates (Q, R) of routines: the sum of their summary tokens."""
-        summaries = torch.stack([summarise(self.compress(x)) for x in features])
-        return self.summary_tokens(summaries, _durations(features), None).sum(1)
-
-    def _fit_tokens(self, features: Sequence[Tensor], actions: Tensor | None) -> tuple[Tensor, list[Tensor]]:
-        """Fit scale and coordinates; return the summary tokens (N, S + 1, R) and the compressed clips (T, C)."""
-        clips = torch.cat(list(features))
-        square = (clips - clips.mean(0)).square().mean()
-        self.feature_scale.copy_(square.sqrt() if square > 0 else square + 1)
-        compressed = [self.compress(x) for x in features]
-        summaries, durations = torch.stack([summarise(x) for x in compressed]), _durations(features)
-        self._fit_span(summaries, durations)
-        return self.summary_tokens(summaries, durations, actions), compressed
-
-    def _fit_span(self, summaries: Tensor, durations: Tensor) -> None:
-        """Fit the coordinates: principal components of all statistics together, each statistic with the same weight."""
-        self.mean.copy_(summaries.mean(0))
-        centred = summaries - self.mean
-        spread = centred.square().mean((0, 2)).sqrt()  # (S,)
-        weight = 1 / torch.where(spread > 0, spread, 1)
-        wide = (centred * weight[:, None]).flatten(1).double()  # (N, S C)
-        # the routines span at most N dimensions, so the N x N Gram matrix has all there is to decompose
-        size, directions = torch.linalg.eigh(wide @ wide.T)
-        size, directions = size.flip(0)[: self.num_span].clamp(min=1e-9), directions.flip(1)[:, : self.num_span]
-        unit = (directions * size.sqrt()).square().mean().sqrt()  # coordinates have a mean square of 1
-        basis = (wide.T @ (directions / size.sqrt()) / unit).view(*self.mean.shape, -1).float() * weight[:, None, None]
-        self.basis_scale.copy_(basis.abs().amax(1, keepdim=True).clamp(min=1e-9) / 127)
-        self.basis_bytes.copy_((basis / self.basis_scale).round())
-        logarithm = durations.log()
-        deviation = logarithm.std(correction=0)
-        self.duration.copy_(torch.stack([logarithm.mean(), deviation if deviation > 0 else deviation + 1]))
-        distance = 2.0 * self.num_span  # mean squared distance between routines with coordinates of mean square 1
-        self.scales.copy_(torch.tensor([(DURATION_SHARE * distance) ** 0.5, (ACTION_SHARE * distance / 2) ** 0.5]))
 
     def _cut_cells(self, scores: np.ndarray) -> None:
         """Cut the score axes into cells by the scores (N, M)."""
@@ -386,8 +391,10 @@ class CoFInAl(HeadNetwork):
         return np.where(alike, others, rows), shares
 
 
-def _durations(features: Sequence[Tensor]) -> Tensor:
-    return torch.tensor([float(len(x)) for x in features], device=features[0].device)
+def _summaries(routines: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the statistics (B, S, C) of routines (T, C), and their numbers of clips (B,)."""
+    durations = torch.tensor([float(len(x)) for x in routines], device=routines[0].device)
+    return torch.stack([*map(summarise, routines)]), durations
 
 
 class MemberLinear(nn.Module):
