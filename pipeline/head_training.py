@@ -3,17 +3,17 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ..data.datasets import join, with_column
 from ..data.feature_store import FeatureStore
 from ..data.files import write_atomic
-from ..data.labels import GENERATED_RECORDS, LabelRow, LabelSet, read_labels, with_ranges
+from ..data.labels import LabelRow, LabelSet, read_labels, with_ranges
 from ..extractors.backbone import resolve_device
 from ..extractors.video import VIDEO_SUFFIXES, VideoError
 from ..models.checkpoint import serialise_head
+from ..models.head import HeadNetwork
 from . import conformal
 from .console import print_message, print_result, print_table, progress
 from .evaluation import SMALLEST_EVENT
@@ -23,11 +23,11 @@ from .heads import default_head_path, head_warnings, make_default, parse_extract
 from .options import LabelOptions, TrainingOptions, takes_fields_of
 from .protocol import Outcome, run_seeds
 from .reliability import doubts, pooling_notes
-from .results import format_figure, results_tables, summarise_predictions, write_results
-from .settings import configure
+from .results import Results, Rows, format_figure, results_tables, summarise_predictions, write_results
+from .settings import configure, with_grade_edges
 from .sources import find_videos
 from .splits import FOLDS, Split, make_splits
-from .sums import sum_predictions
+from .sums import consistency, sum_predictions
 from .training_record import describe_labels, describe_training
 from .trainings import HeadTraining, make_jobs
 from .unfinished import count_finished, fingerprint, interrupted_head, kept_trainings, new_head
@@ -39,10 +39,14 @@ class TrainingResult:
 
     head: Path
     """The head file; its results, predictions, learning curves and plots lie beside it."""
-    results: dict[str, Any]
+    network: HeadNetwork
+    """The head itself, on the CPU."""
+    results: Results
     """The figures, as `results.json` and `--json` have them."""
-    predictions: list[dict[str, Any]]
+    predictions: Rows
     """One entry for each seed, evaluated video and target: true and predicted score, grades, each baseline's score."""
+    curves: Rows
+    """One entry for each epoch of each training: seed, split, epoch and the losses."""
     failed_videos: list[dict[str, str]]
     """Videos that could not be extracted, where videos were given."""
 
@@ -91,6 +95,7 @@ def train_head(
     for note in all_labels.notes:
         print_message(note)
     selected = _with_groups_and_events(select_labels(all_labels, targets, actions), options)
+    training = replace(training, make_config=with_grade_edges(training.make_config, options, selected))
 
     failed = [] if folder == source else _extract(source, folder, all_labels, options.device, extractor)
     feature_store = FeatureStore(folder)
@@ -115,6 +120,7 @@ def train_head(
             "protocol": protocol,
             **summarise_predictions(outcome.predictions),
             **describe_labels(all_labels, data, splits[options.seed], sums),
+            **({"consistency": found} if (found := consistency(outcome.predictions, data.labels.checks)) else {}),
         }
         num_routines = len(splits[options.seed][-1].training)
         metadata = {
@@ -127,7 +133,7 @@ def train_head(
             "weights": weights,
             "manifest": feature_store.manifest,
             "intervals": {"level": conformal.LEVEL, "radii": outcome.radii},
-            "generated": _are_generated(feature_store, all_labels),
+            "generated": _are_generated(feature_store),
             "routines": num_routines,
         }
         metadata["doubts"] = doubts(results, predictions, metadata)
@@ -140,7 +146,7 @@ def train_head(
         write_results(head_path, results, predictions, outcome.curves)
         write_atomic(head_path, serialise_head(outcome.network, metadata | {"results": results}))
     _set_default(head_path, set_default, results["warnings"], scores_videos=identity is not None)
-    return TrainingResult(head_path, results, predictions, failed)
+    return TrainingResult(head_path, outcome.network, Results(results), Rows(predictions), Rows(outcome.curves), failed)
 
 
 # --- features and labels ---
@@ -196,13 +202,9 @@ def _feature_identity(
     return store.identity, store.manifest["weights"]
 
 
-def _are_generated(store: FeatureStore, labels: LabelSet) -> bool:
-    """Whether labels or videos are those of generated routines, whose records lie beside them."""
-    folders = [file.parent for file in labels.files]
-    if store.manifest is not None:
-        videos = Path(store.manifest["videos"])
-        folders += [videos, videos.parent]
-    return any((folder / GENERATED_RECORDS).exists() for folder in folders)
+def _are_generated(store: FeatureStore) -> bool:
+    """Whether a video of the store said of itself that it is a generated routine."""
+    return any(record.get("container", {}).get("is_generated") for record in store.records.values())
 
 
 # --- training and evaluation ---
@@ -299,14 +301,10 @@ def print_training(result: TrainingResult) -> None:
         print_message(f"note: {note}")
     for table in results_tables(result.results):
         print_table(table)
-    for target, figures in result.results.get("sums", {}).get("targets", {}).items():
-        formula = result.results["sums"]["formulas"].get(target.rpartition("/")[2], target)
-        accuracy = f"SRCC {figures['srcc']:.3f}, MAE {figures['mae']:.2f}, n {figures['n']}"
-        print_result(f"{formula}, from its parts: {accuracy}")
-    for target, ceiling in result.results.get("panel", {}).items():
+    for formula, points in result.results.get("consistency", {}).items():
         print_result(
-            f"one human judge of {ceiling['judges']} against the others, {target}: SRCC {ceiling['srcc']:.3f}, "
-            f"MAE {ceiling['mae']:.2f}, n {ceiling['n']}"
+            f"{formula} but for deductions: predictions are {points['predicted']:.2f} points away from it on average, "
+            f"judges {points['judged']:.2f}"
         )
     average = result.results["average"]
     print_result(f"average: SRCC {format_figure(average, 'srcc', 3)}, R-l2 {format_figure(average, 'r_l2', 2)}")

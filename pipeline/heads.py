@@ -110,7 +110,8 @@ def _check_metadata(head: Head, path: Path) -> None:
         and head.network.config.num_actions == (len(actions) if len(actions) > 1 else 0)
     )
     flags_ok = isinstance(metadata.get("generated"), bool) and "reference" not in metadata
-    flags_ok &= _are_texts(metadata.get("doubts")) and type(metadata.get("routines")) is int
+    flags_ok &= all(_are_texts(metadata.get(name)) for name in ("doubts", "sums"))
+    flags_ok &= type(metadata.get("routines")) is int
     if not (identity_ok and actions_ok and flags_ok and _are_numbers(metadata.get("intervals"))):
         raise ValueError(f"{path} does not record what it was trained on; train or download the head again")
 

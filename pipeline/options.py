@@ -172,6 +172,15 @@ class TrainingOptions:
     ] = "cofinal"
     grades: Annotated[int | None, Option("Coarse grades of each target; by default the head's own number.")] = None
     subgrades: Annotated[int | None, Option("Fine grades of each coarse grade; by default the head's own.")] = None
+    grade_edges: Annotated[
+        list[str] | None,
+        Option(
+            "Where a target's grades meet, in points, for example Final=10,20,25 for 4 grades; by default each grade "
+            "holds equally many training videos (may be repeated).",
+            "--grade-edges",
+            metavar="TARGET=POINTS",
+        ),
+    ] = None
     epochs: Annotated[int | None, Option("Passes over the training videos; by default the head's own number.")] = None
     lr: Annotated[float | None, Option("Learning rate; by default the head's own.")] = None
     settings: Annotated[

@@ -27,7 +27,7 @@ class Outcome:
     network: HeadNetwork
     """The head of the first seed's last split."""
     radii: dict[str, float]
-    """Half-width in points of that head's intervals at `conformal.LEVEL`, by target; absent where unknown."""
+    """Half-width in points of that head's intervals at `conformal.LEVEL`, by target and sum; absent where unknown."""
     predictions: list[dict[str, Any]]
     """One entry for each seed, evaluated routine and target, in the label files' order."""
     curves: list[dict[str, Any]]
@@ -102,9 +102,11 @@ class _OfSeed:
         return [entry for _, entry in sorted(entries, key=lambda entry: entry[0])]
 
     def radii_of(self, split: Split) -> dict[str, float]:
-        """Return the half-width of the split's intervals by target, from its calibration trainings."""
+        """Return the half-width of the split's intervals by target and sum, from its calibration trainings."""
         errors = np.concatenate([np.empty((0, len(self.labels.targets))), *map(self._errors, split.calibration)])
-        radii = {target: conformal.radius(errors[:, m]) for m, target in enumerate(self.labels.targets)}
+        of_targets = dict(zip(self.labels.targets, errors.T, strict=True))
+        of_sums = {one.target: one.value(of_targets) for one in self.labels.sums}  # the sum of errors is the sum's
+        radii = {target: conformal.radius(values) for target, values in (of_targets | of_sums).items()}
         return {target: points for target, points in radii.items() if np.isfinite(points)}
 
     def _entries_of(self, split: Split) -> Iterator[tuple[tuple[int, int], dict[str, Any]]]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.box import SIMPLE
@@ -16,6 +16,37 @@ from ..data.files import write_atomic
 from .baselines import BASELINES
 from .evaluation import average, evaluate, over_seeds, r_l2, srcc
 from .plots import plot_curves, plot_predictions
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+class Rows(list[dict[str, Any]]):
+    """Entries, a dict each; predictions or learning curves."""
+
+    def to_frame(self) -> "DataFrame":
+        """Return them as a pandas table, a row an entry."""
+        from pandas import DataFrame  # slow to import
+
+        return DataFrame(list(self))
+
+
+class Results(dict[str, Any]):
+    """The figures of a training, as `results.json` has them."""
+
+    def to_frame(self) -> "DataFrame":
+        """Return them as a pandas table: a row for each target of the head and of each baseline, sums included."""
+        from pandas import json_normalize
+
+        rows = []
+        for figures in (self, self.get("sums", {})):
+            of_methods = {"head": figures.get("targets", {}), **figures.get("baselines", {})}
+            rows += [
+                {"method": method, "target": target, **of_target}
+                for method, of_targets in of_methods.items()
+                for target, of_target in of_targets.items()
+            ]
+        return json_normalize(rows)
 
 
 @dataclass(frozen=True)
@@ -118,7 +149,7 @@ def results_tables(results: dict[str, Any]) -> tuple[Table, Table]:
     protocol = f"{training['folds']} folds" if results["protocol"] == "cv" else "test split"
     if training["seeds"] > 1:
         protocol += f" x {training['seeds']} seeds (mean ± deviation)"
-    rows = results["targets"]
+    rows = dict(results["targets"])
     extra = {"srcc_within_events": "in events", "coverage": "covered", "width": "width"}
     extra = {name: title for name, title in extra.items() if any(name in figures for figures in rows.values())}
     head = _table(
@@ -126,6 +157,8 @@ def results_tables(results: dict[str, Any]) -> tuple[Table, Table]:
         ["n", "SRCC", "95%", "R-l2", "MAE", "RMSE", *extra.values()],
     )
     baselines = _table("baselines: SRCC (R-l2)", [name.replace("_", " ") for name in BASELINES])
+    sums = results.get("sums", {})
+    rows |= {f"{key} (sum)": figures for key, figures in sums.get("targets", {}).items()}
     for key, figures in rows.items():
         head.add_row(
             key,
@@ -137,9 +170,14 @@ def results_tables(results: dict[str, Any]) -> tuple[Table, Table]:
             f"{figures['rmse']:.2f}",
             *(f"{figures[name]:.2f}" if name in figures else "" for name in extra),
         )
-    for key in results["targets"]:
-        of_baselines = (results["baselines"][name][key] for name in BASELINES)
-        baselines.add_row(key, *(f"{format_figure(x, 'srcc', 3)} ({x['r_l2']:.2f})" for x in of_baselines))
+    for target, ceiling in results.get("panel", {}).items():
+        known = [str(ceiling["n"]), f"{ceiling['srcc']:.3f}", "", "", f"{ceiling['mae']:.2f}", ""]
+        head.add_row(f"{target}: one judge of {ceiling['judges']} against the others", *known, *("" for _ in extra))
+    for found, note in ((results, ""), (sums, " (sum)")):
+        for key in found.get("targets", {}):
+            of_baselines = (found["baselines"][name][key] for name in BASELINES)
+            cells = (f"{format_figure(x, 'srcc', 3)} ({x['r_l2']:.2f})" for x in of_baselines)
+            baselines.add_row(key + note, *cells)
     return head, baselines
 
 
