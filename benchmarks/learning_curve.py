@@ -7,16 +7,18 @@ figures are of pooled held-out predictions, means and standard deviations over t
 programmes of a random order of each training part, so larger draws hold the smaller ones.
 """
 
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 
 from cofinal.pipeline.baselines import BASELINES
 from cofinal.pipeline.console import ends_well, progress
-from cofinal.pipeline.protocol import run_protocol
+from cofinal.pipeline.protocol import run_seeds
 from cofinal.pipeline.results import format_figure, summarise_predictions
 from cofinal.pipeline.splits import Split
+from cofinal.pipeline.trainings import make_jobs
 
 from .cross_validation import DEFAULT, FISV, FisvArgument, KindsOption, Source, folds_of, load
 from .tables import print_table
@@ -36,33 +38,35 @@ def drawn(splits: list[Split], routines: int, seed: int) -> list[Split]:
 
 def _main(
     fisv: FisvArgument = FISV,
-    kinds: KindsOption = ["random", "event-disjoint"],  # noqa: B006 (typer copies it)
+    kinds: KindsOption = ["random"],  # noqa: B006 (typer copies it)
     draws: Annotated[int, typer.Option(help="How many draws, each with its own folds.")] = 5,
     sizes: Annotated[list[int], typer.Option(help="Training routines; repeatable.")] = SIZES,
 ) -> None:
     """Train on draws of several sizes and print a table in Markdown."""
     rows = []
-    with progress("cross-validations") as bar:
-        task = bar.add_task("training", total=len(kinds) * len(sizes) * draws)
-        for kind in kinds:
-            dataset = load(Source(fisv), kind)
-            for size in sizes:
-                entries = []
-                for seed in range(draws):
-                    splits = drawn(folds_of(dataset, seed), size, seed)
-                    outcome = run_protocol(splits, dataset, DEFAULT.training, seed=seed)
-                    entries += [{"seed": seed, **entry} for entry in outcome.predictions]
-                    bar.advance(task)
-                results = summarise_predictions(entries)
-                for target, figures in results["targets"].items():
-                    of_method = {"head": figures, **{name: results["baselines"][name][target] for name in BASELINES}}
-                    cells = [
-                        f"{format_figure(of_method[name], 'srcc', 3)} ({of_method[name]['mae']:.2f})"
-                        for name in METHODS
-                    ]
-                    rows.append([kind, target, str(size), *cells])
-    columns = ["5 folds", "target", "training routines", *(f"{name.replace('_', ' ')}: SRCC (MAE)" for name in METHODS)]
-    print_table(columns, rows)
+    for kind in kinds:
+        dataset = load(Source(fisv), kind)
+        for size in sizes:
+            splits = {seed: drawn(folds_of(dataset, seed), size, seed) for seed in range(draws)}
+            with progress("epochs") as bar:
+                total = len(make_jobs(splits)) * DEFAULT.training.recipe.epochs
+                task = bar.add_task(f"{kind} folds, {size} routines", total=total)
+                outcome = run_seeds(
+                    splits, dataset, DEFAULT.training, on_epochs=lambda done: bar.update(task, completed=done)
+                )
+            rows += [[kind, str(size), *cells] for cells in _figures(summarise_predictions(outcome.predictions))]
+    methods = (f"{name.replace('_', ' ')}: SRCC (MAE)" for name in METHODS)
+    print_table(["5 folds", "training routines", "target", *methods], rows)
+
+
+def _figures(results: dict[str, Any]) -> Iterator[list[str]]:
+    """Yield the name of each target with the figures of each method."""
+    for target, figures in results["targets"].items():
+        of_method = {"head": figures, **{name: of_name[target] for name, of_name in results["baselines"].items()}}
+        yield [
+            target,
+            *(f"{format_figure(of_method[name], 'srcc', 3)} ({of_method[name]['mae']:.2f})" for name in METHODS),
+        ]
 
 
 if __name__ == "__main__":
