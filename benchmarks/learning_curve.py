@@ -15,6 +15,7 @@ import typer
 
 from cofinal.pipeline.baselines import BASELINES
 from cofinal.pipeline.console import ends_well, progress
+from cofinal.pipeline.examples import Dataset
 from cofinal.pipeline.protocol import run_seeds
 from cofinal.pipeline.results import format_figure, summarise_predictions
 from cofinal.pipeline.splits import Split
@@ -48,15 +49,18 @@ def _main(
         dataset = load(Source(fisv), kind)
         for size in sizes:
             splits = {seed: drawn(folds_of(dataset, seed), size, seed) for seed in range(draws)}
-            with progress("epochs") as bar:
-                total = len(make_jobs(splits)) * DEFAULT.training.recipe.epochs
-                task = bar.add_task(f"{kind} folds, {size} routines", total=total)
-                outcome = run_seeds(
-                    splits, dataset, DEFAULT.training, on_epochs=lambda done: bar.update(task, completed=done)
-                )
-            rows += [[kind, str(size), *cells] for cells in _figures(summarise_predictions(outcome.predictions))]
+            results = _evaluate(f"{kind} folds, {size} routines", splits, dataset)
+            rows += [[kind, str(size), *cells] for cells in _figures(results)]
     methods = (f"{name.replace('_', ' ')}: SRCC (MAE)" for name in METHODS)
     print_table(["5 folds", "training routines", "target", *methods], rows)
+
+
+def _evaluate(what: str, splits: dict[int, list[Split]], dataset: Dataset) -> dict[str, Any]:
+    """Train on the splits of each draw and return the figures."""
+    with progress("epochs") as bar:
+        task = bar.add_task(what, total=len(make_jobs(splits)) * DEFAULT.training.recipe.epochs)
+        outcome = run_seeds(splits, dataset, DEFAULT.training, on_epochs=lambda done: bar.update(task, completed=done))
+    return summarise_predictions(outcome.predictions)
 
 
 def _figures(results: dict[str, Any]) -> Iterator[list[str]]:
