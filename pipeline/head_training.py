@@ -25,7 +25,7 @@ from .protocol import Outcome, run_seeds
 from .reliability import doubts, pooling_notes
 from .results import Results, Rows, format_figure, results_tables, summarise_predictions, write_results
 from .settings import configure, with_grade_edges
-from .sources import find_videos
+from .sources import cut_segments, find_videos
 from .splits import FOLDS, Split, make_splits
 from .sums import consistency, sum_predictions
 from .training_record import describe_labels, describe_training
@@ -181,9 +181,10 @@ def _extract(videos: Path, folder: Path, labels: LabelSet, device: str, extracto
     """Extract the features of labelled videos; return the videos that failed."""
     if extractor:
         raise ValueError("--extractor is for features that came without a manifest; leave it out with videos")
-    join(labels, find_videos(videos).paths, VIDEO_SUFFIXES)  # fail on unmatched labels before hours of work
+    sources = cut_segments(find_videos(videos), labels)
+    join(labels, sources.paths, VIDEO_SUFFIXES)  # fail on unmatched labels before hours of work
     print_message(f"extracting {videos} into {folder}")
-    failed = extract_features(videos, folder, device=device).failed
+    failed = extract_features(sources, folder, device=device).failed
     if failed and not FeatureStore(folder).names():
         raise VideoError(
             f"none of the {len(failed)} videos could be extracted, the first because: {failed[0]['error']}"

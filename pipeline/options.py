@@ -6,6 +6,7 @@ typer makes console options of them and Python callers need not build the datacl
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -68,7 +69,7 @@ class ExtractorOptions:
     """How videos are read and in what the backbone runs; what changes a video's frames is recorded with it.
 
     Raises:
-        ValueError: the decoder is unknown or not installed, or a limit is not positive.
+        ValueError: the decoder is unknown or not installed, or a limit or the frame rate is not positive.
     """
 
     device: Annotated[str, Option("auto, cpu, cuda or cuda:N.")] = "auto"
@@ -85,12 +86,17 @@ class ExtractorOptions:
     display_aspect: Annotated[
         bool, Option("Stretch frames whose pixels are not square, as a player does.", "--display-aspect")
     ] = False
+    fps: Annotated[
+        float | None, Option("Frames per second of folders of numbered frames (0001.jpg, 0002.jpg, ...).")
+    ] = None
     stall_timeout: Annotated[float, Option("Give up a video after so many seconds without a frame.")] = STALL_TIMEOUT_S
     max_pixels: Annotated[int, Option("Refuse videos with more pixels (width times height).")] = Limits.max_pixels
     max_duration: Annotated[float, Option("Refuse videos with more seconds.")] = Limits.max_duration_s
 
     def __post_init__(self) -> None:
         check_decoder(self.decoder)
+        if self.fps is not None and not 0 < self.fps < math.inf:
+            raise ValueError(f"fps must be more than 0, not {self.fps:g}")
         self.reader()  # checks the limits; it starts no process until it reads
 
     def reader(self) -> Reader:
@@ -99,7 +105,7 @@ class ExtractorOptions:
 
     def extract_options(self) -> dict[str, Any]:
         """Return what `extractors.extract.extract` takes of these options."""
-        names = ("decoder", "allow_partial", "allow_gaps", "deinterlace", "display_aspect")
+        names = ("decoder", "allow_partial", "allow_gaps", "deinterlace", "display_aspect", "fps")
         return {name: getattr(self, name) for name in names}
 
     def load_backbone(self, name: str, *, recipe: str | None, weights: str | None) -> "Backbone":

@@ -12,6 +12,7 @@ from ..data.feature_store import describe_identity, find_store, load_features
 from ..data.target_rules import parse_sum
 from ..extractors.backbone import Backbone
 from ..extractors.extract import extract
+from ..extractors.frame_folders import is_frame_folder
 from ..models.checkpoint import Head
 from ..models.predict import Prediction, borderline, predict, predict_reference
 from ..models.reference import ReferenceCoFInAl
@@ -19,6 +20,7 @@ from . import conformal
 from .console import err, print_message, print_result, printable, progress
 from .heads import check_identity, extractor_of, head_warnings, open_head
 from .options import ExtractorOptions, takes_fields_of
+from .sources import NEEDS_FPS
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ def score_video(
     """Score a routine with the extractor that the head was trained with.
 
     Args:
-        video: a video, or a `.npy` of clip features of the head's kind.
+        video: a video, a folder of numbered frames, or a `.npy` of clip features of the head's kind.
         head: a head file, or a `.pkl` that the public CoFInAl code saved; None for the default head.
         action: the apparatus or event, where the head has several; None to take it from the file's name. For a public
             head, the one that it was trained for.
@@ -148,8 +150,12 @@ def score_video(
     path = Path(video)
     if not path.exists():
         raise ValueError(f"{path} does not exist; name a video or a .npy of clip features")
-    if path.is_dir():
+    if path.is_dir() and not is_frame_folder(path):
         raise ValueError(f"{path} is a folder; name one video (extract-features takes folders)")
+    if path.is_dir() and options.fps is None:
+        raise ValueError(f"{path} {NEEDS_FPS}")
+    if options.fps is not None and not path.is_dir():
+        raise ValueError(f"{path} is no folder of numbered frames: leave --fps out")
     started = time.perf_counter()
     trained, head_path = open_head(head, target=target, weight_type=weight_type, action=action, extractor=extractor)
     action, action_warnings = _choose_action(path, action, trained.metadata["actions"])

@@ -307,8 +307,9 @@ def test_recipes_and_backbones_are_those_of_the_program() -> None:
         sides = {"shorter": f"shorter side {recipe.resize}", "height": f"height {recipe.resize}"}
         resize = sides.get(recipe.resize_side) or "{} x {}".format(*recipe.resize)
         sizes = f"{resize} | {recipe.crop[0]} x {recipe.crop[1]} | {recipe.size[0]} x {recipe.size[1]}"
-        assert f"| `{recipe.name}` | {recipe.clip_frames} at {recipe.fps:g} a second | {sizes} |" in text
-        assert recipe.antialias == (list(RECIPES).index(recipe.name) < 4)
+        timeline = f"at {recipe.fps:g} a second" if recipe.fps else f"of the last {recipe.last_frames}"
+        assert f"| `{recipe.name}` | {recipe.clip_frames} {timeline} | {sizes} |" in text
+        assert recipe.antialias == (list(RECIPES).index(recipe.name) < 5)
     (rows,) = first_cells(document, "Backbones and weights")
     assert set(flat(rows)) == {*CATALOGUE, *ALIASES}
     assert f"There are {len(CATALOGUE)} backbones" in README.read_text()
