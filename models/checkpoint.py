@@ -21,7 +21,7 @@ from .head import HeadConfig, HeadNetwork
 from .head_types import HEAD_TYPES, type_name
 from .reference import ReferenceCoFInAl, sizes
 
-FORMAT = 7
+FORMAT = 8
 """Version of the head file that this code writes and reads."""
 MAX_BYTES = 1 << 28
 """A larger file is not a head: the default head takes 10 MB, the paper's 15 MB."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..data.feature_store import describe_identity, find_store, load_features
+from ..data.target_rules import parse_sum
 from ..extractors.backbone import Backbone
 from ..extractors.extract import extract
 from ..extractors.frame_folders import is_frame_folder
@@ -75,6 +76,17 @@ class TargetScore:
 
 
 @dataclass(frozen=True)
+class SumScore:
+    """A score that is a sum of others."""
+
+    formula: str
+    """Such as `Total = Difficulty + Execution - Penalty`."""
+    score: float
+    """In points: the sum of the scores of its parts; it has no grades of its own."""
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
 class Score:
     """The verdict on one routine."""
 
@@ -82,6 +94,10 @@ class Score:
     head: str
     action: str | None
     targets: dict[str, TargetScore]
+    sums: dict[str, SumScore]
+    """Scores that are sums of targets, where the head was trained with `--sum`."""
+    trained_on: int | None
+    """Number of routines that the head was trained on; None for public heads."""
     extractor: dict[str, str] | None
     """The features' identity; None where it is unknown."""
     clips: int
@@ -94,7 +110,8 @@ class Score:
     def as_json(self) -> dict[str, Any]:
         """Return the score as the JSON object that `--json` prints; fields that are None are absent."""
         targets = {target: _without_none(asdict(verdict)) for target, verdict in self.targets.items()}
-        return {"format": 1, **asdict(self), "targets": targets}
+        sums = {target: _without_none(asdict(one)) for target, one in self.sums.items()}
+        return {"format": 1, **asdict(self), "targets": targets, "sums": sums}
 
 
 def _without_none(values: dict[str, Any]) -> dict[str, Any]:
@@ -151,11 +168,14 @@ def score_video(
             print_message(f"scoring {path.name}")  # on a terminal the progress bar shows it
         backbone = extractor_of(trained, head_path, options, weights=weights)
         routine = _extract_routine(path, backbone, options, time.perf_counter() - started)
+    targets = _verdicts(trained, routine.features, action)
     return Score(
         video=str(path),
         head=str(head_path),
         action=action,
-        targets=_verdicts(trained, routine.features, action),
+        targets=targets,
+        sums=_sums(trained, targets),
+        trained_on=trained.metadata.get("routines"),
         extractor=trained.metadata["identity"],
         clips=len(routine.features),
         clip_times=routine.clip_times,
@@ -260,6 +280,17 @@ def _verdict(head: Head, target: str, prediction: Prediction) -> TargetScore:
     )
 
 
+def _sums(head: Head, targets: dict[str, TargetScore]) -> dict[str, SumScore]:
+    """Return the sums of the targets' scores."""
+    scores = {target: verdict.score for target, verdict in targets.items()}
+    sums = {}
+    for text in head.metadata.get("sums", []):
+        formula = parse_sum(text, list(targets))
+        score = round(formula.value(scores), 4)
+        sums[formula.target] = SumScore(text, score, _interval(head, formula.target, np.array([score])))
+    return sums
+
+
 def _fine_grade(prediction: Prediction, grade: int) -> FineGrade | None:
     if prediction.subgrade is None:
         return None
@@ -278,7 +309,7 @@ def _interval(head: Head, target: str, score: np.ndarray) -> Interval | None:
     config = head.network.config
     # csv labels have no rules: a true score may lie beyond all training scores
     has_rules = head.metadata.get("dataset") != "csv"
-    score_range = dict(zip(config.targets, config.ranges, strict=True))[target] if has_rules else None
+    score_range = dict(zip(config.targets, config.ranges, strict=True)).get(target) if has_rules else None
     low, high = conformal.interval(score, intervals["radii"][target], score_range)
     return Interval((round(float(low[0]), 4), round(float(high[0]), 4)), intervals["level"])
 
@@ -292,7 +323,7 @@ def print_score(score: Score) -> None:
     for warning in score.warnings:
         print_message(f"warning: {warning}")
     print_result(score.video + (f" ({score.action})" if score.action else ""))
-    width = max(map(len, score.targets))
+    width = max(map(len, [*score.targets, *score.sums]))
     for target, verdict in score.targets.items():
         coarse, fine = verdict.coarse, verdict.fine
         parts = [f"coarse grade {coarse.grade} of {coarse.of}{_span(coarse.span)}"]
@@ -300,10 +331,18 @@ def print_score(score: Score) -> None:
             parts.append(f"fine grade {fine.subgrade} of {fine.of}{_span(fine.span)}")
         if coarse.borderline is not None:
             parts.append("borderline {} / {}".format(*coarse.borderline))
-        interval = ""
-        if verdict.interval is not None:
-            interval = " ({:.0%}: {:.2f} to {:.2f})".format(verdict.interval.level, *verdict.interval.span)
-        print_result(f"  {target:<{width}}  {verdict.score:6.2f} points{interval}   {'   '.join(parts)}")
+        print_result(f"  {target:<{width}}  {_points(verdict)}   {'   '.join(parts)}")
+    for target, one in score.sums.items():
+        print_result(f"  {target:<{width}}  {_points(one)}   {one.formula}, from the scores above")
+    if score.trained_on is not None:
+        print_message(f"head: {score.head}, trained on {score.trained_on} routines")
+
+
+def _points(scored: TargetScore | SumScore) -> str:
+    points = f"{scored.score:6.2f} points"
+    if scored.interval is None:
+        return points
+    return points + " ({:.0%}: {:.2f} to {:.2f})".format(scored.interval.level, *scored.interval.span)
 
 
 def _span(span: tuple[float, float] | None) -> str:
