@@ -21,14 +21,22 @@ import torch
 import typer
 from torch import Tensor
 
-from cofinal.models.cofinal import LAGS, NUM_QUARTERS, NUM_STATISTICS, CoFInAl, CoFInAlConfig, CoFInAlRecipe
+from cofinal.models.cofinal import (
+    LAGS,
+    NUM_QUARTERS,
+    NUM_STATISTICS,
+    CoFInAl,
+    CoFInAlConfig,
+    CoFInAlRecipe,
+    SummaryTokens,
+)
 from cofinal.models.cofinal_paper import PaperConfig
 from cofinal.models.gdlt import GDLTConfig
 from cofinal.models.transformer import TransformerRecipe
 from cofinal.pipeline.console import ends_well
 from cofinal.pipeline.evaluation import difference, mae, r_l2, srcc
-from cofinal.pipeline.protocol import HeadTraining
 from cofinal.pipeline.results import as_csv
+from cofinal.pipeline.trainings import HeadTraining
 
 from .cross_validation import (
     ALL_KINDS,
@@ -71,12 +79,18 @@ class FewerTokensConfig(CoFInAlConfig):
 class FewerTokens(CoFInAl):
     """Reads only some of the summary tokens."""
 
-    config: FewerTokensConfig
+    def __init__(self, config: FewerTokensConfig) -> None:
+        super().__init__(config)
+        self.tfm = _TokensLeftOut(config.feature_dim, self.tfm.num_span, config.num_actions)
+        self.tfm.left_out = list(config.left_out)
 
-    def summary_tokens(self, summaries: Tensor, durations: Tensor, actions: Tensor | None) -> Tensor:
-        """Return the tokens with zeros in place of those that are left out."""
-        tokens = super().summary_tokens(summaries, durations, actions)
-        tokens[:, list(self.config.left_out)] = 0
+
+class _TokensLeftOut(SummaryTokens):
+    left_out: list[int]
+
+    def place(self, summaries: Tensor, durations: Tensor, actions: Tensor | None) -> Tensor:
+        tokens = super().place(summaries, durations, actions)
+        tokens[:, self.left_out] = 0
         return tokens
 
 
@@ -110,8 +124,13 @@ class UncompressedConfig(CoFInAlConfig):
 class Uncompressed(CoFInAl):
     """Reads clip features as they are, but for their scale."""
 
+    def __init__(self, config: UncompressedConfig) -> None:
+        super().__init__(config)
+        self.tfm = _UncompressedTokens(config.feature_dim, self.tfm.num_span, config.num_actions)
+
+
+class _UncompressedTokens(SummaryTokens):
     def compress(self, clips: Tensor) -> Tensor:
-        """Return clip features in units of their scale."""
         return clips / self.feature_scale
 
 

@@ -37,7 +37,6 @@ from torch import Tensor, nn
 
 from cofinal.extractors.backbone import PRECISIONS, Backbone, load_backbone
 from cofinal.extractors.catalogue import CATALOGUE
-from cofinal.extractors.clips import select
 from cofinal.extractors.decoders import choose_decoder
 from cofinal.extractors.extract import extract, one_thread
 from cofinal.extractors.reader import Reader
@@ -125,7 +124,7 @@ def public_way(path: Path, name: str) -> dict[str, Any]:
     with av.open(str(path)) as container:
         container.streams.video[0].thread_type = "AUTO"
         frames = torch.stack([transform(frame.to_image()) for frame in container.decode(video=0)])
-    chosen = select(probe(path).times, recipe.fps, recipe.clip_frames).frames
+    chosen = recipe.select(probe(path).times).frames
     first, last = chosen[0, 0], chosen[-1, -1] + 1
     assert chosen.size == last - first, "a video of the recipe's own rate"
     clips = frames[first:last].unflatten(0, chosen.shape).transpose(1, 2)  # (T, 3, F, H, W)
@@ -173,7 +172,7 @@ def alone(path: Path, name: str, num_clips: int) -> dict[str, Any]:
     def decode() -> None:
         with Reader() as reader:
             facts = reader.probe(path)
-            wanted = select(facts.times, recipe.fps, recipe.clip_frames).frames.ravel()
+            wanted = recipe.select(facts.times).frames.ravel()
             decoder, _ = choose_decoder(facts, "auto", recipe.colours)
             for frame in reader.read_frames(facts, decoder, wanted=wanted):
                 if len(frames) < recipe.clip_frames:

@@ -37,8 +37,9 @@ from cofinal.pipeline.console import ends_well, print_message
 from cofinal.pipeline.evaluation import r_l2, srcc
 from cofinal.pipeline.examples import Examples
 from cofinal.pipeline.plots import INK, MARK, PALE, png
-from cofinal.pipeline.protocol import HeadTraining, run_protocol
+from cofinal.pipeline.protocol import run_protocol
 from cofinal.pipeline.results import as_csv
+from cofinal.pipeline.trainings import HeadTraining
 
 from .ablation import PAPER, with_epochs
 from .cross_validation import (
@@ -186,7 +187,7 @@ def _embeddings(network: HeadNetwork, features: NDArray) -> tuple[NDArray, NDArr
     if isinstance(network, CoFInAl):
         # the last norm returns the embeddings (B, J, M, G, D)
         parsed = _output_of(network.norms[1], network, clips)
-        return network.places([clips])[0].numpy(), parsed.flatten().numpy()
+        return network.tfm([network.tfm.compress(clips)], None)[0].sum(0).numpy(), parsed.flatten().numpy()
     assert isinstance(network, GDLT | PaperCoFInAl), "a head of Figure 5"
     fused = _output_of(network.transformer.encoder, network, clips)  # (B, T, D)
     grade_embeddings, _ = _output_of(network.transformer, network, clips)

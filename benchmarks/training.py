@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cofinal.data.feature_store import FeatureStore
-from cofinal.models.cofinal import CoFInAl, CoFInAlRecipe, TrainingSet, summarise
+from cofinal.models.cofinal import CoFInAl, CoFInAlRecipe, TrainingSet
 from cofinal.models.head import HeadNetwork
 from cofinal.pipeline.console import ends_well, print_message
 from cofinal.pipeline.training import fit
@@ -64,11 +64,8 @@ def plain_epochs(network: CoFInAl, files: PaddedFiles, recipe: CoFInAlRecipe, wo
     for _ in range(EPOCHS):
         for padded, num_clips, scores in loader:
             with torch.no_grad():
-                summaries = [
-                    summarise(network.compress(clips[:length]))
-                    for clips, length in zip(padded, num_clips.tolist(), strict=True)
-                ]
-                tokens = network.summary_tokens(torch.stack(summaries), num_clips.float(), None)
+                pairs = zip(padded, num_clips.tolist(), strict=True)
+                tokens = network.tfm([network.tfm.compress(clips[:length]) for clips, length in pairs], None)
             batch = TrainingSet(tokens, None, scores, mixed=scores)
             losses = network.losses(batch, np.arange(len(scores)), recipe, rng)
             optimizer.zero_grad()

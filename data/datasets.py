@@ -21,15 +21,24 @@ class Joined:
     features_without_label: tuple[str, ...]
     by_number: tuple[tuple[LabelRow, str], ...] = ()
     """The pairs that match but for leading zeros."""
+    whole: tuple[tuple[LabelRow, str], ...] = ()
+    """The pairs of a segment and what has the name of the longer video."""
 
     def leftovers(self) -> list[str]:
-        """Return one sentence per side that has leftovers, and one on leading zeros, with the first ten names."""
+        """Return one sentence per side that has leftovers, and one each on leading zeros and on segments.
+
+        Each names the first ten.
+        """
         sides = (
             ("label rows have no feature file", [row.video for row in self.rows_without_features]),
             ("feature files have no label", list(self.features_without_label)),
             (
                 "labels match but for leading zeros, which Excel takes off",
                 [f"{row.video} is {name}" for row, name in self.by_number],
+            ),
+            (
+                "segments have features that are named as the longer video: they count as those of the segment alone",
+                [f"{row.video} is {name}" for row, name in self.whole],
             ),
         )
         return [
@@ -58,14 +67,18 @@ class NameIndex:
             path = PurePosixPath(_composed(name))
             self.by_path[str(path)].append(name)
             self.by_stem[path.name].append(name)
-            if _is_number(path.name):
-                self.by_number[path.name.lstrip("0")].append(name)
+            if (number := _number(path.name)) is not None:
+                self.by_number[number].append(name)
 
-    def find(self, wanted: str) -> tuple[str | None, bool]:
+    def find(self, wanted: str, segment: str = "") -> tuple[str | None, bool]:
         """Find the one name that is meant.
 
         The same name comes first, then the same path (however its accents are coded), then the longest end of the path,
         down to the file's name alone, then the same number but for leading zeros.
+
+        Args:
+            wanted: the name as people write it.
+            segment: what a segment's name adds to it (`Segment.suffix`).
 
         Returns:
             The name, or None; and whether it was found as a number.
@@ -73,7 +86,7 @@ class NameIndex:
         Raises:
             ValueError: two names may be meant.
         """
-        spellings = _spellings(wanted, self.suffixes)
+        spellings = [spelling + segment for spelling in _spellings(wanted, self.suffixes)]
         for video in spellings:
             if video in self.names:
                 return video, False
@@ -83,8 +96,8 @@ class NameIndex:
                     return _only(wanted, candidates), False
             if parts and (candidates := self.by_stem.get(parts[-1])):
                 return _only(wanted, candidates), False
-        stem = PurePosixPath(spellings[-1]).name
-        if _is_number(stem) and (candidates := self.by_number.get(stem.lstrip("0"))):
+        number = _number(PurePosixPath(spellings[-1]).name)
+        if number is not None and (candidates := self.by_number.get(number)):
             return _only(wanted, candidates), True
         return None, False
 
@@ -102,18 +115,19 @@ def join(labels: LabelSet, names: Iterable[str], suffixes: Collection[str] = ())
     """
     index = NameIndex(names, suffixes)
     row_of: dict[str, LabelRow] = {}
-    pairs, without_features, by_number = [], [], []
+    pairs, without_features, by_number, whole = [], [], [], []
     for row in labels.rows:
-        match, is_number = _find_row(row, index)
-        if match is None:
+        found = find_row(row, index)
+        if found is None:
             without_features.append(row)
             continue
-        first = row_of.setdefault(match, row)
+        first = row_of.setdefault(found.name, row)
         if first is not row:
-            raise ValueError(f"{row.where} and {first.where} both mean the features {match!r}; keep one of the two")
-        pairs.append((row, match))
-        if is_number:
-            by_number.append((row, match))
+            remedy = "extract its segments" if found.is_whole else "keep one of the two"
+            raise ValueError(f"{row.where} and {first.where} both mean the features {found.name!r}; {remedy}")
+        pairs.append((row, found.name))
+        by_number += [pairs[-1]] if found.is_number else []
+        whole += [pairs[-1]] if found.is_whole else []
     if not pairs:
         raise ValueError(
             f"none of the {len(labels.rows)} labels ({labels.rows[0].video!r}, ...) matches one of the "
@@ -121,7 +135,7 @@ def join(labels: LabelSet, names: Iterable[str], suffixes: Collection[str] = ())
             "by the features' name without .npy"
         )
     unlabelled = tuple(name for name in index.names if name not in row_of)
-    return Joined(tuple(pairs), tuple(without_features), unlabelled, tuple(by_number))
+    return Joined(tuple(pairs), tuple(without_features), unlabelled, tuple(by_number), tuple(whole))
 
 
 def with_column(
@@ -148,7 +162,7 @@ def with_column(
             raise ValueError(f"{file} has two lines for {name!r}; keep one of the two")
         values[name] = value
     index = NameIndex(values, suffixes)
-    names = [_find_row(row, index)[0] for row in labels.rows]
+    names = [found.name if (found := find_row(row, index)) else None for row in labels.rows]
     missing = [row.video for row, name in zip(labels.rows, names, strict=True) if name is None]
     if missing:
         raise ValueError(
@@ -172,16 +186,34 @@ def _spellings(name: str, suffixes: Collection[str]) -> list[str]:
     return list(dict.fromkeys(spellings))
 
 
-def _find_row(row: LabelRow, index: NameIndex) -> tuple[str | None, bool]:
-    """Find a row's name or one of its aliases."""
+@dataclass(frozen=True)
+class Found:
+    """What a label row means."""
+
+    name: str
+    is_number: bool
+    """Whether it matches but for leading zeros."""
+    is_whole: bool
+    """Whether the row is about a segment, and this is the longer video."""
+
+
+def find_row(row: LabelRow, index: NameIndex) -> Found | None:
+    """Find what a row means: its segment, else its own name or one of its aliases, else the video of its segment.
+
+    Raises:
+        ValueError: two names may be meant.
+    """
+    wanted = [(name, "", False) for name in (row.video, *row.aliases)]
+    if row.segment is not None:
+        wanted = [(row.segment.video, row.segment.suffix, False), *wanted, (row.segment.video, "", True)]
     try:
-        for wanted in (row.video, *row.aliases):
-            match, is_number = index.find(wanted)
+        for name, segment, is_whole in wanted:
+            match, is_number = index.find(name, segment)
             if match is not None:
-                return match, is_number
+                return Found(match, is_number, is_whole)
     except ValueError as error:
         raise ValueError(f"{row.where}: {error}") from error
-    return None, False
+    return None
 
 
 def _only(wanted: str, candidates: list[str]) -> str:
@@ -198,5 +230,7 @@ def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _is_number(name: str) -> bool:
-    return name.isascii() and name.isdigit()
+def _number(name: str) -> str | None:
+    """The number that is a name, or a segment's longer video, without leading zeros; None if there is none."""
+    digits, at, segment = name.partition("@")
+    return digits.lstrip("0") + at + segment if digits.isascii() and digits.isdigit() else None

@@ -18,12 +18,10 @@ import hashlib
 import io
 import json
 import os
-import stat
 import unicodedata
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from enum import Enum
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +37,7 @@ from .files import (
     write_atomic,
 )
 from .lock import Lock, LockedError
+from .source_files import is_untouched, source_facts, source_sha256
 
 FORMAT = 1
 IDENTITY_KEYS = ("backbone", "recipe", "weights_sha256")
@@ -182,11 +181,11 @@ class FeatureStore:
         try:
             if is_success(record):
                 done = self._has_array(name, record) and (
-                    _is_untouched(record, source) or source_facts(source)["sha256"] == record["sha256"]
+                    is_untouched(record, source) or source_facts(source)["sha256"] == record["sha256"]
                 )
                 return Status.DONE if done else Status.TO_DO
             # "unusable" marks failures that are the file's fault; others, such as a full disk, may not happen again
-            return Status.FAILED if record.get("unusable") and _is_untouched(record, source) else Status.TO_DO
+            return Status.FAILED if record.get("unusable") and is_untouched(record, source) else Status.TO_DO
         except (OSError, ValueError):
             return Status.TO_DO  # the source cannot be read; the extraction will report why
 
@@ -197,7 +196,7 @@ class FeatureStore:
         """
         record = self.records[name]
         with suppress(OSError, ValueError):  # the file may have gone since its status was asked
-            if not _is_untouched(record, source) and (facts := source_facts(source))["sha256"] == record["sha256"]:
+            if not is_untouched(record, source) and (facts := source_facts(source))["sha256"] == record["sha256"]:
                 self.append({**record, **facts})
 
     def refuse_other_sources(self, sources: Mapping[str, Path]) -> None:
@@ -210,7 +209,7 @@ class FeatureStore:
             recorded = self.records.get(name, {}).get("source")
             if recorded in (None, str(source.absolute())) or not (os.path.exists(recorded) and source.exists()):
                 continue
-            if not os.path.samefile(recorded, source) and file_sha256(Path(recorded)) != file_sha256(source):
+            if not os.path.samefile(recorded, source) and source_sha256(Path(recorded)) != source_sha256(source):
                 raise ValueError(
                     f"{recorded} and {source} would both become {name}.npy; rename one or extract them into two stores"
                 )
@@ -395,45 +394,6 @@ def find_store(path: Path) -> FeatureStore | None:
         if (folder / "manifest.json").exists() and (folder / "videos.jsonl").exists():
             return FeatureStore(folder)
     return None
-
-
-def file_sha256(path: Path) -> str:
-    """Return a file's sha256, read in pieces.
-
-    Raises:
-        ValueError: the file is a pipe or a device, which may never end.
-    """
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise ValueError(f"{path} is not a file")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def source_facts(source: Path) -> dict[str, Any]:
-    """Return the facts of a video file for its record: path, size in bytes, modification time, content hash.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: the file is a pipe or a device.
-    """
-    facts = source.stat()
-    return {
-        "source": str(source.absolute()),
-        "size": facts.st_size,
-        "mtime_ns": facts.st_mtime_ns,
-        "sha256": _sha256_of_version(source, facts.st_size, facts.st_mtime_ns),
-    }
-
-
-@lru_cache(maxsize=1)  # a touched or changed file is hashed once, though its status and its record both need the hash
-def _sha256_of_version(source: Path, size: int, mtime_ns: int) -> str:
-    return file_sha256(source)
-
-
-def _is_untouched(record: Mapping[str, Any], source: Path) -> bool:
-    """Return whether a file has the size and modification time of a record."""
-    facts = source.stat()
-    return (record.get("size"), record.get("mtime_ns")) == (facts.st_size, facts.st_mtime_ns)
 
 
 def _json_bytes(value: Mapping[str, Any]) -> bytes:

@@ -13,9 +13,25 @@ Split = Literal["train", "test"]
 class Segment:
     """The part of a longer video that a row is about."""
 
+    video: str
+    """The longer video's name in the label file."""
     start: float
+    """Seconds after the first frame, or the number of the segment's first frame, counted from 0."""
     end: float
+    """The first second, or the number of the first frame, that is not part of the segment any more."""
     unit: Literal["seconds", "frames"]
+
+    @property
+    def suffix(self) -> str:
+        """What the segment's features add to the name of the longer video: @12.5-16.0s, or @7377-7462f for frames."""
+        if self.unit == "frames":
+            return f"@{self.start:.10g}-{self.end:.10g}f"
+        return f"@{round(self.start, 3)}-{round(self.end, 3)}s"
+
+    @property
+    def span(self) -> tuple[float, float, str]:
+        """Start, end and unit."""
+        return self.start, self.end, self.unit
 
 
 @dataclass(frozen=True)
@@ -23,7 +39,7 @@ class LabelRow:
     """The scores of one video."""
 
     video: str
-    """Its name in the label file."""
+    """Its name in the label file; a table's segment adds `Segment.suffix`."""
     scores: dict[str, float]
     """Points by target; a target without a score is absent."""
     where: str
@@ -60,6 +76,8 @@ class LabelSet:
     files: tuple[Path, ...]
     sums: tuple[Formula, ...] = ()
     """Scores that are not learnt themselves: they are computed from predictions of their parts."""
+    checks: tuple[Formula, ...] = ()
+    """What targets, each learnt by itself, nearly add up to; the rest is what judges deduct."""
     panels: dict[str, str] = field(default_factory=dict)
     """By target the rule that makes its score from the judges' marks, one of `panels.RULES`."""
     notes: tuple[str, ...] = ()

@@ -137,7 +137,7 @@ def _dive(file: Path, key: tuple[int, int], facts: dict[str, Any], split: Split)
         split=split,
         event=f"{video:02}",
         aliases=(f"{video}_{dive}",),
-        segment=Segment(float(facts["start_frame"]), float(facts["end_frame"]), "frames"),
+        segment=Segment(f"{video:02}", float(facts["start_frame"]), float(facts["end_frame"]), "frames"),
         marks={"Final": tuple(marks)} if marks else {},
         info={name: str(facts[name]) for name in DIVE_FACTS},
     )

@@ -303,15 +303,16 @@ class _Reader:
             if not found:
                 not_judged += 1
                 continue
+            segment = self._segment(line, video)
             rows[line] = LabelRow(
-                video,
+                video + (segment.suffix if segment else ""),
                 found,
                 self.table.where(line),
                 action=self._action(line),
                 split=self._split(line),
                 group=self._meaning("group", line),
                 event=(self._meaning("event", line) or f"row {self.table.where(line)}") if has_events else None,
-                segment=self._segment(line),
+                segment=segment,
                 marks={target: tuple(judge[line] for judge in judges) for target, judges in marks.items()},
                 info={name: self.table.fields.at[line, name] for name in self._information()},
             )
@@ -334,7 +335,7 @@ class _Reader:
             self.faults.add(line, f"expected the split train or test, found {text!r}", self.meanings["split"])
         return split
 
-    def _segment(self, line: int) -> Segment | None:
+    def _segment(self, line: int, video: str) -> Segment | None:
         units: tuple[tuple[str, str, Literal["seconds", "frames"]], ...] = (
             ("start", "end", "seconds"),
             ("start_frame", "end_frame", "frames"),
@@ -348,20 +349,16 @@ class _Reader:
                 fault = f"expected {first} and {last} in {unit}, the second larger, found {texts[0]!r} and {texts[1]!r}"
                 self.faults.add(line, fault)
                 return None
-            return Segment(start, end, unit)
+            return Segment(video, start, end, unit)
         return None
 
     def _refuse_repeats(self, rows: dict[int, LabelRow]) -> None:
         first_line: dict[str, int] = {}
         for line, row in rows.items():
             first = first_line.setdefault(row.video, line)
-            if first == line:
-                continue
-            before = f"{row.video!r} is labelled already in {self.table.word} {first}"
-            if row.segment != rows[first].segment:
-                self.faults.add(line, f"{before}, for another part; cut it into one file a part", self.video)
-            else:
-                self.faults.add(line, f"{before}; keep one of the two", self.video)
+            if first != line:
+                fault = f"{row.video!r} is labelled already in {self.table.word} {first}; keep one of the two"
+                self.faults.add(line, fault, self.video)
 
     # --- what was understood ---
 
@@ -401,9 +398,7 @@ class _Reader:
             sentences.append(f"rows without a score ({blanks} or empty): {not_judged}")
         sentences += [f"{one}: checked on every row, learnt through its parts" for one in self.sums]
         if any(meaning in self.meanings for meaning in ("start", "start_frame")):
-            sentences.append(
-                "warning: start and end are kept, but nothing is cut: the features must be those of the part alone"
-            )
+            sentences.append("start and end: these rows are segments of longer videos")
         return sentences
 
     def _judge_columns(self) -> list[str]:

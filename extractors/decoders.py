@@ -19,6 +19,9 @@ from typing import Any
 import av.filter
 import numpy as np
 
+from . import video as video_files
+from .frame_folders import CONTAINER, probe_frames, read_frame_folder
+from .seeking import decode_from_key_frame, match_times
 from .video import (
     MATRICES,
     BrokenError,
@@ -29,7 +32,6 @@ from .video import (
     decode_frames,
     open_video,
     orientation,
-    probe,
     stated_name,
 )
 
@@ -43,6 +45,32 @@ COLOURS = ("tagged", "bt601")
 
 UNREADABLE_MATRICES = frozenset({"ycgco", "bt2020c", *MATRICES[MATRICES.index("smpte2085") :]})
 """What FFmpeg does not turn into RGB; decord takes most of them for BT.601."""
+
+
+def probe(
+    path: str | Path,
+    limits: Limits = Limits(),
+    *,
+    fps: float | None = None,
+    heartbeat: Callable[[], object] = lambda: None,
+    **options: bool,
+) -> VideoFacts:
+    """Find out what a video file or a folder of numbered frames is.
+
+    Args:
+        path: the file or folder.
+        limits: how large and long it may be.
+        fps: frames per second of a folder of frames; a file states its own.
+        heartbeat: called with every packet or picture, to show that the work goes on.
+        options: the others of `extractors.video.probe`, which have no meaning for a folder.
+
+    Raises:
+        VideoError: as in `extractors.video.probe` and `extractors.frame_folders.probe_frames`.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return probe_frames(path, limits, fps, heartbeat)
+    return video_files.probe(path, limits, heartbeat=heartbeat, **options)
 
 
 def check_decoder(decoder: str) -> None:
@@ -62,7 +90,12 @@ def _has_decord() -> bool:
 
 
 def choose_decoder(
-    facts: VideoFacts, decoder: str = "auto", colours: str = "tagged", *, deinterlace: bool = False
+    facts: VideoFacts,
+    decoder: str = "auto",
+    colours: str = "tagged",
+    *,
+    deinterlace: bool = False,
+    is_sought: bool = False,
 ) -> tuple[str, str]:
     """Choose the decoder of a file.
 
@@ -71,20 +104,26 @@ def choose_decoder(
         decoder: one of `DECODERS`.
         colours: one of `COLOURS`.
         deinterlace: whether interlaced frames are deinterlaced.
+        is_sought: whether a part is read from the middle of the file.
 
     Returns:
-        "decord" or "pyav", and the reason.
+        "decord", "pyav", or "pillow" for numbered frames; and the reason.
 
     Raises:
-        VideoError: decord is asked for, but it would not give the right frames or might need too much memory.
+        VideoError: decord is asked for, but it would not give the right frames or might need too much memory; or a
+            decoder is asked for to read numbered frames.
         ValueError: the decoder is unknown, or decord is asked for and not installed.
     """
     check_decoder(decoder)
+    if facts.container == CONTAINER:
+        if decoder != "auto":
+            raise VideoError(f"{facts.path} holds numbered frames, which Pillow reads; use --decoder auto")
+        return "pillow", "a folder of numbered frames"
     if decoder == "pyav":
         return "pyav", "it was asked for"
     if not _has_decord():
         return "pyav", "decord is not installed"
-    obstacle = _decord_obstacle(facts, colours, deinterlace)
+    obstacle = "decord reads files from their start" if is_sought else _decord_obstacle(facts, colours, deinterlace)
     if decoder == "decord":
         if obstacle:
             raise VideoError(f"decord cannot read {facts.path}: {obstacle}; use --decoder auto")
@@ -131,6 +170,7 @@ def read_frames(
     decoder: str = "auto",
     *,
     wanted: np.ndarray | None = None,
+    seek_times: np.ndarray | None = None,
     colours: str = "tagged",
     deinterlace: bool = False,
     limits: Limits = Limits(),
@@ -143,7 +183,9 @@ def read_frames(
         video: the file, or its facts from `probe`.
         decoder: one of `DECODERS`.
         wanted: the frames to yield, as ascending indices or as (N,) bool; all if None. The file is read to its end in
-            any case, so that damage is noticed.
+            any case, so that damage is noticed, unless `seek_times` are given.
+        seek_times: seconds at which the frames from the first wanted one to the last one are shown; PyAV then reads
+            these only, from the key frame before them.
         colours: one of `COLOURS`.
         deinterlace: interpolate the frames of an interlaced video, with FFmpeg's bwdif, so that each shows one moment.
         limits: how large the frames may be.
@@ -160,10 +202,13 @@ def read_frames(
             gives other frames than PyAV.
     """
     facts = video if isinstance(video, VideoFacts) else probe(video, limits, heartbeat=heartbeat)
-    name, _ = choose_decoder(facts, decoder, colours, deinterlace=deinterlace)
     is_wanted = np.zeros(len(facts.times), bool)
     is_wanted[slice(None) if wanted is None else wanted] = True
-    if name == "decord":
+    if facts.container == CONTAINER:
+        frames = read_frame_folder(facts.path, is_wanted, heartbeat)
+    elif seek_times is not None:
+        frames = _sought_frames(facts, is_wanted, seek_times, colours, deinterlace, limits, heartbeat, on_concealed)
+    elif choose_decoder(facts, decoder, colours, deinterlace=deinterlace)[0] == "decord":
         frames = _decord_frames(facts, is_wanted, limits, heartbeat)
     else:
         frames = _pyav_frames(facts, is_wanted, colours, deinterlace, limits, heartbeat, on_concealed)
@@ -194,6 +239,33 @@ def _pyav_frames(
             if facts.is_partial and index + 1 == len(is_wanted):  # the damage comes next
                 return
     _check_complete(facts, index + 1)
+
+
+def _sought_frames(
+    facts: VideoFacts,
+    is_wanted: np.ndarray,
+    times: np.ndarray,
+    colours: str,
+    deinterlace: bool,
+    limits: Limits,
+    heartbeat: Callable[[], object],
+    on_concealed: Callable[[float], object],
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The wanted frames with their indices, read with PyAV from the key frame before them."""
+    first, upright = int(is_wanted.argmax()), _Upright(facts, colours)
+    deinterlace = deinterlace and facts.is_interlaced
+    # interpolation needs the frame before the first one too
+    before_s = times[0] - (0.001 if deinterlace and first else 0.0)
+    frames = decode_from_key_frame(facts.path, before_s, limits, heartbeat)
+    frames = _deinterlaced(frames) if deinterlace else frames
+    for index, frame in enumerate(match_times(facts.path, frames, times), start=first):
+        if index == first and orientation(frame) not in ((0, False), (facts.rotation, facts.is_mirrored)):
+            raise UnfaithfulError(f"{facts.path} changes its orientation midway")
+        upright.follow(frame)
+        if frame.is_corrupt:
+            on_concealed(frame.time - times[0])
+        if is_wanted[index]:
+            yield index, upright.image(frame)
 
 
 class _Upright:

@@ -22,11 +22,12 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from .approximations import frame_warnings, signal_warnings
 from .backbone import Backbone
-from .clips import Selection, select
+from .clips import Selection, frames_of_segment
 from .decoders import choose_decoder
 from .reader import Reader, ReaderError
-from .recipes import Recipe
+from .recipes import RECIPES, Recipe
 from .shots import Shots
 from .video import TAKE_GAPS, TAKE_PART, BrokenError, UnfaithfulError, VideoError, VideoFacts
 
@@ -34,9 +35,9 @@ T = TypeVar("T")
 
 CLIPS_AHEAD = 2
 """Clips that may wait for the backbone; one batch if that is more."""
-HDR_TRANSFERS = {"smpte2084": "PQ", "arib-std-b67": "HLG"}
-MISSING_WARNING_S = 0.1
-"""A shorter end that is missing is not warned of."""
+
+SEGMENT_ROUNDS_S = 0.5
+"""How far the stated end of a segment in seconds may lie beyond the video, because people round it."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ def extract(
     path: str | Path,
     backbone: Backbone,
     *,
+    segment: tuple[float, float, str] | None = None,
+    fps: float | None = None,
     decoder: str = "auto",
     batch_clips: int | None = None,
     classify: bool = False,
@@ -67,11 +70,13 @@ def extract(
     reader: Reader | None = None,
     on_progress: Callable[[float, float], None] | None = None,
 ) -> Extraction:
-    """Extract the clip features of one video.
+    """Extract the clip features of one video, or of a segment of it.
 
     Args:
-        path: the video file.
+        path: the video file, or a folder of numbered frames.
         backbone: from `load_backbone`.
+        segment: start, end, and "seconds" or "frames" (`extractors.clips.frames_of_segment`); None for the whole video.
+        fps: frames per second of a folder of numbered frames.
         decoder: "auto", "decord" or "pyav".
         batch_clips: clips in one pass of the backbone; None for 1 on a CPU and 8 on a GPU.
         classify: also return the class probabilities of each clip.
@@ -104,11 +109,17 @@ def extract(
             display_aspect=display_aspect,
             on_progress=on_progress,
         )
-        probe = partial(reader.probe, path, allow_partial=allow_partial, allow_gaps=allow_gaps)
-        facts, selection = _select_frames(probe(), backbone.recipe)
-        name, reason = choose_decoder(facts, decoder, backbone.recipe.colours, deinterlace=deinterlace)
+        probe = partial(reader.probe, path, allow_partial=allow_partial, allow_gaps=allow_gaps, fps=fps)
+        plan = _plan(probe(is_cut=segment is not None), backbone.recipe, segment)
+        name, reason = choose_decoder(
+            plan.facts,
+            decoder,
+            backbone.recipe.colours,
+            deinterlace=deinterlace,
+            is_sought=plan.seek_times is not None,
+        )
         try:
-            extraction = run(facts, selection, name)
+            extraction = run(plan, name)
         except VideoError as error:
             may_work_with_pyav = (
                 isinstance(error, UnfaithfulError)
@@ -120,8 +131,8 @@ def extract(
             if not may_work_with_pyav:
                 raise
             name, reason = "pyav", f"the first reading failed: {error}"
-            facts, selection = _select_frames(probe(by_decoding=True), backbone.recipe)
-            extraction = run(facts, selection, name)
+            plan = _plan(probe(by_decoding=True), backbone.recipe, segment)
+            extraction = run(replace(plan, seek_times=None), name)
     extraction.record["stage_seconds"]["wall"] = round(time.perf_counter() - started, 3)
     return replace(extraction, record={"decoder": name, "decoder_reason": reason} | extraction.record)
 
@@ -137,23 +148,77 @@ def _naming_the_remedy(allow_partial: bool) -> Iterator[None]:
         raise BrokenError(f"{error}; {TAKE_PART}") from error
 
 
-def _select_frames(facts: VideoFacts, recipe: Recipe) -> tuple[VideoFacts, Selection]:
-    """The frames that the clips need, and the facts without the times, which nothing needs afterwards."""
+@dataclass(frozen=True)
+class _Plan:
+    """What is read of a file."""
+
+    facts: VideoFacts
+    """Without the times, which nothing needs afterwards."""
+    selection: Selection
+    start_s: float
+    """Where the clips or the segment start, whichever is first, in seconds after the first frame."""
+    end_s: float
+    """End of the segment, or of the video."""
+    segment: dict[str, Any] | None
+    """For the record of a segment: start, end, unit, and the first and last frame of its clips."""
+    seek_times: np.ndarray | None
+    """Seconds at which the frames from the first selected one to the last one are shown, if they are sought."""
+
+
+def _plan(facts: VideoFacts, recipe: Recipe, segment: tuple[float, float, str] | None) -> _Plan:
+    """Choose the frames that the clips need."""
     if facts.damage and not facts.is_partial:
         raise VideoError(facts.failure)
-    selection = select(facts.times, recipe.fps, recipe.clip_frames)
+    part = _part(facts, segment)
+    selection = recipe.select(facts.times, part)
+    start_s = float(facts.times[part[0]] - facts.times[0])
+    end_s = float((facts.times[part[1]] if part[1] < len(facts.times) else facts.end_s) - facts.times[0])
     if len(selection.frames) == 0:
         remedy = f"; {facts.remedy}" if facts.paused_s and facts.remedy == TAKE_GAPS else ""
+        fitting = [other.name for other in RECIPES.values() if len(other.select(facts.times, part).frames)]
         raise VideoError(
-            f"{facts.path} is too short: it lasts {facts.duration_s:.2f} s, and one clip of the recipe {recipe.name} "
-            f"takes {recipe.clip_s:.2f} s ({recipe.clip_frames} frames at {recipe.fps:g} per second){remedy}"
+            f"{_describe(facts, segment)} is too short: it lasts {end_s - start_s:.2f} s, and one clip of the recipe "
+            f"{recipe.name} takes {recipe.timeline}{remedy}; "
+            + (f"recipes that fit are {', '.join(fitting)} (--recipe)" if fitting else "no recipe fits it")
         )
-    return facts.without_times(), selection
+    first, last = int(selection.frames[0, 0]), int(selection.frames[-1, -1])
+    can_seek = segment is not None and facts.has_timestamps and not (facts.num_restarts or facts.is_partial)
+    return _Plan(
+        facts.without_times(),
+        selection,
+        min(start_s, float(selection.clip_times[0, 0])),
+        end_s,
+        segment and dict(zip(("start", "end", "unit"), segment, strict=True), first_frame=first, last_frame=last),
+        facts.times[first : last + 1].copy() if can_seek else None,
+    )
+
+
+def _part(facts: VideoFacts, segment: tuple[float, float, str] | None) -> tuple[int, int]:
+    """The first frame of a segment, and that after its last one."""
+    if segment is None:
+        return 0, len(facts.times)
+    first, last = frames_of_segment(facts.times, segment)
+    is_beyond = last > len(facts.times) or (
+        segment[2] == "seconds" and segment[1] > facts.duration_s + SEGMENT_ROUNDS_S
+    )
+    if is_beyond or first >= last:
+        raise VideoError(
+            f"{_describe(facts, segment)} {'ends after the video' if is_beyond else 'holds no frame'}: the video has "
+            f"{len(facts.times)} frames in {facts.duration_s:.2f} s; correct its start and end"
+        )
+    return first, last
+
+
+def _describe(facts: VideoFacts, segment: tuple[float, float, str] | None) -> str:
+    """The file, or a segment of it, for messages."""
+    if segment is None:
+        return str(facts.path)
+    start, end, unit = segment
+    return f"the segment {start:.10g} to {end:.10g} {unit} of {facts.path}"
 
 
 def _extract(
-    facts: VideoFacts,
-    selection: Selection,
+    plan: _Plan,
     decoder: str,
     *,
     backbone: Backbone,
@@ -165,13 +230,19 @@ def _extract(
     on_progress: Callable[[float, float], None] | None,
 ) -> Extraction:
     """Read the selected frames and run the backbone on their clips."""
+    facts, selection = plan.facts, plan.selection
     recipe = backbone.recipe
     seconds = {"read": 0.0, "backbone": 0.0}
     num_clips, num_done = len(selection.frames), 0
     probabilities = []
     pixel_aspect = facts.pixel_aspect if display_aspect else 1.0
     frames = reader.read_frames(
-        facts, decoder, wanted=np.unique(selection.frames), colours=recipe.colours, deinterlace=deinterlace
+        facts,
+        decoder,
+        wanted=np.unique(selection.frames),
+        seek_times=plan.seek_times,
+        colours=recipe.colours,
+        deinterlace=deinterlace,
     )
     shots = Shots()
     clips = _timed(_make_clips(frames, selection, recipe, pixel_aspect, shots), seconds, "read")
@@ -190,7 +261,8 @@ def _extract(
                 if classify:
                     probabilities.append(batch_probabilities)
                 if on_progress:
-                    on_progress(float(selection.clip_times[num_done - 1, 1]), facts.duration_s)
+                    done_s = float(selection.clip_times[num_done - 1, 1])
+                    on_progress(done_s - plan.start_s, plan.end_s - plan.start_s)
         except BaseException:
             reader.abandon()  # else `closing` waits until the thread has its next frame
             raise
@@ -203,24 +275,33 @@ def _extract(
         probabilities=np.concatenate(probabilities) if classify else None,
         record={
             "container": facts.to_json(),
-            "frames_decoded": len(facts.times),
+            "frames_decoded": len(facts.times) if plan.seek_times is None else len(plan.seek_times),
             "clips": len(selection.frames),
-            "duration_s": round(facts.duration_s, 3),
+            "duration_s": round(plan.end_s - plan.start_s, 3),
+            **({"segment": plan.segment} if plan.segment else {}),
             "partial": facts.is_partial,
             "deinterlaced": deinterlace and facts.is_interlaced,
             "pixel_aspect": round(pixel_aspect, 4),
-            "first_clip_s": round(float(selection.clip_times[0, 0]), 3),
-            "clip_s": round(recipe.clip_s, 6),
+            "clip_grid_s": _grid(selection.clip_times),
             "cuts_s": shots.cuts_s,
             "stills_s": shots.stills_s,
             "stage_seconds": {stage: round(value, 3) for stage, value in seconds.items()},
             "concealed_frames": reader.concealed[0],
             "warnings": [
-                *_warnings(facts, selection, recipe, *reader.concealed, pixel_aspect),
-                *_signal_warnings(facts, recipe, deinterlace, display_aspect),
+                *frame_warnings(facts, selection, recipe, *reader.concealed, pixel_aspect),
+                *signal_warnings(facts, recipe, deinterlace, display_aspect),
             ],
         },
     )
+
+
+def _grid(clip_times: np.ndarray) -> list[float] | None:
+    """Return start and length of the first clip and the step to the next one, if all clips (T, 2) follow from them."""
+    start, end = clip_times[0]
+    step = clip_times[1, 0] - start if len(clip_times) > 1 else end - start
+    expected = clip_times[0] + step * np.arange(len(clip_times))[:, None]
+    is_regular = np.allclose(clip_times, expected, rtol=0, atol=1e-3)
+    return [round(float(x), 6) for x in (start, end - start, step)] if is_regular else None
 
 
 def _write(features: np.ndarray, file: IO[bytes], path: Path) -> None:
@@ -238,21 +319,28 @@ def _write(features: np.ndarray, file: IO[bytes], path: Path) -> None:
 def _make_clips(
     frames: Iterator[np.ndarray], selection: Selection, recipe: Recipe, pixel_aspect: float, shots: Shots
 ) -> Iterator[Tensor]:
-    """The clips of a video in order, each (F, H, W, 3) uint8; `shots` sees every frame of them once."""
-    start_s, tick = float(selection.clip_times[0, 0]), 0
+    """The clips of a video in order, each (F, H, W, 3) uint8; `shots` sees every frame of them once.
+
+    Every frame is prepared once: what a clip shares with the one before is copied from there.
+    """
+    newest = -1  # the last frame that was read
+    before, before_shows = torch.empty(0), np.empty(0, np.int32)
     with one_thread():
-        # indices ascend and may repeat: `groupby` gives one group for each wanted frame, as often as it is shown
-        for frame, (_, repetitions) in zip(frames, groupby(selection.frames.flat), strict=True):
-            image = recipe.apply(frame, pixel_aspect)
-            shots.see(image.numpy(), start_s + tick / recipe.fps)
-            for _ in repetitions:
-                place = tick % recipe.clip_frames
-                if place == 0:  # one allocation per clip, because one per frame would fragment the heap
-                    clip = torch.empty((recipe.clip_frames, *image.shape), dtype=torch.uint8)
-                clip[place] = image
-                tick += 1
-                if place == recipe.clip_frames - 1:
-                    yield clip
+        # `shows`: (F,) ascending, with repetitions
+        for shows, (start_s, end_s) in zip(selection.frames, selection.clip_times, strict=True):
+            clip = torch.empty((recipe.clip_frames, *recipe.size, 3), dtype=torch.uint8)
+            num_filled = int(np.searchsorted(shows, newest, side="right"))
+            if num_filled:
+                clip[:num_filled] = before[np.searchsorted(before_shows, shows[:num_filled])]
+            for _, repetitions in groupby(shows[num_filled:]):
+                num_shown = len(list(repetitions))
+                image = recipe.apply(next(frames), pixel_aspect)
+                shots.see(image.numpy(), float(start_s + (end_s - start_s) * num_filled / recipe.clip_frames))
+                clip[num_filled : num_filled + num_shown] = image
+                num_filled += num_shown
+            newest, before, before_shows = shows[-1], clip, shows
+            yield clip
+        assert next(frames, None) is None, "no other frames were asked for"
     shots.end()
 
 
@@ -267,75 +355,6 @@ def one_thread() -> Iterator[None]:
     torch.get_num_threads()  # the first use sets this thread's number, which would undo the limit
     with threadpool_limits(1, user_api="openmp"):
         yield
-
-
-def _warnings(
-    facts: VideoFacts,
-    selection: Selection,
-    recipe: Recipe,
-    num_concealed: int,
-    concealed_s: float,
-    pixel_aspect: float = 1.0,
-) -> list[str]:
-    """Every approximation in the frames of a video and in their times, one sentence each."""
-    warnings = []
-    if facts.is_partial:
-        warnings.append(f"only a part of the video was used (--allow-partial): {facts.damage}")
-    elif (missing_s := facts.stated_end_s - facts.end_s) > MISSING_WARNING_S:
-        warnings.append(f"the last {missing_s:.2f} s of the stated duration are missing")
-    if selection.num_repeated:
-        warnings.append(
-            f"the video is slower than the recipe's {recipe.fps:g} frames per second: {selection.num_repeated} of "
-            f"{selection.frames.size} frames repeat the one before"
-        )
-    if facts.paused_s and not facts.damage:
-        warnings.append(f"the video pauses for {facts.paused_s:.2f} s: a pause is taken as a still (--allow-gaps)")
-    if recipe.pads(facts.height, facts.width * pixel_aspect):
-        warnings.append(f"the frame is narrower than the crop of {recipe.name}: black is added at its sides")
-    if num_concealed:
-        warnings.append(
-            f"the decoder concealed damaged parts of {num_concealed} frames, the first at {concealed_s:.2f} s"
-        )
-    if facts.num_restarts:
-        warnings.append(
-            f"the file's timestamps restart {facts.num_restarts} times, as in joined recordings: each part is timed as "
-            "following the one before"
-        )
-    if not facts.has_timestamps:
-        warnings.append("the file has no timestamps: its frames are timed by the stated frame rate")
-    return warnings
-
-
-def _signal_warnings(facts: VideoFacts, recipe: Recipe, deinterlace: bool, display_aspect: bool) -> list[str]:
-    """What a player does with the signal of a video and the features do not, or were asked to do, one sentence each."""
-    warnings = []
-    if facts.num_video_streams > 1:
-        warnings.append(
-            f"the file has {facts.num_video_streams} video streams: only the one of {facts.width} x {facts.height} is "
-            "read, which players choose"
-        )
-    if facts.pixel_aspect != 1:
-        shape = f"{facts.width} x {facts.height} frames have pixels of {facts.sample_aspect_ratio}"
-        done = (
-            "they are stretched to square ones (--display-aspect)"
-            if display_aspect
-            else "they are taken as square, as for the published features (--display-aspect stretches them)"
-        )
-        warnings.append(f"{shape}: {done}")
-    if facts.is_interlaced:
-        done = (
-            "its frames are deinterlaced (--deinterlace)"
-            if deinterlace
-            else "a frame shows two moments in alternate lines (--deinterlace interpolates one)"
-        )
-        warnings.append(f"the video is interlaced: {done}")
-    if facts.transfer in HDR_TRANSFERS:
-        warnings.append(
-            f"the video is HDR ({HDR_TRANSFERS[facts.transfer]}): it is taken as SDR, so colours are paler than shown"
-        )
-    if facts.matrix == "bt2020c" and recipe.colours == "tagged":
-        warnings.append("the colours are BT.2020 of constant luminance: they are taken as of non-constant luminance")
-    return warnings
 
 
 def _timed(items: Iterator[T], seconds: dict[str, float], stage: str) -> Generator[T, None, None]:

@@ -83,6 +83,7 @@ class Reader:
         self.stall_timeout_s = stall_timeout_s
         self.concealed = (0, 0.0)
         """For the last video: the number of frames in which FFmpeg concealed damage, and the time of the first in s."""
+        self._probed: tuple[object, VideoFacts] | None = None  # the last video that is cut
         self._process: _Process | None = None
         self._num_videos = 0
         self._is_reading = False
@@ -101,15 +102,27 @@ class Reader:
         return self._process.popen.pid if self._process else None
 
     def probe(
-        self, path: str | Path, *, by_decoding: bool = False, allow_partial: bool = False, allow_gaps: bool = False
+        self,
+        path: str | Path,
+        *,
+        by_decoding: bool = False,
+        allow_partial: bool = False,
+        allow_gaps: bool = False,
+        fps: float | None = None,
+        is_cut: bool = False,
     ) -> VideoFacts:
-        """The same as `extractors.video.probe`.
+        """The same as `extractors.decoders.probe`.
+
+        With `is_cut` the facts are kept for the next call, which may be for another segment of the same video.
 
         Raises:
             ReaderError: the file crashed, stalled or bloated the process.
-            VideoError: as in `extractors.video.probe`.
+            VideoError: as in `extractors.decoders.probe`.
         """
         path = Path(path)
+        request = (path, _modified(path), by_decoding, allow_partial, allow_gaps, fps) if is_cut else None
+        if is_cut and self._probed is not None and self._probed[0] == request:
+            return self._probed[1]
         self._num_videos += 1
         # a leak would be counted against the memory limit of later videos
         is_leaking = self._process is not None and self._process.leaked_bytes() > memory_limit_bytes() // 4
@@ -123,6 +136,7 @@ class Reader:
                     "by_decoding": by_decoding,
                     "allow_partial": allow_partial,
                     "allow_gaps": allow_gaps,
+                    "fps": fps,
                     "limits": asdict(self.limits),
                 },
             )
@@ -141,6 +155,7 @@ class Reader:
         # once more, because a file may have taken over the process that has checked them
         self.limits.check_size(path, facts.width, facts.height)
         self.limits.check_duration(path, facts.duration_s)
+        self._probed = (request, facts) if is_cut else None
         return facts
 
     def read_frames(
@@ -149,6 +164,7 @@ class Reader:
         decoder: str,
         *,
         wanted: np.ndarray,
+        seek_times: np.ndarray | None = None,
         colours: str = "tagged",
         deinterlace: bool = False,
     ) -> Iterator[np.ndarray]:
@@ -158,6 +174,8 @@ class Reader:
             facts: from `probe`.
             decoder: "decord" or "pyav".
             wanted: ascending indices of frames.
+            seek_times: seconds at which the frames from the first wanted one to the last one are shown; these only are
+                then read, from the key frame before them.
             colours: one of `extractors.decoders.COLOURS`.
             deinterlace: interpolate the frames of an interlaced video.
 
@@ -180,6 +198,7 @@ class Reader:
                     "read": facts_to_json(facts),
                     "decoder": decoder,
                     "wanted": array_to_json(np.packbits(is_wanted)),
+                    "seek_times": None if seek_times is None else array_to_json(seek_times),
                     "colours": colours,
                     "deinterlace": deinterlace,
                     "limits": asdict(self.limits),
@@ -306,6 +325,13 @@ class Reader:
         how = self._process.end() if self._process else ""
         self._process, self._num_videos, self._is_reading = None, 0, False
         return how
+
+
+def _modified(path: Path) -> int | None:
+    """When a file was last changed, in ns; None if it cannot be looked at."""
+    with suppress(OSError):
+        return path.stat().st_mtime_ns
+    return None
 
 
 def _require(is_valid: bool) -> None:

@@ -6,10 +6,10 @@ anything that comes from here.
 
     request                                                    answers
     {"probe": path, "limits", "by_decoding", "allow_partial",  {"facts"} with the number of times in their place, then
-     "allow_gaps"}                                             {"times"} of `TIMES_AT_ONCE` frames each; or {"error",
+     "allow_gaps", "fps"}                                      {"times"} of `TIMES_AT_ONCE` frames each; or {"error",
                                                                "kind"}
-    {"read": facts, "decoder", "wanted", "colours",            {"slot", "height", "width"} for each wanted frame, then
-     "deinterlace", "limits", "ring"}                          {"concealed", "first_s"}; or {"error", "kind"}.
+    {"read": facts, "decoder", "wanted", "seek_times",         {"slot", "height", "width"} for each wanted frame, then
+     "colours", "deinterlace", "limits", "ring"}               {"concealed", "first_s"}; or {"error", "kind"}.
                                                                {"grow": bytes} if a frame is too large for a slot; the
                                                                parent then sends a larger {"ring"}
     {"free": slot}
@@ -107,6 +107,7 @@ class _ReaderProcess:
             by_decoding=request["by_decoding"],
             allow_partial=request["allow_partial"],
             allow_gaps=request["allow_gaps"],
+            fps=request["fps"],
             heartbeat=self._heartbeat,
         )
         self.send({"facts": facts_to_json(facts)})
@@ -123,6 +124,7 @@ class _ReaderProcess:
             facts,
             request["decoder"],
             wanted=is_wanted,
+            seek_times=array_from_json(request["seek_times"], np.float64) if request["seek_times"] else None,
             colours=request["colours"],
             deinterlace=request["deinterlace"],
             limits=Limits(**request["limits"]),

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .clips import Selection, select, select_last
+
 RGB = tuple[float, float, float]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -22,11 +24,11 @@ FAIR_MEAN, FAIR_STD = (0.45, 0.45, 0.45), (0.225, 0.225, 0.225)
 
 @dataclass(frozen=True)
 class Recipe:
-    """How frames become clips. Clips do not overlap; a remainder is dropped evenly from head and tail."""
+    """How frames become clips."""
 
     name: str
-    fps: float
-    """Frames per second, chosen by presentation time (`extractors.clips`)."""
+    fps: float | None
+    """Frames per second, chosen by presentation time (`extractors.clips`); None with `last_frames`."""
     clip_frames: int
     """Consecutive frames in a clip."""
     resize: int | tuple[int, int]
@@ -45,11 +47,37 @@ class Recipe:
     colours: str = "tagged"
     """"tagged": RGB by the colour space that the file states. "bt601": always by BT.601, as in the OpenCV of 2022 that
     made the published features."""
+    stride: int | None = None
+    """Frames from the start of a clip to that of the next one. None: clips follow each other."""
+    last_frames: int | None = None
+    """None: clips cover the video, and a remainder is dropped evenly from head and tail. A number: they cover exactly
+    so many of the source's own frames, the last ones (`extractors.clips.select_last`)."""
 
     @property
     def clip_s(self) -> float:
         """Duration of a clip in seconds."""
+        assert self.fps is not None, "with `last_frames` it depends on the source"
         return self.clip_frames / self.fps
+
+    @property
+    def timeline(self) -> str:
+        """What a clip takes, for messages."""
+        if self.fps is None:
+            return f"{self.clip_frames} frames"
+        return f"{self.clip_s:.2f} s ({self.clip_frames} frames at {self.fps:g} per second)"
+
+    def select(self, times: np.ndarray, part: tuple[int, int] | None = None) -> Selection:
+        """Choose the frames of the clips.
+
+        Args:
+            times: (N,) seconds at which the frames are shown, ascending, N at least 1.
+            part: the index of the first frame of a segment, and that after its last one; None for the whole video.
+        """
+        if self.last_frames is not None:
+            assert self.stride is not None, "a fixed number of frames comes with a stride"
+            return select_last(times, self.last_frames, self.clip_frames, stride=self.stride, part=part)
+        assert self.fps is not None, "only `last_frames` does without a rate"
+        return select(times, self.fps, self.clip_frames, stride=self.stride, part=part)
 
     def resized(self, height: int, width: float) -> tuple[int, int]:
         """Height and width of a frame after the first resize; `width` is that of square pixels."""
@@ -120,6 +148,14 @@ RECIPES = {
         Recipe("actionnet-i3d", 5, 16, 224, "height", (224, 300), HALF, HALF),
         # Kinetics evaluation of I3D (CVPR 2017)
         Recipe("kinetics-i3d", 25, 64, 256, "shorter", (224, 224), HALF, HALF),
+        # MUSDL (CVPR 2020) and CoRe (ICCV 2021) on MTL-AQA: ten clips of the 103 frames that end with the dive. Their
+        # code draws the interpolation of each frame at random (MUSDL) or takes a library's default (CoRe): here it is
+        # bilinear. They train the backbone further, so no published features are exactly these
+        Recipe(
+            *("musdl-i3d", None, 16, (256, 455), "both", (224, 224), IMAGENET_MEAN, IMAGENET_STD),
+            stride=10,
+            last_frames=103,
+        ),
         # torchvision's Video Swin: the weights' `transforms`, frame rate and clip length from their documentation
         _square("kinetics-vst", 15, 32, 256, "shorter", 224, IMAGENET_MEAN, IMAGENET_STD),
         # the same for torchvision's R3D, MC3 and R(2+1)D with 18 layers, and S3D

@@ -19,6 +19,7 @@ J members, M targets, G grades, K sub-grades, D model width.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -58,15 +59,31 @@ class CoFInAlConfig(HeadConfig):
     """Of the sub-grades: cosines are divided by it."""
     dropout: float = 0.3
     """On embeddings."""
+    grade_edges: tuple[tuple[float, ...], ...] = ()
+    """Where the grades of each target meet, in points, lowest first; of a target without any, and of all if there is
+    none, the grades hold equally many training scores."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "grade_edges", tuple(tuple(map(float, edges)) for edges in self.grade_edges))
+        self._check_grade_edges()
         if self.tokens not in TOKENS:
             raise ValueError(f"unknown tokens {self.tokens!r}; known are {', '.join(TOKENS)}")
         if self.num_subgrades < 2:
             raise ValueError(f"a CoFInAl head needs at least 2 sub-grades, not {self.num_subgrades}")
         if min(self.num_coordinates, self.width, self.num_members) < 1 or not self.temperature > 0:
             raise ValueError("num_coordinates, width and num_members must be at least 1, and temperature more than 0")
+
+    def _check_grade_edges(self) -> None:
+        if self.grade_edges and len(self.grade_edges) != len(self.targets):
+            raise ValueError(f"grade edges of {len(self.grade_edges)} targets do not fit {len(self.targets)} targets")
+        for target, edges, (low, high) in zip(self.targets, self.grade_edges, self.ranges, strict=False):
+            bounds = [low, *edges, high]
+            if edges and (len(edges) != self.num_grades - 1 or any(a >= b for a, b in pairwise(bounds))):
+                raise ValueError(
+                    f"the {self.num_grades} grades of {target!r} need {self.num_grades - 1} edges that ascend between "
+                    f"{low:g} and {high:g}, not {', '.join(f'{edge:g}' for edge in edges)}"
+                )
 
     def build(self) -> "CoFInAl":
         """Build the untrained network."""
@@ -138,16 +155,94 @@ class Parsed(NamedTuple):
     """(B, J, M, G, L) of prototypes to tokens."""
 
 
-class CoFInAl(HeadNetwork):
-    """The network."""
+class SummaryTokens(nn.Module):
+    """The fitted part of TFM: a routine -> a token for each statistic over its clips, and one of duration and action.
 
-    config: CoFInAlConfig
+    The tokens are coordinates in the span of the training routines, scaled so that their sum places the routine.
+    """
+
     feature_scale: Tensor
     mean: Tensor
     basis_bytes: Tensor
     basis_scale: Tensor
     duration: Tensor
     scales: Tensor
+
+    def __init__(self, feature_dim: int, num_span: int, num_actions: int) -> None:
+        super().__init__()
+        self.num_span, self.num_actions = num_span, num_actions
+        self.num_coordinates = num_span + 1 + num_actions  # the span, the duration, the action
+        self.register_buffer("feature_scale", torch.tensor(1.0))
+        self.register_buffer("mean", torch.zeros(NUM_STATISTICS, feature_dim))
+        # one byte a number keeps the file small; the training reads the same rounded numbers
+        self.register_buffer("basis_bytes", torch.zeros(NUM_STATISTICS, feature_dim, num_span, dtype=torch.int8))
+        self.register_buffer("basis_scale", torch.ones(NUM_STATISTICS, 1, num_span))
+        self.register_buffer("duration", torch.tensor([0.0, 1.0]))  # mean and deviation of the logarithm
+        self.register_buffer("scales", torch.ones(2))  # of the duration's and the action's coordinates
+
+    def compress(self, clips: Tensor) -> Tensor:
+        """Return clip features (..., C) with large values compressed: a few features exceed the others by far."""
+        return (clips / self.feature_scale).asinh()
+
+    def forward(self, routines: Sequence[Tensor], actions: Tensor | None) -> Tensor:
+        """Return the tokens (B, S + 1, R) of routines.
+
+        Args:
+            routines: compressed clips (T, C) of each routine.
+            actions: (B,), None if the network has none.
+        """
+        return self.place(*_summaries(routines), actions)
+
+    def place(self, summaries: Tensor, durations: Tensor, actions: Tensor | None) -> Tensor:
+        """Return the tokens (B, S + 1, R) of routines with statistics (B, S, C) over a number of clips (B,)."""
+        span = torch.einsum("bsc,scr->bsr", summaries - self.mean, self.basis_bytes.float()) * self.basis_scale[:, 0]
+        # durations beyond three deviations say no more
+        context = self.scales[:1] * ((durations.log() - self.duration[0]) / self.duration[1]).clamp(-3, 3)[:, None]
+        if actions is not None:
+            context = torch.cat([context, self.scales[1] * F.one_hot(actions, self.num_actions)], 1)
+        span = F.pad(span, (0, context.shape[1]))
+        return torch.cat([span, F.pad(context, (self.num_span, 0))[:, None]], 1)
+
+    def of_clips(self, clips: Tensor) -> Tensor:
+        """Return the coordinates (T, R) of compressed clips (T, C); their mean over time is the token of the mean."""
+        span = (clips - self.mean[0]) @ self.basis_bytes[0].float() * self.basis_scale[0]
+        return F.pad(span, (0, self.num_coordinates - self.num_span))
+
+    def fit(self, features: Sequence[Tensor], actions: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+        """Fit scale and coordinates to training routines; return their tokens and their compressed clips (T, C)."""
+        clips = torch.cat(list(features))
+        square = (clips - clips.mean(0)).square().mean()
+        self.feature_scale.copy_(square.sqrt() if square > 0 else square + 1)
+        compressed = [self.compress(x) for x in features]
+        summaries, durations = _summaries(compressed)
+        self._fit_span(summaries)
+        logarithm = durations.log()
+        deviation = logarithm.std(correction=0)
+        self.duration.copy_(torch.stack([logarithm.mean(), deviation if deviation > 0 else deviation + 1]))
+        distance = 2.0 * self.num_span  # mean squared distance between routines with coordinates of mean square 1
+        self.scales.copy_(torch.tensor([(DURATION_SHARE * distance) ** 0.5, (ACTION_SHARE * distance / 2) ** 0.5]))
+        return self.place(summaries, durations, actions), compressed
+
+    def _fit_span(self, summaries: Tensor) -> None:
+        """Fit the coordinates: principal components of all statistics together, each statistic with the same weight."""
+        self.mean.copy_(summaries.mean(0))
+        centred = summaries - self.mean
+        spread = centred.square().mean((0, 2)).sqrt()  # (S,)
+        weight = 1 / torch.where(spread > 0, spread, 1)
+        wide = (centred * weight[:, None]).flatten(1).double()  # (N, S C)
+        # the routines span at most N dimensions, so the N x N Gram matrix has all there is to decompose
+        size, directions = torch.linalg.eigh(wide @ wide.T)
+        size, directions = size.flip(0)[: self.num_span].clamp(min=1e-9), directions.flip(1)[:, : self.num_span]
+        unit = (directions * size.sqrt()).square().mean().sqrt()  # coordinates have a mean square of 1
+        basis = (wide.T @ (directions / size.sqrt()) / unit).view(*self.mean.shape, -1).float() * weight[:, None, None]
+        self.basis_scale.copy_(basis.abs().amax(1, keepdim=True).clamp(min=1e-9) / 127)
+        self.basis_bytes.copy_((basis / self.basis_scale).round())
+
+
+class CoFInAl(HeadNetwork):
+    """The network."""
+
+    config: CoFInAlConfig
     cells: Tensor
     values: Tensor
     spread: Tensor
@@ -158,17 +253,10 @@ class CoFInAl(HeadNetwork):
         self.config = config
         members, targets, grades = config.num_members, len(config.targets), config.num_grades
         width, num_cells = config.width, grades * config.num_subgrades
-        self.num_span = max(1, min(config.num_coordinates, config.num_training - 1))
-        coordinates = self.num_span + 1 + config.num_actions  # of a routine: its span, its duration, its action
-        # --- TFM, fitted ---
-        self.register_buffer("feature_scale", torch.tensor(1.0))
-        self.register_buffer("mean", torch.zeros(NUM_STATISTICS, config.feature_dim))
-        # one byte a number keeps the file small; the training reads the same rounded numbers
-        shape = NUM_STATISTICS, config.feature_dim, self.num_span
-        self.register_buffer("basis_bytes", torch.zeros(shape, dtype=torch.int8))
-        self.register_buffer("basis_scale", torch.ones(NUM_STATISTICS, 1, self.num_span))
-        self.register_buffer("duration", torch.tensor([0.0, 1.0]))  # mean and deviation of the logarithm
-        self.register_buffer("scales", torch.ones(2))  # of the duration's and the action's coordinates
+        # --- TFM ---
+        num_span = max(1, min(config.num_coordinates, config.num_training - 1))
+        self.tfm = SummaryTokens(config.feature_dim, num_span, config.num_actions)
+        coordinates = self.tfm.num_coordinates
         if config.tokens != "summaries":
             self.position = nn.Linear(2, coordinates)
             self.encoder = nn.TransformerEncoderLayer(coordinates, 1, width, config.dropout, batch_first=True)
@@ -194,31 +282,6 @@ class CoFInAl(HeadNetwork):
         self.register_buffer("spread", (high - low) / 4)  # of the scores
 
     # --- TFM: clips -> tokens ---
-
-    def compress(self, clips: Tensor) -> Tensor:
-        """Return clip features (..., C) with large values compressed: a few features exceed the others by far."""
-        return (clips / self.feature_scale).asinh()
-
-    def summary_tokens(self, summaries: Tensor, durations: Tensor, actions: Tensor | None) -> Tensor:
-        """Return the tokens (B, S + 1, R) of routines: one for each statistic, one for duration and action.
-
-        Args:
-            summaries: (B, S, C), see `summarise`.
-            durations: number of clips (B,).
-            actions: (B,).
-        """
-        span = torch.einsum("bsc,scr->bsr", summaries - self.mean, self.basis_bytes.float()) * self.basis_scale[:, 0]
-        # durations beyond three deviations say no more
-        context = self.scales[:1] * ((durations.log() - self.duration[0]) / self.duration[1]).clamp(-3, 3)[:, None]
-        if actions is not None:
-            context = torch.cat([context, self.scales[1] * F.one_hot(actions, self.config.num_actions)], 1)
-        span = F.pad(span, (0, context.shape[1]))
-        return torch.cat([span, F.pad(context, (self.num_span, 0))[:, None]], 1)
-
-    def clip_coordinates(self, clips: Tensor) -> Tensor:
-        """Return the coordinates (T, R) of compressed clips (T, C); their mean over time is the token of the mean."""
-        span = (clips - self.mean[0]) @ self.basis_bytes[0].float() * self.basis_scale[0]
-        return F.pad(span, (0, self.queries.shape[-1] - self.num_span))
 
     def encode_clips(self, clips: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Let the clips of each routine (T, R) attend to each other: tokens (B, T, R), and which are clips (B, T)."""
@@ -262,11 +325,9 @@ class CoFInAl(HeadNetwork):
 
     def forward(self, clips: Tensor, actions: Tensor | None = None) -> Output:
         """Score routines of the same length; see `HeadNetwork.forward`."""
-        durations = torch.full((len(clips),), float(clips.shape[1]), device=clips.device)
-        clips = self.compress(clips)
-        summaries = self.summary_tokens(torch.stack([summarise(x) for x in clips]), durations, actions)
+        routines = list(self.tfm.compress(clips))
         has_clips = self.config.tokens != "summaries"
-        parsed = self.parse(summaries, [self.clip_coordinates(x) for x in clips] if has_clips else None)
+        parsed = self.parse(self.tfm(routines, actions), [*map(self.tfm.of_clips, routines)] if has_clips else None)
         grades, subgrades = parsed.grade_logits.softmax(-1), parsed.subgrade_logits.softmax(-1)
         cells = (grades[..., None] * subgrades).mean(1)  # (B, M, G, K)
         attention = None
@@ -279,57 +340,22 @@ class CoFInAl(HeadNetwork):
 
     def fit_statistics(self, features: Sequence[Tensor], scores: np.ndarray, actions: Tensor | None) -> TrainingSet:
         """Fit coordinates, cells and target mixing on the training routines; see `HeadNetwork.fit_statistics`."""
-        tokens, compressed = self._fit_tokens(features, actions)
+        tokens, compressed = self.tfm.fit(features, actions)
         regression = KernelRidge(tokens.sum(1).double().cpu().numpy(), scores)
         self._cut_cells(scores)
-        clips = [self.clip_coordinates(x) for x in compressed] if self.config.tokens != "summaries" else None
+        clips = [*map(self.tfm.of_clips, compressed)] if self.config.tokens != "summaries" else None
         mixed = mix_targets(regression.leave_one_out, scores, self.config.ranges)
         return TrainingSet(tokens, clips, torch.from_numpy(scores).to(tokens), torch.from_numpy(mixed).to(tokens))
 
-    def fit_places(self, features: Sequence[Tensor]) -> Tensor:
-        """Fit the coordinates alone and return the training routines' (N, R), for regressions on the same evidence."""
-        return self._fit_tokens(features, None)[0].sum(1)
-
-    def places(self, features: Sequence[Tensor]) -> Tensor:
-        """Return the coordinates (Q, R) of routines: the sum of their summary tokens."""
-        summaries = torch.stack([summarise(self.compress(x)) for x in features])
-        return self.summary_tokens(summaries, _durations(features), None).sum(1)
-
-    def _fit_tokens(self, features: Sequence[Tensor], actions: Tensor | None) -> tuple[Tensor, list[Tensor]]:
-        """Fit scale and coordinates; return the summary tokens (N, S + 1, R) and the compressed clips (T, C)."""
-        clips = torch.cat(list(features))
-        square = (clips - clips.mean(0)).square().mean()
-        self.feature_scale.copy_(square.sqrt() if square > 0 else square + 1)
-        compressed = [self.compress(x) for x in features]
-        summaries, durations = torch.stack([summarise(x) for x in compressed]), _durations(features)
-        self._fit_span(summaries, durations)
-        return self.summary_tokens(summaries, durations, actions), compressed
-
-    def _fit_span(self, summaries: Tensor, durations: Tensor) -> None:
-        """Fit the coordinates: principal components of all statistics together, each statistic with the same weight."""
-        self.mean.copy_(summaries.mean(0))
-        centred = summaries - self.mean
-        spread = centred.square().mean((0, 2)).sqrt()  # (S,)
-        weight = 1 / torch.where(spread > 0, spread, 1)
-        wide = (centred * weight[:, None]).flatten(1).double()  # (N, S C)
-        # the routines span at most N dimensions, so the N x N Gram matrix has all there is to decompose
-        size, directions = torch.linalg.eigh(wide @ wide.T)
-        size, directions = size.flip(0)[: self.num_span].clamp(min=1e-9), directions.flip(1)[:, : self.num_span]
-        unit = (directions * size.sqrt()).square().mean().sqrt()  # coordinates have a mean square of 1
-        basis = (wide.T @ (directions / size.sqrt()) / unit).view(*self.mean.shape, -1).float() * weight[:, None, None]
-        self.basis_scale.copy_(basis.abs().amax(1, keepdim=True).clamp(min=1e-9) / 127)
-        self.basis_bytes.copy_((basis / self.basis_scale).round())
-        logarithm = durations.log()
-        deviation = logarithm.std(correction=0)
-        self.duration.copy_(torch.stack([logarithm.mean(), deviation if deviation > 0 else deviation + 1]))
-        distance = 2.0 * self.num_span  # mean squared distance between routines with coordinates of mean square 1
-        self.scales.copy_(torch.tensor([(DURATION_SHARE * distance) ** 0.5, (ACTION_SHARE * distance / 2) ** 0.5]))
-
     def _cut_cells(self, scores: np.ndarray) -> None:
         """Cut the score axes into cells by the scores (N, M)."""
-        num_cells = self.config.num_grades * self.config.num_subgrades
+        num_subgrades, num_cells = self.config.num_subgrades, self.config.num_grades * self.config.num_subgrades
         for m, (column, score_range) in enumerate(zip(scores.T, self.config.ranges, strict=True)):
-            edges, values = cut_cells(column[~np.isnan(column)], score_range, num_cells)
+            known = column[~np.isnan(column)]
+            if own := self.config.grade_edges[m] if self.config.grade_edges else ():
+                edges, values = cut_grades(known, [score_range[0], *own, score_range[1]], num_subgrades)
+            else:
+                edges, values = cut_cells(known, score_range, num_cells)
             self.cells[m], self.values[m] = torch.from_numpy(edges), torch.from_numpy(values)
             self.spread[m] = max(float(np.nanstd(column)), 0.01 * (score_range[1] - score_range[0]))
 
@@ -386,8 +412,10 @@ class CoFInAl(HeadNetwork):
         return np.where(alike, others, rows), shares
 
 
-def _durations(features: Sequence[Tensor]) -> Tensor:
-    return torch.tensor([float(len(x)) for x in features], device=features[0].device)
+def _summaries(routines: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the statistics (B, S, C) of routines (T, C), and their numbers of clips (B,)."""
+    durations = torch.tensor([float(len(x)) for x in routines], device=routines[0].device)
+    return torch.stack([*map(summarise, routines)]), durations
 
 
 class MemberLinear(nn.Module):
@@ -444,6 +472,27 @@ def cut_cells(scores: np.ndarray, score_range: tuple[float, float], num_cells: i
     # a cell stands for the mean of its scores: the outermost cells are wide, and nearly empty towards the range's ends
     fine = np.quantile(scores, (np.arange(10 * num_cells) + 0.5) / (10 * num_cells)).reshape(num_cells, 10).mean(1)
     return edges, np.clip(fine, edges[:-1], edges[1:])
+
+
+def cut_grades(scores: np.ndarray, bounds: Sequence[float], num_subgrades: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cut each grade into sub-grades that hold about equally many of its scores.
+
+    Args:
+        scores: known scores (N,) in points.
+        bounds: ascending edges of the grades (G + 1,) in points, the range's ends included.
+        num_subgrades: K; a grade of fewer scores is cut evenly.
+
+    Returns:
+        As for `cut_cells`.
+    """
+    all_edges, all_values = [], []
+    for low, high in pairwise(bounds):
+        inside = scores[(low <= scores) & (scores < high)]
+        even = np.linspace(low, high, 10 * num_subgrades)
+        edges, values = cut_cells(inside if len(inside) >= num_subgrades else even, (low, high), num_subgrades)
+        all_edges.append(edges[:-1])
+        all_values.append(values)
+    return np.concatenate([*all_edges, bounds[-1:]]), np.concatenate(all_values)
 
 
 def soft_cells(scores: Tensor, edges: Tensor, softness: Tensor) -> Tensor:

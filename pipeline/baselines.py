@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ..data.labels import LabelSet
-from ..models.cofinal import CoFInAl, CoFInAlConfig
+from ..models.cofinal import SummaryTokens
 from ..models.kernel_ridge import KernelRidge, mix_targets
 from .examples import Examples
 
@@ -71,17 +71,10 @@ class Baselines:
 
     def _kernel_ridge(self, training: NDArray, residuals: NDArray, test: NDArray) -> NDArray:
         """Kernel ridge regression with target mixing on the default head's coordinates of the routines."""
-        config = CoFInAlConfig(
-            feature_dim=self.examples.features[0].shape[1],
-            targets=self.labels.targets,
-            ranges=tuple((0.0, 1.0) for _ in self.labels.targets),
-            num_training=len(training),
-            num_coordinates=len(training),
-        )
-        network = CoFInAl(config)
+        tokens = SummaryTokens(self.examples.features[0].shape[1], num_span=len(training) - 1, num_actions=0)
         with torch.no_grad():
-            places = network.fit_places(self._clips(training)).double().numpy()
-            test_places = network.places(self._clips(test)).double().numpy()
+            places = tokens.fit(self._clips(training), None)[0].sum(1).double().numpy()
+            test_places = tokens([*map(tokens.compress, self._clips(test))], None).sum(1).double().numpy()
         unlimited = [(-np.inf, np.inf)] * len(self.labels.targets)
         mixed = mix_targets(KernelRidge(places, residuals).leave_one_out, residuals, unlimited)
         return KernelRidge(places, mixed).predict(test_places)

@@ -64,7 +64,9 @@ def _extract_features(
     context: typer.Context,
     videos: Annotated[
         Path | None,
-        typer.Argument(metavar="VIDEOS", help="A video, a folder (searched recursively) or a .txt list of paths."),
+        typer.Argument(
+            metavar="VIDEOS", help="A video, a folder (searched recursively), frames (--fps) or a .txt list of paths."
+        ),
     ] = None,
     store: Annotated[Path | None, typer.Argument(metavar="OUT", help="The feature store's folder.")] = None,
     *,
@@ -81,6 +83,14 @@ def _extract_features(
         typer.Option(
             metavar="FILE|NAME|random", help="A weights file, or a name of list-backbones; by default the first."
         ),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="Cut the segments of these labels out of the videos; the formats are those of train-head."),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="With --dataset: the label file or its folder; by default beside the features or videos."),
     ] = None,
     options: ExtractorOptions,
     batch_clips: Annotated[
@@ -113,10 +123,12 @@ def _extract_features(
       extract-features videos/ out/
       extract-features routine.mp4 out/ --recipe kinetics-i3d
       extract-features videos/ out-classes/ --classes
+      extract-features frames/ out/ --fps 25
+      extract-features videos/ out/ --recipe musdl-i3d --dataset mtl-aqa --labels labels/
       extract-features --verify out/
     """
     if verify:
-        return _verify(context, videos, store, as_json)
+        return _verify(context, videos, store, options.fps, as_json)
     if videos is None or store is None:
         raise ValueError("name the videos and the folder for their features: extract-features VIDEOS OUT")
     from .extraction import extract_features, print_summary
@@ -124,6 +136,8 @@ def _extract_features(
     summary = extract_features(
         videos,
         store,
+        dataset=dataset,
+        labels=labels,
         backbone=backbone,
         recipe=recipe,
         weights=weights,
@@ -140,8 +154,8 @@ def _extract_features(
     return 1 if summary.failed else 0
 
 
-def _verify(context: typer.Context, videos: Path | None, store: Path | None, as_json: bool) -> int:
-    allowed = {"videos", "store", "verify", "as_json", "debug", "version"}
+def _verify(context: typer.Context, videos: Path | None, store: Path | None, fps: float | None, as_json: bool) -> int:
+    allowed = {"videos", "store", "fps", "verify", "as_json", "debug", "version"}
     for option in context.params.keys() - allowed:
         source = context.get_parameter_source(option)
         if source is not None and source.name != "DEFAULT":
@@ -152,7 +166,7 @@ def _verify(context: typer.Context, videos: Path | None, store: Path | None, as_
         raise ValueError("name the store to check: extract-features --verify OUT")
     from .verification import verify_store
 
-    checked = verify_store(store, videos)
+    checked = verify_store(store, videos, fps=fps)
     if as_json:
         _print_json(checked.as_json())
     else:
@@ -247,7 +261,9 @@ def _train_head(
 
 @takes_fields_of(ExtractorOptions)
 def _score_video(
-    video: Annotated[Path, typer.Argument(help="A video, or a .npy of a store like the head's.")],
+    video: Annotated[
+        Path, typer.Argument(help="A video, a folder of frames (--fps), or a .npy of a store like the head's.")
+    ],
     head: Annotated[
         Path | None,
         typer.Option(help="The head file, or a .pkl of the public CoFInAl code; by default the default head."),

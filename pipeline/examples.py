@@ -121,9 +121,18 @@ def load_dataset(store: FeatureStore, labels: LabelSet, selected: LabelSet | Non
         selected: the labels to load; None for all.
 
     Raises:
-        ValueError: no label matches a feature, a match is ambiguous, or features differ in width.
+        ValueError: no label matches a feature, a match is ambiguous, features are of a whole video and labels of a
+            segment of it, or features differ in width.
     """
     joined = join(labels, store.names(), VIDEO_SUFFIXES)
+    if joined.whole and store.manifest is not None:
+        row, name = joined.whole[0]
+        assert row.segment is not None
+        raise ValueError(
+            f"{row.where} is about a segment, and {store.path(name)} holds features of the whole video "
+            f"{row.segment.video}: extract the segments (extract-features --dataset), or if the files are the segments "
+            "already, take start and end out of the labels"
+        )
     selected = selected or labels
     selected_rows = {row.where: row for row in selected.rows}
     pairs = [(selected_rows[row.where], name) for row, name in joined.pairs if row.where in selected_rows]

@@ -13,16 +13,19 @@ from typing import Any
 
 from rich.progress import Progress, TaskID
 
-from ..data.feature_store import FeatureStore, Status, source_facts
+from ..data.feature_store import FeatureStore, Status
 from ..data.files import WriteError
+from ..data.labels import read_labels
+from ..data.source_files import source_facts
 from ..extractors import i3d
 from ..extractors.backbone import Backbone, resolve_backbone
 from ..extractors.catalogue import CATALOGUE
 from ..extractors.extract import Extraction, extract
 from ..extractors.video import VideoError
 from .console import err, one_sentence, print_message, print_result, printable, progress, waiting
+from .examples import label_places
 from .options import ExtractorOptions, takes_fields_of
-from .sources import Sources, find_videos
+from .sources import Sources, cut_segments, find_videos
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +37,7 @@ class ExtractionSummary:
     store: str
     identity: dict[str, str]
     videos: int
-    """Videos found."""
+    """Videos found, each segment counted as one."""
     extracted: int = 0
     already_done: int = 0
     clips: int = 0
@@ -53,9 +56,11 @@ class ExtractionSummary:
 
 @takes_fields_of(ExtractorOptions)
 def extract_features(
-    videos: str | Path,
+    videos: str | Path | Sources,
     store: str | Path,
     *,
+    dataset: str | None = None,
+    labels: str | Path | None = None,
     backbone: str = "auto",
     recipe: str | None = None,
     weights: str | None = None,
@@ -72,8 +77,11 @@ def extract_features(
     as well; the signature shows what each means.
 
     Args:
-        videos: a video, a folder of videos (searched recursively) or a `.txt` list of paths.
+        videos: a video, a folder of numbered frames, a folder of videos (searched recursively), a `.txt` list of paths,
+            or what `find_videos` found.
         store: the feature store's folder, created if it is missing.
+        dataset: cut the segments of this dataset's labels out of the videos, one array a segment; as in `train_head`.
+        labels: the label file or its folder; None to look in the store and with the videos, and beside both.
         backbone: the network that turns clips into features; "auto" is Video Swin on a GPU and I3D on a CPU.
         recipe: how frames become clips; None for the backbone's default (with `classes`, its Kinetics evaluation's).
         weights: the name of published weights, a file, or "random" for untrained ones; None for the first published.
@@ -90,8 +98,12 @@ def extract_features(
     """
     started = time.perf_counter()
     # everything that can be refused is refused before the first video is read
-    sources = find_videos(videos)
     feature_store = FeatureStore(store)
+    sources = videos if isinstance(videos, Sources) else find_videos(videos, options.fps)
+    if dataset is not None:
+        sources = _cut(sources, dataset, [Path(labels)] if labels else label_places(feature_store, sources.folder))
+    elif labels is not None:
+        raise ValueError("labels say which segments to cut: name their format with --dataset, or leave --labels out")
     _check_arguments(feature_store, batch_clips)
     backbone, reason = resolve_backbone(backbone, options.device)
     network = _load_backbone(backbone, reason, recipe, weights, classes, options)
@@ -112,21 +124,38 @@ def extract_features(
             **options.extract_options(),
         )
         for index, (name, path) in enumerate(sources.paths.items()):
-            bar.update(task, completed=index, description=f"extracting {printable(path.name)}")
+            video = sources.describe(name)
+            shown = Path(video).name
+            bar.update(task, completed=index, description=f"extracting {printable(shown)}")
             status = _status(feature_store, name, path, overwrite=overwrite, retry=retry_failed, classes=classes)
             if status is Status.DONE:
                 feature_store.update_source_facts(name, path)
                 summary.already_done += 1
             elif status is Status.FAILED:
-                _report_earlier_failure(feature_store, name, path, summary)
+                _report_earlier_failure(feature_store, name, video, summary)
             else:
-                extract_into_store(name, path, on_progress=partial(_show_part_of_video, bar, task, index))
+                segment = sources.segments[name].span if name in sources.segments else None
+                show = partial(_show_part_of_video, bar, task, index)
+                extract_into_store(name, path, video, segment=segment, on_progress=show)
             if classes and "class" in (record := feature_store.records.get(name, {})):
                 summary.classes[name] = {key: record[key] for key in ("class", "probability")}
             if status is not Status.DONE and not err.is_terminal:
-                print_message(f"[{index + 1}/{summary.videos}] {path.name}")
+                print_message(f"[{index + 1}/{summary.videos}] {shown}")
     summary.seconds = round(time.perf_counter() - started, 3)
     return summary
+
+
+def _cut(sources: Sources, dataset: str, places: list[Path]) -> Sources:
+    """Cut the segments of a dataset's labels out of videos."""
+    labels = read_labels(dataset, places)
+    cut = cut_segments(sources, labels)
+    if not cut.segments:
+        raise ValueError(
+            f"{labels.files[0]} cuts none of the videos in {sources.folder}: its rows have no start and end, or name "
+            "other videos; leave --dataset out to extract whole videos"
+        )
+    print_message(f"{len(cut.segments)} segments of {len(set(map(cut.paths.get, cut.segments)))} videos")
+    return cut
 
 
 def _check_arguments(store: FeatureStore, batch_clips: int | None) -> None:
@@ -161,6 +190,11 @@ def _open_store(store: FeatureStore, manifest: dict[str, Any], sources: Sources)
         warnings.append("the backbone's weights are RANDOM: these features mean nothing")
     if sources.num_others:
         print_message(f"{sources.num_others} other files in {sources.folder} left alone")
+    if sources.num_frame_folders_left:
+        print_message(
+            f"{sources.num_frame_folders_left} folders of numbered frames in {sources.folder} left alone; with --fps "
+            "they count as videos"
+        )
     for warning in warnings:
         print_message(f"warning: {warning}")
     return warnings
@@ -175,9 +209,9 @@ def _status(store: FeatureStore, name: str, path: Path, *, overwrite: bool, retr
     return Status.TO_DO if lacks_class or (retry and status is Status.FAILED) else status
 
 
-def _report_earlier_failure(store: FeatureStore, name: str, path: Path, summary: ExtractionSummary) -> None:
+def _report_earlier_failure(store: FeatureStore, name: str, video: str, summary: ExtractionSummary) -> None:
     error = f"{store.records[name]['error']} (failed in an earlier run; --retry-failed tries again)"
-    summary.failed.append({"video": str(path), "error": error})
+    summary.failed.append({"video": video, "error": error})
 
 
 def _show_part_of_video(bar: Progress, task: TaskID, index: int, done_s: float, total_s: float) -> None:
@@ -185,7 +219,13 @@ def _show_part_of_video(bar: Progress, task: TaskID, index: int, done_s: float, 
 
 
 def _extract_video(
-    store: FeatureStore, network: Backbone, summary: ExtractionSummary, name: str, path: Path, **extract_options: Any
+    store: FeatureStore,
+    network: Backbone,
+    summary: ExtractionSummary,
+    name: str,
+    path: Path,
+    video: str,
+    **extract_options: Any,
 ) -> None:
     """Extract one video into the store and count it in the summary; a failure is recorded and does not stop the run."""
     started = time.perf_counter()
@@ -202,14 +242,14 @@ def _extract_video(
         message = one_sentence(error)
         logger.debug("", exc_info=True)
         store.append({"video": name, **facts, "error": message, "unusable": isinstance(error, VideoError)})
-        summary.failed.append({"video": str(path), "error": message})
+        summary.failed.append({"video": video, "error": message})
         print_message(f"failed: {message}")
         return
     summary.extracted += 1
     summary.clips += len(extraction.features)
     for warning in extraction.record["warnings"]:
-        summary.warnings.append(f"{path}: {warning}")
-        print_message(f"warning: {path}: {warning}")
+        summary.warnings.append(f"{video}: {warning}")
+        print_message(f"warning: {video}: {warning}")
 
 
 def _top_class(extraction: Extraction) -> dict[str, Any]:

@@ -6,6 +6,7 @@ typer makes console options of them and Python callers need not build the datacl
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -68,7 +69,7 @@ class ExtractorOptions:
     """How videos are read and in what the backbone runs; what changes a video's frames is recorded with it.
 
     Raises:
-        ValueError: the decoder is unknown or not installed, or a limit is not positive.
+        ValueError: the decoder is unknown or not installed, or a limit or the frame rate is not positive.
     """
 
     device: Annotated[str, Option("auto, cpu, cuda or cuda:N.")] = "auto"
@@ -85,12 +86,17 @@ class ExtractorOptions:
     display_aspect: Annotated[
         bool, Option("Stretch frames whose pixels are not square, as a player does.", "--display-aspect")
     ] = False
+    fps: Annotated[
+        float | None, Option("Frames per second of folders of numbered frames (0001.jpg, 0002.jpg, ...).")
+    ] = None
     stall_timeout: Annotated[float, Option("Give up a video after so many seconds without a frame.")] = STALL_TIMEOUT_S
     max_pixels: Annotated[int, Option("Refuse videos with more pixels (width times height).")] = Limits.max_pixels
     max_duration: Annotated[float, Option("Refuse videos with more seconds.")] = Limits.max_duration_s
 
     def __post_init__(self) -> None:
         check_decoder(self.decoder)
+        if self.fps is not None and not 0 < self.fps < math.inf:
+            raise ValueError(f"fps must be more than 0, not {self.fps:g}")
         self.reader()  # checks the limits; it starts no process until it reads
 
     def reader(self) -> Reader:
@@ -99,7 +105,7 @@ class ExtractorOptions:
 
     def extract_options(self) -> dict[str, Any]:
         """Return what `extractors.extract.extract` takes of these options."""
-        names = ("decoder", "allow_partial", "allow_gaps", "deinterlace", "display_aspect")
+        names = ("decoder", "allow_partial", "allow_gaps", "deinterlace", "display_aspect", "fps")
         return {name: getattr(self, name) for name in names}
 
     def load_backbone(self, name: str, *, recipe: str | None, weights: str | None) -> "Backbone":
@@ -172,6 +178,15 @@ class TrainingOptions:
     ] = "cofinal"
     grades: Annotated[int | None, Option("Coarse grades of each target; by default the head's own number.")] = None
     subgrades: Annotated[int | None, Option("Fine grades of each coarse grade; by default the head's own.")] = None
+    grade_edges: Annotated[
+        list[str] | None,
+        Option(
+            "Where a target's grades meet, in points, for example Final=10,20,25 for 4 grades; by default each grade "
+            "holds equally many training videos (may be repeated).",
+            "--grade-edges",
+            metavar="TARGET=POINTS",
+        ),
+    ] = None
     epochs: Annotated[int | None, Option("Passes over the training videos; by default the head's own number.")] = None
     lr: Annotated[float | None, Option("Learning rate; by default the head's own.")] = None
     settings: Annotated[
@@ -205,6 +220,13 @@ class TrainingOptions:
         bool, Option("Leave the names of the training videos out of the head file.", "--anonymous")
     ] = False
     device: Annotated[str, Option("auto, cpu, cuda or cuda:N.")] = "auto"
+    workers: Annotated[
+        int | None,
+        Option("Processes that train at once, on a CPU; by default one a core. The results are the same."),
+    ] = None
+    resume: Annotated[
+        bool, Option("Go on with the finished trainings that an interrupted run of this command kept.", "--resume")
+    ] = False
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
@@ -213,3 +235,5 @@ class TrainingOptions:
             raise ValueError(f"epochs must be at least 1, not {self.epochs}")
         if self.seeds < 1:
             raise ValueError(f"seeds must be at least 1, not {self.seeds}")
+        if self.workers is not None and self.workers < 1:
+            raise ValueError(f"workers must be at least 1, not {self.workers}")

@@ -4,15 +4,16 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..data.feature_store import describe_identity, find_store, load_features
+from ..data.target_rules import parse_sum
 from ..extractors.backbone import Backbone
 from ..extractors.extract import extract
+from ..extractors.frame_folders import is_frame_folder
 from ..models.checkpoint import Head
 from ..models.predict import Prediction, borderline, predict, predict_reference
 from ..models.reference import ReferenceCoFInAl
@@ -22,6 +23,7 @@ from .evidence import Evidence, explain
 from .filming import Filming
 from .heads import check_identity, extractor_of, head_warnings, open_head
 from .options import ExtractorOptions, takes_fields_of
+from .sources import NEEDS_FPS
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,17 @@ class TargetScore:
 
 
 @dataclass(frozen=True)
+class SumScore:
+    """A score that is a sum of others."""
+
+    formula: str
+    """Such as `Total = Difficulty + Execution - Penalty`."""
+    score: float
+    """In points: the sum of the scores of its parts; it has no grades of its own."""
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
 class Score:
     """The verdict on one routine."""
 
@@ -84,6 +97,10 @@ class Score:
     head: str
     action: str | None
     targets: dict[str, TargetScore]
+    sums: dict[str, SumScore]
+    """Scores that are sums of targets, where the head was trained with `--sum`."""
+    trained_on: int | None
+    """Number of routines that the head was trained on; None for public heads."""
     extractor: dict[str, str] | None
     """The features' identity; None where it is unknown."""
     clips: int
@@ -98,7 +115,7 @@ class Score:
     def as_json(self) -> dict[str, Any]:
         """Return the score as the JSON object that `--json` prints; fields that are None are absent."""
         values = asdict(self)
-        for name in ("targets", "evidence"):
+        for name in ("targets", "sums", "evidence"):
             values[name] = _without_none(values[name] or {})
         return {"format": 1, **values}
 
@@ -122,7 +139,7 @@ def score_video(
     """Score a routine with the extractor that the head was trained with.
 
     Args:
-        video: a video, or a `.npy` of clip features of the head's kind.
+        video: a video, a folder of numbered frames, or a `.npy` of clip features of the head's kind.
         head: a head file, or a `.pkl` that the public CoFInAl code saved; None for the default head.
         action: the apparatus or event, where the head has several; None to take it from the file's name. For a public
             head, the one that it was trained for.
@@ -139,8 +156,12 @@ def score_video(
     path = Path(video)
     if not path.exists():
         raise ValueError(f"{path} does not exist; name a video or a .npy of clip features")
-    if path.is_dir():
+    if path.is_dir() and not is_frame_folder(path):
         raise ValueError(f"{path} is a folder; name one video (extract-features takes folders)")
+    if path.is_dir() and options.fps is None:
+        raise ValueError(f"{path} {NEEDS_FPS}")
+    if options.fps is not None and not path.is_dir():
+        raise ValueError(f"{path} is no folder of numbered frames: leave --fps out")
     started = time.perf_counter()
     trained, head_path = open_head(head, target=target, weight_type=weight_type, action=action, extractor=extractor)
     named = _check_action(action, trained.metadata["actions"])
@@ -155,11 +176,14 @@ def score_video(
         routine = _extract_routine(path, backbone, options, time.perf_counter() - started)
     action, action_warnings = (named, []) if named else _assume_action(path, trained, routine.features)
     evidence = explain(trained, routine.features, routine.clip_times, action=action, filming=routine.filming)
+    targets = _verdicts(trained, routine.features, action)
     return Score(
         video=str(path),
         head=str(head_path),
         action=action,
-        targets=_verdicts(trained, routine.features, action),
+        targets=targets,
+        sums=_sums(trained, targets),
+        trained_on=trained.metadata.get("routines"),
         extractor=trained.metadata["identity"],
         clips=len(routine.features),
         clip_times=routine.clip_times,
@@ -238,11 +262,12 @@ def _load_routine(path: Path, head: Head, head_path: Path) -> _Routine:
 
 
 def _clip_times(record: Mapping[str, Any]) -> list[tuple[float, float]]:
-    """Return start and end of each clip in seconds; empty where the record of an earlier version does not say."""
-    if "clip_s" not in record:
+    """Return start and end of each clip in seconds; empty where the record does not say it."""
+    if record.get("clip_grid_s") is None:
         return []
-    starts = record["first_clip_s"] + record["clip_s"] * np.arange(record["clips"] + 1)
-    return list(pairwise(round(float(start), 3) for start in starts))
+    start, length, step = record["clip_grid_s"]
+    starts = [start + step * clip for clip in range(record["clips"])]
+    return [(round(at, 3), round(at + length, 3)) for at in starts]
 
 
 def _extract_routine(path: Path, backbone: Backbone, options: ExtractorOptions, load_seconds: float) -> _Routine:
@@ -258,7 +283,7 @@ def _extract_routine(path: Path, backbone: Backbone, options: ExtractorOptions, 
         extraction.features,
         extraction.record["warnings"],
         Filming.of(extraction.record),
-        _clip_times(extraction.record),
+        [(round(float(start), 3), round(float(end), 3)) for start, end in extraction.clip_times],
         {"load": round(load_seconds, 3), **extraction.record["stage_seconds"]},
     )
 
@@ -292,6 +317,17 @@ def _verdict(head: Head, target: str, prediction: Prediction) -> TargetScore:
     )
 
 
+def _sums(head: Head, targets: dict[str, TargetScore]) -> dict[str, SumScore]:
+    """Return the sums of the targets' scores."""
+    scores = {target: verdict.score for target, verdict in targets.items()}
+    sums = {}
+    for text in head.metadata.get("sums", []):
+        formula = parse_sum(text, list(targets))
+        score = round(formula.value(scores), 4)
+        sums[formula.target] = SumScore(text, score, _interval(head, formula.target, np.array([score])))
+    return sums
+
+
 def _fine_grade(prediction: Prediction, grade: int) -> FineGrade | None:
     if prediction.subgrade is None:
         return None
@@ -310,7 +346,7 @@ def _interval(head: Head, target: str, score: np.ndarray) -> Interval | None:
     config = head.network.config
     # csv labels have no rules: a true score may lie beyond all training scores
     has_rules = head.metadata.get("dataset") != "csv"
-    score_range = dict(zip(config.targets, config.ranges, strict=True))[target] if has_rules else None
+    score_range = dict(zip(config.targets, config.ranges, strict=True)).get(target) if has_rules else None
     low, high = conformal.interval(score, intervals["radii"][target], score_range)
     return Interval((round(float(low[0]), 4), round(float(high[0]), 4)), intervals["level"])
 
@@ -324,7 +360,7 @@ def print_score(score: Score) -> None:
     for warning in score.warnings:
         print_message(f"warning: {warning}")
     print_result(score.video + (f" ({score.action})" if score.action else ""))
-    width = max(map(len, score.targets))
+    width = max(map(len, [*score.targets, *score.sums]))
     for target, verdict in score.targets.items():
         coarse, fine = verdict.coarse, verdict.fine
         parts = [f"coarse grade {coarse.grade} of {coarse.of}{_span(coarse.span)}"]
@@ -332,10 +368,18 @@ def print_score(score: Score) -> None:
             parts.append(f"fine grade {fine.subgrade} of {fine.of}{_span(fine.span)}")
         if coarse.borderline is not None:
             parts.append("borderline {} / {}".format(*coarse.borderline))
-        interval = ""
-        if verdict.interval is not None:
-            interval = " ({:.0%}: {:.2f} to {:.2f})".format(verdict.interval.level, *verdict.interval.span)
-        print_result(f"  {target:<{width}}  {verdict.score:6.2f} points{interval}   {'   '.join(parts)}")
+        print_result(f"  {target:<{width}}  {_points(verdict)}   {'   '.join(parts)}")
+    for target, one in score.sums.items():
+        print_result(f"  {target:<{width}}  {_points(one)}   {one.formula}, from the scores above")
+    if score.trained_on is not None:
+        print_message(f"head: {score.head}, trained on {score.trained_on} routines")
+
+
+def _points(scored: TargetScore | SumScore) -> str:
+    points = f"{scored.score:6.2f} points"
+    if scored.interval is None:
+        return points
+    return points + " ({:.0%}: {:.2f} to {:.2f})".format(scored.interval.level, *scored.interval.span)
 
 
 def _span(span: tuple[float, float] | None) -> str:

@@ -1,10 +1,14 @@
 """Find the videos that a command works on, and give each its name in the feature store."""
 
 import os
+from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ..data.datasets import NameIndex, find_row
+from ..data.label_rows import LabelSet, Segment
+from ..extractors.frame_folders import is_frame_folder, number_frames
 from ..extractors.video import VIDEO_SUFFIXES
 
 CLUTTER = frozenset({"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information"})
@@ -16,34 +20,52 @@ class Sources:
     """The videos to work on."""
 
     paths: dict[str, Path]
-    """File by store name: `a/x` for `a/x.mp4`, in sorted order."""
+    """File or folder of frames by store name: `a/x` for `a/x.mp4` or `a/x/0001.jpg`, in sorted order."""
     folder: Path
     """The folder of the videos, or of the list that names them; labels are looked for here too."""
     num_others: int
     """Files in the folder that are not videos by their suffix, or hidden."""
+    num_frame_folders_left: int = 0
+    """Folders of numbered frames that are left alone because nothing says how many frames are a second."""
+    segments: dict[str, Segment] = field(default_factory=dict)
+    """By store name the segment of the file; absent where the whole video is meant."""
+
+    def describe(self, name: str) -> str:
+        """Return the path of a video; a segment's ends as its store name does."""
+        segment = self.segments.get(name)
+        return f"{self.paths[name]}{segment.suffix if segment else ''}"
 
 
-def find_videos(videos: str | Path) -> Sources:
+NEEDS_FPS = (
+    "holds numbered frames: say how many are a second with --fps, for example --fps 25 (extract-features, score-video)"
+)
+
+
+def find_videos(videos: str | Path, fps: float | None = None) -> Sources:
     """Find the videos of a VIDEOS argument.
 
     Args:
-        videos: a file; a folder, searched recursively for known video suffixes, without hidden files and folders; or
-            a `.txt` list with one path per line, relative to the list's own folder. A file that is named or listed
-            counts whatever its name.
+        videos: a file; a folder of numbered frames; any other folder, searched recursively for these and for known
+            video suffixes, without hidden files and folders; or a `.txt` list with one path per line, relative to the
+            list's own folder. A file that is named or listed counts whatever its name.
+        fps: frames per second of folders of numbered frames. Without it, a search leaves them alone.
 
     Raises:
-        ValueError: a path does not exist, there is no video, or two videos would have the same name.
+        ValueError: a path does not exist, there is no video, two videos would have the same name, or `fps` is missing
+            or has no use.
     """
-    root = Path(videos)
+    sources = _find_videos(Path(videos), fps)
+    if fps is not None and not any(path.is_dir() for path in sources.paths.values()):
+        raise ValueError(f"{videos} holds no folder of numbered frames alone (0001.jpg, ...): leave --fps out")
+    return sources
+
+
+def _find_videos(root: Path, fps: float | None) -> Sources:
+    if root.is_dir() and is_frame_folder(root):
+        _require_fps(root, fps)
+        return Sources(_named([root], root.parent), root.parent, 0)
     if root.is_dir():
-        files = sorted(_files_below(root))
-        found = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")]
-        if not found:
-            raise ValueError(
-                f"{root} holds no video ({len(files)} files, none with a suffix such as .mp4, .mkv, .avi that is not "
-                "hidden); name a folder with videos, a video file or a .txt list of paths"
-            )
-        return Sources(_named(found, root), root, len(files) - len(found))
+        return _search(root, fps)
     if not root.exists():
         raise ValueError(f"{root} does not exist; name a video, a folder of videos or a .txt list of paths")
     if root.suffix.lower() != ".txt":
@@ -62,13 +84,71 @@ def find_videos(videos: str | Path) -> Sources:
         raise ValueError(
             f"{root} lists {missing[0]}, which does not exist ({len(missing)} of {len(listed)} paths do not)"
         )
-    if folders := [path for path in listed if path.is_dir()]:
-        raise ValueError(f"{root} lists {folders[0]}, which is a folder; list the videos in it")
+    folders = [path for path in listed if path.is_dir()]
+    if others := [folder for folder in folders if not is_frame_folder(folder)]:
+        raise ValueError(f"{root} lists {others[0]}, which is a folder; list the videos in it")
+    for folder in folders:
+        _require_fps(folder, fps)
     return Sources(_named(listed, root.parent), root.parent, 0)
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
-    """Yield all files below a folder, except in hidden folders and `CLUTTER`.
+def _require_fps(folder: Path, fps: float | None) -> None:
+    if fps is None:
+        raise ValueError(f"{folder} {NEEDS_FPS}")
+
+
+def _search(root: Path, fps: float | None) -> Sources:
+    """Find the videos below a folder."""
+    videos, frame_folders, num_files = [], [], 0
+    for place, has_folders, names in _places_below(root):
+        if not has_folders and number_frames(names):
+            frame_folders.append(place)
+            continue
+        num_files += len(names)
+        videos += [
+            place / name for name in names if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith(".")
+        ]
+    if frame_folders and not videos:
+        _require_fps(frame_folders[0], fps)
+    found = sorted([*videos, *frame_folders] if fps is not None else videos)
+    if not found:
+        raise ValueError(
+            f"{root} holds no video ({num_files} files, none with a suffix such as .mp4, .mkv, .avi that is not "
+            "hidden); name a folder with videos, a video file or a .txt list of paths"
+        )
+    num_left = 0 if fps is not None else len(frame_folders)
+    return Sources(_named(found, root), root, num_files - len(videos), num_left)
+
+
+def cut_segments(sources: Sources, labels: LabelSet) -> Sources:
+    """Replace the videos that labels cut by their segments, each named as the video with `Segment.suffix`.
+
+    A label whose segment is a file of its own cuts nothing.
+
+    Raises:
+        ValueError: a label may mean two videos.
+    """
+    index = NameIndex(sources.paths, VIDEO_SUFFIXES)
+    segments_of: dict[str, set[Segment]] = defaultdict(set)
+    for row in labels.rows:
+        found = find_row(row, index)
+        if found is not None and found.is_whole:
+            assert row.segment is not None, "only a segment is a part of a whole"
+            segments_of[found.name].add(row.segment)
+    paths, segments = {}, {}
+    for name, path in sources.paths.items():
+        if name not in segments_of:
+            paths[name] = path
+        for segment in sorted(segments_of[name], key=lambda segment: segment.span):
+            paths[name + segment.suffix] = path
+            segments[name + segment.suffix] = segment
+    return replace(sources, paths=paths, segments=segments)
+
+
+def _places_below(folder: Path) -> Iterator[tuple[Path, bool, list[str]]]:
+    """Yield all folders from this one down, whether each has folders in it, and its files' names.
+
+    Hidden folders and `CLUTTER` are left out.
 
     Links to folders are followed, and each real folder is visited once.
     """
@@ -81,7 +161,7 @@ def _files_below(folder: Path) -> Iterator[Path]:
         seen.add(real)
         # sorted: if two paths lead to a folder, the same one must name its videos on every machine
         folders[:] = sorted(name for name in folders if not (name.startswith(".") or name in CLUTTER))
-        yield from (Path(place, name) for name in files)
+        yield Path(place), bool(folders), files
 
 
 def _named(paths: list[Path], root: Path) -> dict[str, Path]:
@@ -93,7 +173,7 @@ def _named(paths: list[Path], root: Path) -> dict[str, Path]:
     for path in paths:
         place = os.path.normpath(path.absolute())
         inside = place.removeprefix(base) if place.startswith(base) else os.path.basename(place)
-        name = inside.removesuffix(path.suffix).replace(os.sep, "/")
+        name = (inside if path.is_dir() else inside.removesuffix(path.suffix)).replace(os.sep, "/")
         if places.setdefault(name, place) != place:
             raise ValueError(
                 f"{named[name]} and {path} would both become {name}.npy; rename one or extract them into two stores"

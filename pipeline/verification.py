@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..data.feature_store import FeatureStore, file_sha256, is_success, load_features
+from ..data.feature_store import FeatureStore, is_success, load_features
 from ..data.lock import LockedError
+from ..data.source_files import file_sha256, source_sha256
 from .console import progress
 from .sources import find_videos
 
@@ -31,12 +32,13 @@ class Verification:
         return {"format": 1, **asdict(self)}
 
 
-def verify_store(store: str | Path, videos: str | Path | None = None) -> Verification:
+def verify_store(store: str | Path, videos: str | Path | None = None, *, fps: float | None = None) -> Verification:
     """Check every array of a store (present, shape, finite, sha256) against the records. Nothing is changed.
 
     Args:
         store: the feature store's folder.
         videos: also compare the content of these videos with the records; as for `extract_features`.
+        fps: take folders of numbered frames for videos too.
 
     Raises:
         ValueError: the folder has no manifest, or another run is writing the store.
@@ -44,7 +46,7 @@ def verify_store(store: str | Path, videos: str | Path | None = None) -> Verific
     feature_store = FeatureStore(store)
     if feature_store.manifest is None:
         raise ValueError(f"{feature_store.folder} has no manifest.json, so there is nothing to verify it against")
-    sources = find_videos(videos).paths if videos is not None else {}
+    sources = find_videos(videos, fps).paths if videos is not None else {}
     try:
         with suppress(OSError):  # a store that cannot be written needs no lock: no other run can write to it either
             feature_store.lock.acquire()
@@ -63,7 +65,12 @@ def _verify(store: FeatureStore, sources: dict[str, Path]) -> Verification:
             problems += [(_array_path(store, name), problem) for problem in _array_problems(store, name)]
             bar.advance(task)
         for name, path in sources.items():
-            problems += [(str(path), problem) for problem in _video_problems(store.records.get(name), path)]
+            # a video that labels cut has a record for each of its segments
+            names = [other for other in store.records if other.startswith(f"{name}@") and other not in sources] or [
+                name
+            ]
+            records = [store.records.get(one) for one in names]
+            problems += [(str(path), problem) for problem in _video_problems(records, path)]
             bar.advance(task)
     return Verification(
         str(store.folder),
@@ -108,14 +115,18 @@ def _array_problems(store: FeatureStore, name: str) -> Iterator[str]:
         yield "does not have the recorded sha256; delete it and run the same command again"
 
 
-def _video_problems(record: dict[str, Any] | None, path: Path) -> Iterator[str]:
-    if record is None:
-        yield "has not been extracted"
-    elif "error" in record:
-        yield f"failed: {record['error']}"
-    else:
-        try:
-            if record.get("sha256") != file_sha256(path):
-                yield "is not the file that its features were made from; run the same command again"
-        except (OSError, ValueError) as error:
-            yield f"cannot be read: {getattr(error, 'strerror', None) or error}"
+def _video_problems(records: list[dict[str, Any] | None], path: Path) -> Iterator[str]:
+    """Yield what is wrong with a video, by its record or those of its segments."""
+    hashes = set()
+    for record in records:
+        if record is None:
+            yield "has not been extracted"
+        elif "error" in record:
+            yield f"failed: {record['error']}"
+        else:
+            hashes.add(record.get("sha256"))
+    try:
+        if hashes and hashes != {source_sha256(path)}:
+            yield "is not the file that its features were made from; run the same command again"
+    except (OSError, ValueError) as error:
+        yield f"cannot be read: {getattr(error, 'strerror', None) or error}"

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cofinal.data import feature_store
-from cofinal.data.feature_store import FeatureStore, Status, find_store, load_features, source_facts
+from cofinal.data import feature_store, source_files
+from cofinal.data.feature_store import FeatureStore, Status, find_store, load_features
+from cofinal.data.source_files import source_facts
 
 IDENTITY = {"backbone": "i3d", "recipe": "gdlt-i3d", "weights_sha256": "a" * 64}
 MANIFEST = {**IDENTITY, "precision": "fp32", "versions": {"torch": "2.9"}}
@@ -89,8 +90,8 @@ def test_a_changed_file_is_hashed_once_for_its_status_and_its_record(
     store, video = a_store(tmp_path), a_video(tmp_path)
     store.write("x", np.ones((1, 2), np.float32), record_of(video))
     video.write_bytes(b"other frames")
-    hashed, file_sha256 = [], feature_store.file_sha256
-    monkeypatch.setattr(feature_store, "file_sha256", lambda path: hashed.append(path) or file_sha256(path))
+    hashed, file_sha256 = [], source_files.file_sha256
+    monkeypatch.setattr(source_files, "file_sha256", lambda path: hashed.append(path) or file_sha256(path))
     assert store.status("x", video) is Status.TO_DO
     assert record_of(video)["sha256"] == file_sha256(video)
     assert hashed == [video]

@@ -21,7 +21,7 @@ def test_mtl_aqa(shared: Path) -> None:
     first = labels.rows[0]
     assert (first.video, first.aliases, first.event) == ("01_01", ("1_1",), "01")
     assert first.scores == {"Final": 88.0}
-    assert first.segment == Segment(7377, 7462, "frames")
+    assert first.segment == Segment("01", 7377, 7462, "frames")
     assert first.info["difficulty"] == "3.2"
     assert first.marks["Final"] == pytest.approx([3.2 * 3 * mark for mark in (9.5, 9, 9.5, 9, 8.5, 9.5, 8.5)])
     assert any(note.startswith("in 27 of 1412 dives the published marks do not give") for note in labels.notes)

@@ -86,7 +86,6 @@ def test_the_video_column_may_be_named(tmp_path: Path) -> None:
         ("video,score,split\na,1,Train\n", r"line 2, column split: expected the split train or test, found 'Train'"),
         ("video,score,Group,group\na,1,x,y\n", r"'Group' and 'group' have one meaning"),
         ("video,score\na,1\na,2\n", r"line 3, column video: 'a' is labelled already in line 2; keep one of the two"),
-        ("video,score,start,end\na,1,0,5\na,2,5,9\n", r"line 3, column video: .* for another part; cut it"),
         ("video,score,start,end\na,1,5,5\n", r"line 2: expected start and end in seconds, the second larger"),
         ("video,score,start\na,1,5\n", r"line 1: a column 'start' needs the other one of start and end"),
         ("video,score,action\na,1,Ball\nb,2,\n", r"line 3, column action: expected the action, found none"),
@@ -114,11 +113,15 @@ def test_scores_that_all_have_a_unit_beside_real_scores_are_warned_of(tmp_path: 
     assert any(note.startswith("warning: score looks like numbers with") for note in labels.notes)
 
 
-def test_parts_of_longer_videos_are_kept_with_a_warning(tmp_path: Path) -> None:
-    labels = read(tmp_path, "video,score,Start_Frame,end_frame\na,1,100,220\nb,2,0,9.5\n")
-    assert labels.rows[0].segment == Segment(100, 220, "frames")
-    assert any("nothing is cut" in note for note in labels.notes)
-    assert read(tmp_path, "video;score;start;end\na;1;0,5;2,5\n").rows[0].segment == Segment(0.5, 2.5, "seconds")
+def test_segments_of_longer_videos(tmp_path: Path) -> None:
+    labels = read(tmp_path, "video,score,Start_Frame,end_frame\na.mp4,1,100,220\na.mp4,2,240,300\n")
+    assert labels.rows[0].segment == Segment("a.mp4", 100, 220, "frames")
+    assert [row.video for row in labels.rows] == ["a.mp4@100-220f", "a.mp4@240-300f"]
+    assert any(note.startswith("start and end: these rows are segments") for note in labels.notes)
+    (row,) = read(tmp_path, "video;score;start;end\na;1;0,5;2,0004\n").rows
+    assert (row.video, row.segment) == ("a@0.5-2.0s", Segment("a", 0.5, 2.0004, "seconds"))
+    with pytest.raises(ValueError, match="labelled already in line 2; keep one of the two"):
+        read(tmp_path, "video,score,start,end\na,1,0,5\na,2,0,5\n")
 
 
 PANEL = "video,E1,E2,E3,E4,Penalty\na,8,8.5,9,7,0\nb,6,6,7,-,0.5\nc,5,-,-,6,0\n"

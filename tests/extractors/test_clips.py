@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cofinal.extractors.clips import frame_of_tick, select
+from cofinal.extractors.clips import frame_of_tick, select, select_last
 
 gaps = st.lists(st.floats(0.0, 0.3), max_size=300)
 rates = st.floats(1, 60)
@@ -94,3 +94,44 @@ def test_clips_are_whole_consecutive_and_centred(num_frames: int, clip_frames: i
     np.testing.assert_allclose(selection.clip_times[:, 0], (head + clip_frames * np.arange(num_clips)) / 25)
     np.testing.assert_allclose(np.diff(selection.clip_times, axis=1), clip_frames / 25)
     assert selection.num_repeated == 0
+
+
+@given(gaps, st.integers(1, 20), st.integers(1, 30), st.data())
+def test_overlapping_clips_are_those_of_one_timeline(gaps: list[float], clip_frames: int, stride: int, data) -> None:
+    times = np.concatenate([[0.0], np.cumsum(gaps)])
+    first = data.draw(st.integers(0, len(times) - 1))
+    last = data.draw(st.integers(first + 1, len(times)))
+    selection = select(times, 25, clip_frames, stride=stride, part=(first, last))
+    shown = first + frame_of_tick(times[first:last], 25)
+
+    num_clips = (len(shown) - clip_frames) // stride + 1 if len(shown) >= clip_frames else 0
+    assert selection.frames.shape == (num_clips, clip_frames)
+    head = (len(shown) - clip_frames) % stride // 2
+    for index, clip in enumerate(selection.frames):
+        start = head + index * stride
+        assert clip.tolist() == shown[start : start + clip_frames].tolist()
+        np.testing.assert_allclose(selection.clip_times[index, 0], times[first] - times[0] + start / 25)
+    np.testing.assert_allclose(np.diff(selection.clip_times, axis=1), clip_frames / 25, atol=1e-9)
+    if num_clips:
+        assert selection.num_ticks == (num_clips - 1) * stride + clip_frames
+        left = len(shown) - head - selection.num_ticks
+        assert 0 <= left - head <= 1  # dropped evenly, one more at the tail
+
+
+@given(st.integers(1, 400), st.integers(1, 60), st.data())
+def test_the_last_frames_are_taken_once_or_spread_evenly(num_frames: int, rate: int, data) -> None:
+    total, clip_frames, stride = 103, 16, 10
+    last = data.draw(st.integers(1, num_frames))
+    selection = select_last(at_rate(rate, num_frames), total, clip_frames, stride=stride, part=(last - 1, last))
+    if last < clip_frames:
+        assert selection.frames.shape == (0, clip_frames)
+        return
+    assert selection.frames.shape == (10, clip_frames)
+    assert selection.frames[0, 0] == max(0, last - total)
+    assert selection.frames[-1, -1] == last - 1
+    assert (np.diff(selection.frames, axis=1) >= 0).all()
+    assert selection.num_repeated == max(0, total - last)
+    assert selection.num_ticks == total
+    if last >= total:  # the starts of MUSDL's code
+        assert (selection.frames[:, 0] - (last - total)).tolist() == [0, 10, 20, 30, 40, 50, 60, 70, 80, 87]
+        np.testing.assert_allclose(np.diff(selection.clip_times, axis=1), clip_frames / rate)

@@ -16,10 +16,11 @@ import torch
 from cheap_backbone import colours
 
 from cofinal.extractors import i3d
+from cofinal.extractors.approximations import frame_warnings
 from cofinal.extractors.backbone import load_backbone
 from cofinal.extractors.clips import select
 from cofinal.extractors.decoders import read_frames
-from cofinal.extractors.extract import CLIPS_AHEAD, _warnings, extract, in_background, one_thread
+from cofinal.extractors.extract import CLIPS_AHEAD, extract, in_background, one_thread
 from cofinal.extractors.reader import Reader
 from cofinal.extractors.recipes import RECIPES
 from cofinal.extractors.video import VideoError, probe
@@ -40,7 +41,7 @@ def action(shared: Path) -> Path:
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_streaming_gives_the_features_of_the_whole_video(recipe: str, action: Path, reader: Reader) -> None:
     backbone, path = colours(recipe), action / "juggling_soccer_ball.mp4"
-    selection = select(probe(path).times, backbone.recipe.fps, backbone.recipe.clip_frames)
+    selection = backbone.recipe.select(probe(path).times)
     frames = torch.stack([backbone.recipe.apply(frame) for _, frame in read_frames(path)])
     expected = np.concatenate([backbone.features(frames[clip][None]) for clip in selection.frames])
 
@@ -50,6 +51,27 @@ def test_streaming_gives_the_features_of_the_whole_video(recipe: str, action: Pa
         assert np.array_equal(extraction.clip_times, selection.clip_times)
     batched = extract(path, backbone, batch_clips=3, reader=reader)
     np.testing.assert_allclose(batched.features, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("clip_frames", "stride"), [(8, 3), (8, 8), (8, 11), (5, 1)])
+@pytest.mark.parametrize("rate", [25, 40])  # the second repeats frames
+def test_overlapping_clips_equal_clips_that_are_cut_alone(
+    render, reader: Reader, clip_frames: int, stride: int, rate: int
+) -> None:
+    path, backbone = render("video.mp4", num_frames=41), colours(clip_frames=clip_frames, stride=stride, fps=rate)
+    selection = backbone.recipe.select(probe(path).times)
+    frames = [backbone.recipe.apply(frame) for _, frame in read_frames(path)]
+    expected = [backbone.features(torch.stack([frames[i] for i in clip])[None])[0] for clip in selection.frames]
+    assert len(expected) > 3
+    prepared = []
+    apply = type(backbone.recipe).apply
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            type(backbone.recipe), "apply", lambda self, frame, aspect: prepared.append(1) or apply(self, frame, aspect)
+        )
+        extraction = extract(path, backbone, reader=reader)
+    assert np.array_equal(extraction.features, expected)
+    assert len(prepared) == len(np.unique(selection.frames))  # each frame once, however many clips it is in
 
 
 @pytest.mark.shared
@@ -86,9 +108,9 @@ def test_a_short_missing_tail_is_warned_of(render, reader: Reader) -> None:
     facts = reader.probe(render("v.mp4"))
     backbone = colours(clip_frames=4)
     selection = select(facts.times, backbone.recipe.fps, 4)
-    before = _warnings(facts, selection, backbone.recipe, 0, 0.0)
+    before = frame_warnings(facts, selection, backbone.recipe, 0, 0.0)
     short = replace(facts, stated_end_s=facts.end_s + 0.3)
-    after = _warnings(short, selection, backbone.recipe, 0, 0.0)
+    after = frame_warnings(short, selection, backbone.recipe, 0, 0.0)
     assert [warning for warning in after if warning not in before] == [
         "the last 0.30 s of the stated duration are missing"
     ]

@@ -11,7 +11,7 @@ from torchvision.models import get_weight
 from cofinal.extractors.decoders import read_frames
 from cofinal.extractors.recipes import RECIPES, Recipe, get_recipe
 
-PIL_RECIPES = ("gdlt-vst", "gdlt-i3d", "actionnet-i3d", "kinetics-i3d")
+PIL_RECIPES = ("gdlt-vst", "gdlt-i3d", "actionnet-i3d", "kinetics-i3d", "musdl-i3d")
 TORCHVISION = {
     "kinetics-vst": "Swin3D_B_Weights.KINETICS400_V1",
     "torchvision-resnet18": "R2Plus1D_18_Weights.KINETICS400_V1",
@@ -35,13 +35,15 @@ def plain(recipe: Recipe, frame: np.ndarray) -> np.ndarray:
     width, height = image.size
     if recipe.name == "actionnet-i3d":
         new_width, new_height = int(224 * width / height), 224
+    elif recipe.name == "musdl-i3d":
+        new_width, new_height = 455, 256
     else:
         short = 256
         new_width = short if width <= height else int(short * width / height)
         new_height = int(short * height / width) if width <= height else short
     image = image.resize((new_width, new_height), Image.Resampling.BILINEAR)
 
-    crop_height, crop_width = (224, 224) if recipe.name == "kinetics-i3d" else (224, 300)
+    crop_height, crop_width = (224, 224) if recipe.name in ("kinetics-i3d", "musdl-i3d") else (224, 300)
     canvas_size = max(new_width, crop_width), max(new_height, crop_height)
     canvas = Image.new("RGB", canvas_size)
     canvas.paste(image, ((canvas_size[0] - new_width) // 2, (canvas_size[1] - new_height) // 2))
@@ -107,6 +109,17 @@ def test_rates_and_lengths_of_the_published_clips() -> None:
     for frames, distance in ((8, 8), (16, 4), (32, 2)):
         recipe = RECIPES[f"pytorchvideo-{frames}x{distance}"]
         assert (recipe.clip_frames, recipe.fps, recipe.clip_s) == (frames, 30 / distance, frames * distance / 30)
+
+
+def test_musdl_takes_ten_clips_of_the_last_103_frames_at_any_rate() -> None:
+    recipe = RECIPES["musdl-i3d"]
+    for rate in (25, 30000 / 1001):
+        selection = recipe.select(np.arange(500) / rate, (350, 400))
+        assert (selection.frames[:, 0] - 297).tolist() == [0, 10, 20, 30, 40, 50, 60, 70, 80, 87]
+        assert selection.frames[-1, -1] == 399
+    with pytest.raises(AssertionError):
+        _ = recipe.clip_s
+    assert recipe.timeline == "16 frames"
 
 
 def test_normalisation() -> None:

@@ -111,7 +111,7 @@ def test_a_flipped_bit_in_the_weights_is_found(saved: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("mean", torch.nan, "hold NaN"),
+        ("tfm.mean", torch.nan, "hold NaN"),
         ("cells", torch.inf, "hold NaN"),
         ("cells", 3.0, "its cells do not ascend"),
     ],
@@ -137,7 +137,7 @@ def test_cells_that_descend_anywhere_are_refused(saved: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("basis_bytes", lambda x: x.float(), "basis_bytes is torch.float32, not torch.int8"),
+        ("tfm.basis_bytes", lambda x: x.float(), "tfm.basis_bytes is torch.float32, not torch.int8"),
         ("cells", lambda x: x.double(), "cells is torch.float64, not torch.float32"),
         ("queries", lambda x: x.bool(), "queries is torch.bool"),
         ("queries", lambda x: x.half(), "queries is torch.float16"),

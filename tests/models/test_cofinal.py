@@ -22,6 +22,7 @@ from cofinal.models.cofinal import (
     CoFInAlConfig,
     CoFInAlRecipe,
     cut_cells,
+    cut_grades,
     soft_cells,
     summarise,
 )
@@ -102,8 +103,8 @@ def test_coordinates_keep_the_distances_between_training_routines() -> None:
     features = [routine(6 + i % 5, i) for i in range(15)]
     network = replace(CONFIG, num_training=15, num_coordinates=14).build()
     with torch.no_grad():
-        places = network.fit_places(features)[:, :14]
-    summaries = torch.stack([summarise(network.compress(x)) for x in features])
+        places = network.tfm.fit(features, None)[0].sum(1)[:, :14]
+    summaries = torch.stack([summarise(network.tfm.compress(x)) for x in features])
     centred = summaries - summaries.mean(0)
     wide = (centred / centred.square().mean((0, 2), keepdim=True).sqrt()).flatten(1)
     np.testing.assert_allclose(torch.pdist(places) / torch.pdist(wide) * wide.norm() / places.norm(), 1, atol=0.01)
@@ -114,11 +115,11 @@ def test_rounding_the_coordinates_to_bytes_keeps_the_order_of_predictions(monkey
     rounded = fitted()
     exact = rounded.config.build()
     exact.load_state_dict(rounded.state_dict())
-    exact.basis_bytes = exact.basis_bytes.float()
+    exact.tfm.basis_bytes = exact.tfm.basis_bytes.float()
     monkeypatch.setattr(torch.Tensor, "round", lambda x: x)
     features, scores = routines(20)
     exact.fit_statistics([torch.from_numpy(x) for x in features], scores, torch.arange(20) % 3)
-    assert (exact.basis_bytes % 1).any()
+    assert (exact.tfm.basis_bytes % 1).any()
     monkeypatch.undo()
     others, _ = routines(40, seed=1)
     pairs = zip(*(predict(network, others, np.zeros(40, int)).values() for network in (rounded, exact)), strict=True)
@@ -139,7 +140,7 @@ def test_only_the_duration_tells_apart_routines_of_equal_statistics() -> None:
 
 def test_a_large_value_is_compressed() -> None:
     network = fitted()
-    low, high = network.compress(torch.tensor([1.0, 1000.0])).tolist()
+    low, high = network.tfm.compress(torch.tensor([1.0, 1000.0])).tolist()
     assert low < high < 20 * low
 
 
@@ -191,9 +192,7 @@ def test_the_score_is_the_mean_of_the_distribution_over_cells_and_nothing_else(t
 
 def test_members_disagree_and_their_mean_is_the_distribution() -> None:
     network = fitted()
-    summaries = network.summary_tokens(
-        summarise(network.compress(routine(9, 1)))[None], torch.tensor([9.0]), torch.tensor([1])
-    )
+    summaries = network.tfm([network.tfm.compress(routine(9, 1))], torch.tensor([1]))
     parsed = network.parse(summaries, None)
     of_members = network.couple(parsed.grade_logits.softmax(-1)[..., None] * parsed.subgrade_logits.softmax(-1))
     assert of_members.std(1).min() > 1e-3
@@ -231,7 +230,7 @@ def test_a_routine_does_not_depend_on_its_batch(tokens: str) -> None:
 @given(lengths=st.lists(st.integers(1, 30), min_size=1, max_size=4), own=st.integers(1, 30))
 def test_a_routine_alone_is_parsed_as_in_a_padded_batch(tokens: str, lengths: list[int], own: int) -> None:
     network = fitted(tokens)
-    clips = [network.clip_coordinates(network.compress(routine(length, i))) for i, length in enumerate([own, *lengths])]
+    clips = [network.tfm.of_clips(network.tfm.compress(routine(length, i))) for i, length in enumerate([own, *lengths])]
     summaries = torch.randn(len(clips), NUM_STATISTICS + 1, clips[0].shape[1])
     together = network.parse(summaries, clips)
     alone = network.parse(summaries[:1], clips[:1])
@@ -284,6 +283,22 @@ def test_cells_hold_about_equally_many_scores(seed: int, num_cells: int) -> None
         np.testing.assert_allclose(values, means, atol=1)
 
 
+@given(st.lists(st.floats(0, 30), max_size=30), st.integers(2, 9))
+def test_grades_with_edges_of_their_own_keep_them(scores: list[float], num_subgrades: int) -> None:
+    bounds = [0.0, 10.0, 20.5, 25.0, 30.0]
+    edges, values = cut_grades(np.array(scores), bounds, num_subgrades)
+    assert list(edges[::num_subgrades]) == bounds
+    assert len(values) == 4 * num_subgrades == len(edges) - 1
+    assert (np.diff(edges) > 0).all()
+    assert ((edges[:-1] <= values) & (values <= edges[1:])).all()
+
+
+@pytest.mark.parametrize("edges", [((5, 4, 6),), ((5, 6),), ((0, 5, 6),), ((5, 6, 7), (1, 2, 3))])
+def test_grade_edges_that_cannot_be_are_refused(edges: tuple) -> None:
+    with pytest.raises(ValueError, match="edges"):
+        CoFInAlConfig(feature_dim=4, targets=("A",), ranges=((0, 10),), grade_edges=edges)
+
+
 def test_tied_scores_leave_every_cell_a_width() -> None:
     edges, values = cut_cells(np.full(50, 7.0), (0.0, 10.0), 8)
     assert np.diff(edges).min() >= MIN_SPAN * 10 / 8 / (1 + MIN_SPAN)
@@ -333,7 +348,7 @@ def test_what_is_fitted_depends_on_the_training_routines_alone() -> None:
     same, others = trained(), trained()
     features, scores = routines(20, seed=5)
     different = fit(features, scores, config=CONFIG, recipe=BRIEF)
-    constant = {"etf", "scales"}
+    constant = {"etf", "tfm.scales"}
     for name, buffer in same.named_buffers():
         assert torch.equal(buffer, others.get_buffer(name))
         assert name in constant or not torch.equal(buffer, different.get_buffer(name)), name

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from cofinal import extract_features, score_video
-from cofinal.data.feature_store import FeatureStore, file_sha256, is_success, load_features
+from cofinal.data.feature_store import FeatureStore, is_success, load_features
+from cofinal.data.source_files import file_sha256
 from cofinal.pipeline.verification import verify_store
 
 DYING_RUN = Path(__file__).with_name("dying_run.py")

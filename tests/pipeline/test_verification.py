@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cofinal.data.feature_store import FeatureStore, file_sha256
+from cofinal.data.feature_store import FeatureStore
+from cofinal.data.source_files import file_sha256
 from cofinal.pipeline.verification import verify_store
 
 

@@ -1,0 +1,67 @@
+"""Which version of a video features were made from: the size, time and content of a file, or of a folder's files."""
+
+import hashlib
+import stat
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+
+def file_sha256(path: Path) -> str:
+    """Return a file's sha256, read in pieces.
+
+    Raises:
+        ValueError: the file is a pipe or a device, which may never end.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError(f"{path} is not a file")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def source_sha256(source: Path) -> str:
+    """Return the sha256 of a video file; for a folder of frames, that of its files' names and hashes.
+
+    Raises:
+        ValueError: a file is a pipe or a device.
+    """
+    if not source.is_dir():
+        return file_sha256(source)
+    lines = (f"{file_sha256(file)} {file.name}\n" for file in _files(source))
+    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
+def source_facts(source: Path) -> dict[str, Any]:
+    """Return the facts of a video for its record: path, size in bytes, modification time, content hash.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: the file is a pipe or a device.
+    """
+    size, mtime_ns = _version(source)
+    sha256 = _sha256_of_version(source, size, mtime_ns)
+    return {"source": str(source.absolute()), "size": size, "mtime_ns": mtime_ns, "sha256": sha256}
+
+
+def is_untouched(record: Mapping[str, Any], source: Path) -> bool:
+    """Return whether a video has the size and modification time of a record."""
+    return (record.get("size"), record.get("mtime_ns")) == _version(source)
+
+
+@lru_cache(maxsize=1)  # a touched or changed file is hashed once, though its status and its record both need the hash
+def _sha256_of_version(source: Path, size: int, mtime_ns: int) -> str:
+    return source_sha256(source)
+
+
+def _version(source: Path) -> tuple[int, int]:
+    """Size in bytes and modification time in ns; of a folder, the sum and the latest of its files."""
+    own = source.stat()
+    if not source.is_dir():
+        return own.st_size, own.st_mtime_ns
+    facts = [file.stat() for file in _files(source)]
+    return sum(one.st_size for one in facts), max(one.st_mtime_ns for one in (own, *facts))
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
