@@ -46,7 +46,7 @@ class ScorePrinter:
         elif self.as_json:
             self._print_json(score.as_json())
         else:
-            points = ", ".join(f"{target} {verdict.score:.2f}" for target, verdict in score.targets.items())
+            points = ", ".join(f"{target} {verdict.score:.2f}" for target, verdict in score.scores.items())
             print_message(f"{score.video}: {points}")
 
     def finish(self, result: ScoringResult) -> None:
@@ -78,6 +78,11 @@ def print_score(score: Score) -> None:
     rivals = [f"{target} {pair[0]} or {pair[1]}" for target, pair in pairs.items() if pair]
     if rivals:
         print_result(f"  borderline coarse grade: {', '.join(rivals)}")
+    for target, one in score.sums.items():
+        interval = f" ({one.interval.level:.0%}: {_span(one.interval.span)})" if one.interval else ""
+        print_result(f"  {target} {one.score:.2f}{interval}: {one.formula}, from the scores above")
+    if score.trained_on is not None:
+        print_message(f"head: {score.head}, trained on {score.trained_on} routines")
 
 
 def _verdict_table(score: Score) -> Table:
