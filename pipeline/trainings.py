@@ -9,7 +9,9 @@ import io
 import itertools
 import json
 import math
+import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import wait
@@ -289,7 +291,7 @@ def _run_in_pool(jobs: Sequence[Job], trainer: Trainer, processes: int, on_epoch
         processes,
         timeout=None,
         initializer=_start_worker,
-        initargs=(routines, trainer.training, trainer.folder, epochs),
+        initargs=(routines, trainer.training, trainer.folder, epochs, os.getpid()),
         env={"OMP_NUM_THREADS": "1"},  # or each process would make a thread a core before it is told not to
     )
     try:
@@ -312,11 +314,19 @@ _worker: Trainer
 _epochs: IO[bytes]
 
 
-def _start_worker(routines: Path, training: HeadTraining, folder: Path, epochs: Path) -> None:
+def _start_worker(routines: Path, training: HeadTraining, folder: Path, epochs: Path, parent: int) -> None:
     global _worker, _epochs
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     # "c": arrays are the file's pages, shared by all processes, and copied only if something writes to them
     _worker = Trainer(joblib.load(routines, mmap_mode="c"), training, folder)
     _epochs = epochs.open("ab", buffering=0)
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent is gone: if that was killed, it could not end its workers."""
+    while os.getppid() == parent:
+        time.sleep(POLL_S)
+    os._exit(1)
 
 
 def _train_in_worker(job: Job) -> None:
