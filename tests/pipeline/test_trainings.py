@@ -18,7 +18,7 @@ from made_up_routines import dataset_of
 
 from cofinal.models.checkpoint import load_head
 from cofinal.models.cofinal import CoFInAlConfig, CoFInAlRecipe
-from cofinal.pipeline import trainings
+from cofinal.pipeline import training_pool
 from cofinal.pipeline.protocol import Outcome, run_seeds
 from cofinal.pipeline.splits import make_splits
 from cofinal.pipeline.trainings import HeadTraining, make_jobs
@@ -48,7 +48,7 @@ def test_results_do_not_depend_on_processes_threads_or_an_interruption(
     done: list[int] = []
     for job in JOBS[::2]:
         (tmp_path / job.file).unlink()
-    monkeypatch.setattr(trainings, "ALONE_S", 0)  # as if the trainings took long
+    monkeypatch.setattr(training_pool, "ALONE_S", 0)  # as if the trainings took long
     assert_same(alone, run_seeds(SPLITS, DATA, TRAINING, folder=tmp_path, on_epochs=done.append))
     kept = 2 * (len(JOBS) - len(JOBS[::2]))
     assert done[:2] == [kept, kept + 1]  # one epoch here, then the pool
