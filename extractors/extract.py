@@ -109,7 +109,7 @@ def extract(
             on_progress=on_progress,
         )
         probe = partial(reader.probe, path, allow_partial=allow_partial, allow_gaps=allow_gaps, fps=fps)
-        plan = _plan(probe(may_be_known=segment is not None), backbone.recipe, segment)
+        plan = _plan(probe(is_cut=segment is not None), backbone.recipe, segment)
         name, reason = choose_decoder(
             plan.facts,
             decoder,
@@ -188,7 +188,7 @@ def _plan(facts: VideoFacts, recipe: Recipe, segment: tuple[float, float, str] |
         min(start_s, float(selection.clip_times[0, 0])),
         end_s,
         segment and dict(zip(("start", "end", "unit"), segment, strict=True), first_frame=first, last_frame=last),
-        facts.times[first : last + 1] if can_seek else None,
+        facts.times[first : last + 1].copy() if can_seek else None,
     )
 
 
@@ -210,11 +210,10 @@ def _part(facts: VideoFacts, segment: tuple[float, float, str] | None) -> tuple[
 
 def _describe(facts: VideoFacts, segment: tuple[float, float, str] | None) -> str:
     """The file, or a segment of it, for messages."""
-    return (
-        f"the segment {segment[0]:.10g} to {segment[1]:.10g} {segment[2]} of {facts.path}"
-        if segment
-        else str(facts.path)
-    )
+    if segment is None:
+        return str(facts.path)
+    start, end, unit = segment
+    return f"the segment {start:.10g} to {end:.10g} {unit} of {facts.path}"
 
 
 def _extract(
