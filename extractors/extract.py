@@ -28,6 +28,7 @@ from .clips import Selection, frames_of_segment
 from .decoders import choose_decoder
 from .reader import Reader, ReaderError
 from .recipes import RECIPES, Recipe
+from .shots import Shots
 from .video import TAKE_GAPS, TAKE_PART, BrokenError, UnfaithfulError, VideoError, VideoFacts
 
 T = TypeVar("T")
@@ -243,7 +244,8 @@ def _extract(
         colours=recipe.colours,
         deinterlace=deinterlace,
     )
-    clips = _timed(_make_clips(frames, selection, recipe, pixel_aspect), seconds, "read")
+    shots = Shots()
+    clips = _timed(_make_clips(frames, selection, recipe, pixel_aspect, shots), seconds, "read")
     with (
         closing(in_background(clips, ahead=max(CLIPS_AHEAD, batch_clips))) as ready,
         # features are appended with `write` and mapped at the end: a mapped file on a full disk kills the process
@@ -280,6 +282,9 @@ def _extract(
             "partial": facts.is_partial,
             "deinterlaced": deinterlace and facts.is_interlaced,
             "pixel_aspect": round(pixel_aspect, 4),
+            "clip_grid_s": _grid(selection.clip_times),
+            "cuts_s": shots.cuts_s,
+            "stills_s": shots.stills_s,
             "stage_seconds": {stage: round(value, 3) for stage, value in seconds.items()},
             "concealed_frames": reader.concealed[0],
             "warnings": [
@@ -288,6 +293,15 @@ def _extract(
             ],
         },
     )
+
+
+def _grid(clip_times: np.ndarray) -> list[float] | None:
+    """Return start and length of the first clip and the step to the next one, if all clips (T, 2) follow from them."""
+    start, end = clip_times[0]
+    step = clip_times[1, 0] - start if len(clip_times) > 1 else end - start
+    expected = clip_times[0] + step * np.arange(len(clip_times))[:, None]
+    is_regular = np.allclose(clip_times, expected, rtol=0, atol=1e-3)
+    return [round(float(x), 6) for x in (start, end - start, step)] if is_regular else None
 
 
 def _write(features: np.ndarray, file: IO[bytes], path: Path) -> None:
@@ -303,27 +317,31 @@ def _write(features: np.ndarray, file: IO[bytes], path: Path) -> None:
 
 
 def _make_clips(
-    frames: Iterator[np.ndarray], selection: Selection, recipe: Recipe, pixel_aspect: float
+    frames: Iterator[np.ndarray], selection: Selection, recipe: Recipe, pixel_aspect: float, shots: Shots
 ) -> Iterator[Tensor]:
-    """The clips of a video in order, each (F, H, W, 3) uint8.
+    """The clips of a video in order, each (F, H, W, 3) uint8; `shots` sees every frame of them once.
 
     Every frame is prepared once: what a clip shares with the one before is copied from there.
     """
     newest = -1  # the last frame that was read
     before, before_shows = torch.empty(0), np.empty(0, np.int32)
     with one_thread():
-        for shows in selection.frames:  # (F,) ascending, with repetitions
+        # `shows`: (F,) ascending, with repetitions
+        for shows, (start_s, end_s) in zip(selection.frames, selection.clip_times, strict=True):
             clip = torch.empty((recipe.clip_frames, *recipe.size, 3), dtype=torch.uint8)
             num_filled = int(np.searchsorted(shows, newest, side="right"))
             if num_filled:
                 clip[:num_filled] = before[np.searchsorted(before_shows, shows[:num_filled])]
             for _, repetitions in groupby(shows[num_filled:]):
                 num_shown = len(list(repetitions))
-                clip[num_filled : num_filled + num_shown] = recipe.apply(next(frames), pixel_aspect)
+                image = recipe.apply(next(frames), pixel_aspect)
+                shots.see(image.numpy(), float(start_s + (end_s - start_s) * num_filled / recipe.clip_frames))
+                clip[num_filled : num_filled + num_shown] = image
                 num_filled += num_shown
             newest, before, before_shows = shows[-1], clip, shows
             yield clip
         assert next(frames, None) is None, "no other frames were asked for"
+    shots.end()
 
 
 @contextmanager

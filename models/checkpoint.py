@@ -19,10 +19,13 @@ import torch
 
 from .head import HeadConfig, HeadNetwork
 from .head_types import HEAD_TYPES, type_name
+from .neighbourhood import Neighbourhood
 from .reference import ReferenceCoFInAl, sizes
 
-FORMAT = 8
+FORMAT = 9
 """Version of the head file that this code writes and reads."""
+NEIGHBOURS = "neighbourhood."
+"""What the names of the training routines' tensors start with."""
 MAX_BYTES = 1 << 28
 """A larger file is not a head: the default head takes 10 MB, the paper's 15 MB."""
 
@@ -35,19 +38,24 @@ class Head:
     """The trained network, in eval mode, on the CPU."""
     metadata: dict[str, Any]
     """What the caller of `serialise_head` recorded."""
+    neighbourhood: Neighbourhood | None = None
+    """The training routines; None for public heads, and for heads that were not trained."""
 
 
-def serialise_head(network: HeadNetwork, metadata: dict[str, Any]) -> bytes:
+def serialise_head(network: HeadNetwork, metadata: dict[str, Any], neighbourhood: Neighbourhood | None = None) -> bytes:
     """Return the content of a head file.
 
     Args:
         network: the trained network.
         metadata: JSON-able record of the head's making, returned by `load_head`.
+        neighbourhood: the training routines; None for a network that was not trained.
 
     Raises:
         ValueError: the metadata holds NaN or infinity.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    if neighbourhood is not None:
+        tensors |= {NEIGHBOURS + name: torch.from_numpy(x) for name, x in neighbourhood.arrays().items()}
     record = {
         "format": FORMAT,
         "config": {"head_type": type_name(network.config), **asdict(network.config)},
@@ -85,7 +93,10 @@ def load_head(path: str | Path) -> Head:
         raise ValueError(f"the weights in {path} are damaged (wrong sha256): train or download the head again")
     if unfit := next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), None):
         raise ValueError(f"the weights {unfit} in {path} hold NaN or infinity: train or download the head again")
-    return Head(_network(_config(record["config"], path), tensors, path).eval(), record["metadata"])
+    remembered = {name: tensors.pop(name) for name in list(tensors) if name.startswith(NEIGHBOURS)}
+    config = _config(record["config"], path)
+    network = _network(config, tensors, path).eval()
+    return Head(network, record["metadata"], _neighbourhood(config, remembered, path))
 
 
 def _record(header: str, path: Path) -> dict[str, Any]:
@@ -206,6 +217,31 @@ def _network(config: HeadConfig, tensors: dict[str, torch.Tensor], path: Path) -
             "train or download the head again"
         ) from None
     return network
+
+
+def _neighbourhood(config: HeadConfig, tensors: dict[str, torch.Tensor], path: Path) -> Neighbourhood | None:
+    """Build what the head remembers of its training routines; None where the file has none."""
+    if not tensors:
+        return None
+    rows, columns = config.num_training, 2 * config.feature_dim
+    expected = {
+        "places": ((rows, columns), torch.int8),
+        "mean": ((columns,), torch.float32),
+        "spread": ((columns,), torch.float32),
+        "far": ((), torch.float32),
+        **({"actions": ((rows,), torch.int64)} if config.num_actions else {}),
+    }
+    arrays = {name.removeprefix(NEIGHBOURS): x.numpy() for name, x in tensors.items()}
+    fits = expected == {name: (tuple(x.shape), tensors[NEIGHBOURS + name].dtype) for name, x in arrays.items()}
+    if (
+        not fits
+        or not (arrays["spread"] > 0).all()
+        or not set(arrays.get("actions", ())) <= {*range(config.num_actions)}
+    ):
+        raise ValueError(
+            f"the training routines in {path} do not fit its configuration: train or download the head again"
+        )
+    return Neighbourhood(**{"actions": None} | arrays)
 
 
 def _sha256(tensors: dict[str, torch.Tensor]) -> str:

@@ -14,6 +14,7 @@ from ..extractors.backbone import resolve_device
 from ..extractors.video import VIDEO_SUFFIXES, VideoError
 from ..models.checkpoint import serialise_head
 from ..models.head import HeadNetwork
+from ..models.neighbourhood import Neighbourhood
 from . import conformal
 from .console import print_message, print_result, print_table, progress
 from .evaluation import SMALLEST_EVENT
@@ -29,6 +30,7 @@ from .sources import cut_segments, find_videos
 from .splits import FOLDS, Split, make_splits
 from .sums import consistency, sum_predictions
 from .training_record import describe_labels, describe_training
+from .training_set import record_training_set
 from .trainings import HeadTraining, make_jobs
 from .unfinished import count_finished, fingerprint, interrupted_head, kept_trainings, new_head
 
@@ -122,7 +124,7 @@ def train_head(
             **describe_labels(all_labels, data, splits[options.seed], sums),
             **({"consistency": found} if (found := consistency(outcome.predictions, data.labels.checks)) else {}),
         }
-        num_routines = len(splits[options.seed][-1].training)
+        routines = data.examples.at(splits[options.seed][-1].training)
         metadata = {
             "dataset": dataset,
             "targets": list(data.labels.targets),
@@ -134,7 +136,8 @@ def train_head(
             "manifest": feature_store.manifest,
             "intervals": {"level": conformal.LEVEL, "radii": outcome.radii},
             "generated": _are_generated(feature_store),
-            "routines": num_routines,
+            "routines": len(routines),
+            "training_set": record_training_set(routines, all_labels, feature_store, anonymous=options.anonymous),
         }
         metadata["doubts"] = doubts(results, predictions, metadata)
         results |= {
@@ -144,7 +147,8 @@ def train_head(
             | {"seconds": round(time.perf_counter() - started, 1)},
         }
         write_results(head_path, results, predictions, outcome.curves)
-        write_atomic(head_path, serialise_head(outcome.network, metadata | {"results": results}))
+        neighbourhood = Neighbourhood.fit(routines.features, routines.actions)
+        write_atomic(head_path, serialise_head(outcome.network, metadata | {"results": results}, neighbourhood))
     _set_default(head_path, set_default, results["warnings"], scores_videos=identity is not None)
     return TrainingResult(head_path, outcome.network, Results(results), Rows(predictions), Rows(outcome.curves), failed)
 

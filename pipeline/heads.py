@@ -16,6 +16,7 @@ from ..models.checkpoint import Head, load_head, load_reference
 from ..models.reference import FULL_SCORE, ReferenceCoFInAl
 from .extraction import weights_origin
 from .options import ExtractorOptions
+from .training_set import is_training_set
 
 
 def default_head_path() -> Path:
@@ -110,9 +111,12 @@ def _check_metadata(head: Head, path: Path) -> None:
         and head.network.config.num_actions == (len(actions) if len(actions) > 1 else 0)
     )
     flags_ok = isinstance(metadata.get("generated"), bool) and "reference" not in metadata
+    training_ok = "training_set" not in metadata or is_training_set(
+        metadata["training_set"], head.network.config.targets, head.network.config.num_training
+    )
     flags_ok &= all(_are_texts(metadata.get(name)) for name in ("doubts", "sums"))
     flags_ok &= type(metadata.get("routines")) is int
-    if not (identity_ok and actions_ok and flags_ok and _are_numbers(metadata.get("intervals"))):
+    if not (identity_ok and actions_ok and flags_ok and training_ok and _are_numbers(metadata.get("intervals"))):
         raise ValueError(f"{path} does not record what it was trained on; train or download the head again")
 
 

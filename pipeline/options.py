@@ -216,6 +216,9 @@ class TrainingOptions:
             "--intervals",
         ),
     ] = False
+    anonymous: Annotated[
+        bool, Option("Leave the names of the training videos out of the head file.", "--anonymous")
+    ] = False
     device: Annotated[str, Option("auto, cpu, cuda or cuda:N.")] = "auto"
     workers: Annotated[
         int | None,

@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from ..models.predict import Prediction, borderline, predict, predict_reference
 from ..models.reference import ReferenceCoFInAl
 from . import conformal
 from .console import err, print_message, print_result, printable, progress
+from .evidence import Evidence, explain
+from .filming import Filming
 from .heads import check_identity, extractor_of, head_warnings, open_head
 from .options import ExtractorOptions, takes_fields_of
 from .sources import NEEDS_FPS
@@ -102,16 +105,19 @@ class Score:
     """The features' identity; None where it is unknown."""
     clips: int
     clip_times: list[tuple[float, float]]
-    """Start and end of each clip in seconds; empty for a `.npy`."""
+    """Start and end of each clip in seconds; empty for a `.npy` without a record of them."""
     warnings: list[str] = field(default_factory=list)
     stage_seconds: dict[str, float] = field(default_factory=dict)
     """How long the head and backbone took to load, and each stage of the extraction; empty for a `.npy`."""
+    evidence: Evidence | None = None
+    """Why the scores came out."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the score as the JSON object that `--json` prints; fields that are None are absent."""
-        targets = {target: _without_none(asdict(verdict)) for target, verdict in self.targets.items()}
-        sums = {target: _without_none(asdict(one)) for target, one in self.sums.items()}
-        return {"format": 1, **asdict(self), "targets": targets, "sums": sums}
+        values = asdict(self)
+        for name in ("targets", "sums", "evidence"):
+            values[name] = _without_none(values[name] or {})
+        return {"format": 1, **values}
 
 
 def _without_none(values: dict[str, Any]) -> dict[str, Any]:
@@ -158,7 +164,7 @@ def score_video(
         raise ValueError(f"{path} is no folder of numbered frames: leave --fps out")
     started = time.perf_counter()
     trained, head_path = open_head(head, target=target, weight_type=weight_type, action=action, extractor=extractor)
-    action, action_warnings = _choose_action(path, action, trained.metadata["actions"])
+    named = _check_action(action, trained.metadata["actions"])
     if path.suffix == ".npy":
         if weights is not None or (options.precision, options.engine, options.decoder) != ("auto", "auto", "auto"):
             raise ValueError(f"{path} holds features already: leave --weights, --precision, --engine and --decoder out")
@@ -168,6 +174,8 @@ def score_video(
             print_message(f"scoring {path.name}")  # on a terminal the progress bar shows it
         backbone = extractor_of(trained, head_path, options, weights=weights)
         routine = _extract_routine(path, backbone, options, time.perf_counter() - started)
+    action, action_warnings = (named, []) if named else _assume_action(path, trained, routine.features)
+    evidence = explain(trained, routine.features, routine.clip_times, action=action, filming=routine.filming)
     targets = _verdicts(trained, routine.features, action)
     return Score(
         video=str(path),
@@ -179,28 +187,44 @@ def score_video(
         extractor=trained.metadata["identity"],
         clips=len(routine.features),
         clip_times=routine.clip_times,
-        warnings=[*head_warnings(trained.metadata), *action_warnings, *routine.warnings],
+        warnings=[*head_warnings(trained.metadata), *action_warnings, *routine.warnings, *evidence.doubts],
         stage_seconds=routine.stage_seconds,
+        evidence=evidence,
     )
 
 
-def _choose_action(path: Path, action: str | None, actions: list[str]) -> tuple[str | None, list[str]]:
-    """Return which of a head's actions the routine shows, and a warning where that is an assumption."""
+def _check_action(action: str | None, actions: list[str]) -> str | None:
+    """Return the head's own spelling of an action that the user names."""
+    if action is None:
+        return None
     if not actions:
-        if action is not None:
-            raise ValueError(f"this head was trained without actions, so leave --action {action} out")
+        raise ValueError(f"this head was trained without actions, so leave --action {action} out")
+    named = next((name for name in actions if name.lower() == action.lower()), None)
+    if named is None:
+        raise ValueError(f"unknown action {action!r}; this head has {', '.join(actions)}")
+    return named
+
+
+def _assume_action(path: Path, head: Head, features: np.ndarray) -> tuple[str | None, list[str]]:
+    """Return which of a head's actions the routine probably shows, and a warning that it is assumed."""
+    actions, neighbours = head.metadata["actions"], head.neighbourhood
+    if not actions:
         return None, []
-    if action is not None:
-        named = next((name for name in actions if name.lower() == action.lower()), None)
-        if named is None:
-            raise ValueError(f"unknown action {action!r}; this head has {', '.join(actions)}")
-        return named, []
     if len(actions) == 1:
         return actions[0], [f"assumed --action {actions[0]}, the only one of this head"]
-    starts = [name for name in actions if re.match(rf"{re.escape(name)}(?![a-z])", path.stem, re.IGNORECASE)]
-    if len(starts) != 1:
+    if (named := _action_in_name(path, actions)) is not None:
+        return named, [f"assumed --action {named} from the file's name"]
+    if neighbours is None:
         raise ValueError(f"which action does {path.name} show? name it with --action: {', '.join(actions)}")
-    return starts[0], [f"assumed --action {starts[0]} from the file's name"]
+    probabilities = neighbours.action_probabilities(neighbours.place(features))
+    action = actions[int(probabilities.argmax())]
+    return action, [f"assumed --action {action}, which the clips show with a probability of {probabilities.max():.0%}"]
+
+
+def _action_in_name(path: Path, actions: list[str]) -> str | None:
+    """Return the action that a file's name starts with."""
+    starts = [name for name in actions if re.match(rf"{re.escape(name)}(?![a-z])", path.stem, re.IGNORECASE)]
+    return starts[0] if len(starts) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -210,6 +234,7 @@ class _Routine:
     features: np.ndarray
     """(clips, C)."""
     warnings: list[str]
+    filming: Filming
     clip_times: list[tuple[float, float]] = field(default_factory=list)
     stage_seconds: dict[str, float] = field(default_factory=dict)
 
@@ -231,7 +256,18 @@ def _load_routine(path: Path, head: Head, head_path: Path) -> _Routine:
     width = head.network.config.feature_dim
     if features.shape[1] != width:
         raise ValueError(f"{path} has features of width {features.shape[1]}; {head_path} was trained on width {width}")
-    return _Routine(features, warnings)
+    name = None if store is None else path.resolve().relative_to(store.folder.resolve()).as_posix()
+    record = {} if store is None or name is None else store.records.get(name.removesuffix(".npy"), {})
+    return _Routine(features, [*warnings, *record.get("warnings", ())], Filming.of(record), _clip_times(record))
+
+
+def _clip_times(record: Mapping[str, Any]) -> list[tuple[float, float]]:
+    """Return start and end of each clip in seconds; empty where the record does not say it."""
+    if record.get("clip_grid_s") is None:
+        return []
+    start, length, step = record["clip_grid_s"]
+    starts = [start + step * clip for clip in range(record["clips"])]
+    return [(round(at, 3), round(at + length, 3)) for at in starts]
 
 
 def _extract_routine(path: Path, backbone: Backbone, options: ExtractorOptions, load_seconds: float) -> _Routine:
@@ -246,6 +282,7 @@ def _extract_routine(path: Path, backbone: Backbone, options: ExtractorOptions, 
     return _Routine(
         extraction.features,
         extraction.record["warnings"],
+        Filming.of(extraction.record),
         [(round(float(start), 3), round(float(end), 3)) for start, end in extraction.clip_times],
         {"load": round(load_seconds, 3), **extraction.record["stage_seconds"]},
     )

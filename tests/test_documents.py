@@ -37,6 +37,7 @@ from cofinal.data.labels import read_labels
 from cofinal.extractors.catalogue import ALIASES, CATALOGUE
 from cofinal.extractors.recipes import RECIPES
 from cofinal.models.head_types import HEAD_TYPES
+from cofinal.pipeline.evidence import TargetEvidence
 from cofinal.pipeline.extraction import ExtractionSummary
 from cofinal.pipeline.head_training import TrainingResult
 from cofinal.pipeline.scoring import Score
@@ -343,8 +344,9 @@ def test_fields_of_results_are_those_of_the_program() -> None:
     for heading, result in (("extract_features", ExtractionSummary), ("train_head", TrainingResult)):
         (rows,) = first_cells(document, heading)
         assert set(flat(rows)) == {field.name for field in fields(result)}
-    top, _ = first_cells(ROOT / "docs/scoring.md", "The JSON")
+    top, _, evidence = first_cells(ROOT / "docs/scoring.md", "The JSON")
     assert set(flat(top)) == {"format", *(field.name for field in fields(Score))}
+    assert set(flat(evidence)) == {field.name for field in fields(TargetEvidence)}
 
 
 # --- what is run ----------------------------------------------------------------------------------------------------
@@ -413,7 +415,7 @@ def test_a_new_user_reaches_a_score_by_the_three_commands_and_again_from_python(
     assert "coarse grade" in ran.out
 
     verdict = json.loads(run("score-video routine.mp4 --json").out)
-    top, of_target = first_cells(ROOT / "docs/scoring.md", "The JSON")
+    top, of_target, _ = first_cells(ROOT / "docs/scoring.md", "The JSON")
     assert set(flat(top)) == set(verdict)
     documented = {row[0]: set(row[1:]) for row in of_target}
     target = verdict["targets"]["score"]

@@ -23,7 +23,7 @@ from cofinal.data.feature_store import FeatureStore
 from cofinal.data.text_labels import RG_HEADER
 from cofinal.extractors.video import GENERATED_COMMENT
 from cofinal.pipeline.report import write_report
-from cofinal.pipeline.scoring import _choose_action, print_score
+from cofinal.pipeline.scoring import _action_in_name, print_score
 from cofinal.pipeline.unfinished import new_head
 
 
@@ -766,11 +766,7 @@ def test_a_report_that_cannot_be_written_costs_no_score(command, store: Path, tr
     ("name", "action"), [("Ball_017", "Ball"), ("ball 2", "Ball"), ("a_Ball", None), ("Balls", None)]
 )
 def test_an_action_is_assumed_from_the_start_of_a_name_only(name: str, action: str | None) -> None:
-    if action is None:
-        with pytest.raises(ValueError, match="which action does"):
-            _choose_action(Path(f"{name}.mp4"), None, ["Ball", "Hoop"])
-    else:
-        assert _choose_action(Path(f"{name}.mp4"), None, ["Ball", "Hoop"])[0] == action
+    assert _action_in_name(Path(f"{name}.mp4"), ["Ball", "Hoop"]) == action
 
 
 def test_a_name_that_is_not_utf8_is_shown_escaped(command, store: Path, trained: Path, tmp_path: Path) -> None:
