@@ -1,8 +1,8 @@
 """CoFInAl: action quality assessment from raw video.
 
-    from cofinal import extract_features, train_head, score_video
+    from cofinal import extract_features, train_head, score_video, score_videos
 
-The three functions are imported on first use, so that `--help` need not wait for torch.
+The functions are imported on first use, so that `--help` need not wait for torch.
 """
 
 from importlib import import_module
@@ -12,12 +12,18 @@ if TYPE_CHECKING:
     from .pipeline.extraction import extract_features
     from .pipeline.head_training import train_head
     from .pipeline.scoring import score_video
+    from .pipeline.scoring_many import score_videos
 
-__all__ = ["__version__", "extract_features", "score_video", "train_head"]
+__all__ = ["__version__", "extract_features", "score_video", "score_videos", "train_head"]
 
 __version__ = "0.1.0"
 
-MODULES = {"extract_features": "extraction", "train_head": "head_training", "score_video": "scoring"}
+MODULES = {
+    "extract_features": "extraction",
+    "train_head": "head_training",
+    "score_video": "scoring",
+    "score_videos": "scoring_many",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
@@ -29,6 +29,7 @@ from .decoders import choose_decoder
 from .reader import Reader, ReaderError
 from .recipes import RECIPES, Recipe
 from .shots import Shots
+from .thumbnails import Thumbnail, ThumbnailTaker
 from .video import TAKE_GAPS, TAKE_PART, BrokenError, UnfaithfulError, VideoError, VideoFacts
 
 T = TypeVar("T")
@@ -52,6 +53,8 @@ class Extraction:
     """(T, num_classes) float32 if classes were asked for."""
     record: dict[str, Any]
     """What was read, with which decoder, and how long it took, ready for JSON."""
+    thumbnails: list[Thumbnail] = field(default_factory=list)
+    """Small pictures in order of time if they were asked for."""
 
 
 def extract(
@@ -63,6 +66,7 @@ def extract(
     decoder: str = "auto",
     batch_clips: int | None = None,
     classify: bool = False,
+    thumbnails: bool = False,
     allow_partial: bool = False,
     allow_gaps: bool = False,
     deinterlace: bool = False,
@@ -80,6 +84,7 @@ def extract(
         decoder: "auto", "decord" or "pyav".
         batch_clips: clips in one pass of the backbone; None for 1 on a CPU and 8 on a GPU.
         classify: also return the class probabilities of each clip.
+        thumbnails: also return small pictures of the video.
         allow_partial: extract the clips before the damage of a damaged video.
         allow_gaps: take a pause in a video that otherwise keeps its pace as a still, not as damage.
         deinterlace: interpolate the frames of an interlaced video, so that each shows one moment.
@@ -105,6 +110,7 @@ def extract(
             reader=reader,
             batch_clips=batch_clips,
             classify=classify,
+            thumbnails=thumbnails,
             deinterlace=deinterlace,
             display_aspect=display_aspect,
             on_progress=on_progress,
@@ -225,6 +231,7 @@ def _extract(
     reader: Reader,
     batch_clips: int,
     classify: bool,
+    thumbnails: bool,
     deinterlace: bool,
     display_aspect: bool,
     on_progress: Callable[[float, float], None] | None,
@@ -245,7 +252,8 @@ def _extract(
         deinterlace=deinterlace,
     )
     shots = Shots()
-    clips = _timed(_make_clips(frames, selection, recipe, pixel_aspect, shots), seconds, "read")
+    taker = ThumbnailTaker(selection.clip_times, facts.pixel_aspect) if thumbnails else None
+    clips = _timed(_make_clips(frames, selection, recipe, pixel_aspect, shots, taker), seconds, "read")
     with (
         closing(in_background(clips, ahead=max(CLIPS_AHEAD, batch_clips))) as ready,
         # features are appended with `write` and mapped at the end: a mapped file on a full disk kills the process
@@ -292,6 +300,7 @@ def _extract(
                 *signal_warnings(facts, recipe, deinterlace, display_aspect),
             ],
         },
+        thumbnails=taker.taken if taker else [],
     )
 
 
@@ -317,9 +326,14 @@ def _write(features: np.ndarray, file: IO[bytes], path: Path) -> None:
 
 
 def _make_clips(
-    frames: Iterator[np.ndarray], selection: Selection, recipe: Recipe, pixel_aspect: float, shots: Shots
+    frames: Iterator[np.ndarray],
+    selection: Selection,
+    recipe: Recipe,
+    pixel_aspect: float,
+    shots: Shots,
+    taker: ThumbnailTaker | None,
 ) -> Iterator[Tensor]:
-    """The clips of a video in order, each (F, H, W, 3) uint8; `shots` sees every frame of them once.
+    """The clips of a video in order, each (F, H, W, 3) uint8; `shots` and `taker` see every frame of them once.
 
     Every frame is prepared once: what a clip shares with the one before is copied from there.
     """
@@ -333,9 +347,12 @@ def _make_clips(
             if num_filled:
                 clip[:num_filled] = before[np.searchsorted(before_shows, shows[:num_filled])]
             for _, repetitions in groupby(shows[num_filled:]):
-                num_shown = len(list(repetitions))
-                image = recipe.apply(next(frames), pixel_aspect)
-                shots.see(image.numpy(), float(start_s + (end_s - start_s) * num_filled / recipe.clip_frames))
+                frame, num_shown = next(frames), len(list(repetitions))
+                image = recipe.apply(frame, pixel_aspect)
+                time_s = float(start_s + num_filled * (end_s - start_s) / recipe.clip_frames)
+                shots.see(image.numpy(), time_s)
+                if taker:
+                    taker.show(frame, time_s)
                 clip[num_filled : num_filled + num_shown] = image
                 num_filled += num_shown
             newest, before, before_shows = shows[-1], clip, shows

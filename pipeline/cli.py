@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import __version__
-from .console import ends_well, print_message, print_result
+from .console import ends_well, print_result
 from .options import ExtractorOptions, LabelOptions, TrainingOptions, takes_fields_of
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
@@ -259,10 +259,15 @@ def _train_head(
     return 1 if result.failed_videos else 0
 
 
+@takes_fields_of(LabelOptions)
 @takes_fields_of(ExtractorOptions)
 def _score_video(
-    video: Annotated[
-        Path, typer.Argument(help="A video, a folder of frames (--fps), or a .npy of a store like the head's.")
+    videos: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="VIDEO...|FOLDER|LIST",
+            help="Videos, a folder of them, a .txt list of paths, folders of frames (--fps), .npy files, or stores.",
+        ),
     ],
     head: Annotated[
         Path | None,
@@ -270,6 +275,26 @@ def _score_video(
     ] = None,
     *,
     action: Annotated[str | None, typer.Option(help="The apparatus or event, where the head has several.")] = None,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the ranking to this table.")] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR|FILE.html", help="Write a page for each routine and an index; of one video also a file."
+        ),
+    ] = None,
+    rank_by: Annotated[
+        str | None,
+        typer.Option(metavar="TARGET", help="The target to rank by; by default Total, or else the first."),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="Compare with judges' scores in label files of this format, as of train-head."),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="The label file or its folder; by default beside the features or videos."),
+    ] = None,
+    label_options: LabelOptions,
     target: Annotated[
         str | None, typer.Option(help="For a .pkl head: the score it predicts, for example Total.")
     ] = None,
@@ -288,44 +313,50 @@ def _score_video(
         str | None,
         typer.Option(metavar="FILE", help="The backbone's weights file, if it has moved since the training."),
     ] = None,
-    report: Annotated[Path | None, typer.Option(help="Write a one-page HTML report here.")] = None,
     options: ExtractorOptions,
-    as_json: Json = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print one JSON object on stdout; of several videos one a line, as they come."),
+    ] = False,
     debug: Debug = False,
     version: Version = False,
 ) -> int:
-    """Score a routine: coarse grade, fine grade and final score of each target.
+    """Score routines: coarse grade, fine grade and final score of each target, and a ranking of several.
+
+    With --csv or a folder for --report, the same command continues an interrupted run, and scores only what changed.
 
     \b
     Examples:
       score-video routine.mp4
       score-video routine.mp4 --head heads/rg.safetensors --action Ball --report routine.html
-      score-video out/Ball_001.npy --json
+      score-video videos/ --csv scores.csv --report reports/
+      score-video videos/ --dataset csv --labels judged.csv
       score-video out/Ball_001.npy --head Ball_best.pkl --target Total --action Ball --weight-type 2
     """
-    from .report import write_report
-    from .scoring import print_score, score_video
+    from .score_output import ScorePrinter
+    from .scoring_many import score_videos
+    from .sources import is_one_routine
 
-    if report is not None and report.is_dir():
-        raise ValueError(f"--report {report} is a folder; name the page's file")
-    score = score_video(
-        video,
-        head,
-        action=action,
-        target=target,
-        weight_type=weight_type,
-        extractor=extractor,
-        weights=weights,
-        **vars(options),
-    )
-    if as_json:
-        _print_json(score.as_json())
-    else:
-        print_score(score)
-    if report is not None:
-        write_report(score, report)
-        print_message(f"report: {report}")
-    return 0
+    with ScorePrinter(alone=is_one_routine(videos), as_json=as_json) as printer:
+        result = score_videos(
+            videos,
+            head,
+            action=action,
+            csv=csv,
+            report=report,
+            rank_by=rank_by,
+            dataset=dataset,
+            labels=labels,
+            target=target,
+            weight_type=weight_type,
+            extractor=extractor,
+            weights=weights,
+            on_score=printer.take,
+            **vars(label_options),
+            **vars(options),
+        )
+    printer.finish(result)
+    return 1 if result.failed else 0
 
 
 def _list_backbones(as_json: Json = False, debug: Debug = False, version: Version = False) -> int:

@@ -3,7 +3,7 @@
     python -m cofinal.pipeline.demo [FOLDER] [--seed N]
 
 Everything is written into the folder (`demo/`): routines and their labels, the feature store, the head with its
-results, and the report of one scored routine. A second run uses the routines and the features of the first one.
+results, and the ranking and reports of the unseen routines. A second run uses the routines and features of the first.
 """
 
 import json
@@ -20,9 +20,9 @@ from .baselines import BASELINES
 from .console import ends_well, print_message, print_result, print_table, progress
 from .extraction import extract_features
 from .head_training import train_head
-from .report import write_report
 from .results import summarise_predictions
-from .scoring import print_score, score_video
+from .score_output import print_score
+from .scoring_many import score_videos
 
 TARGET = "Total"
 
@@ -64,7 +64,7 @@ def run_demo(folder: Path, *, seed: int = 0) -> dict[str, Any]:
 
 
 def print_demo(folder: Path, results: dict[str, Any]) -> None:
-    """Print the results, score one unseen routine from its raw video and write its report."""
+    """Print the results, score the unseen routines from their raw videos and write their reports."""
     unseen = results["unseen"]
     table = Table(title=f"{len(unseen)} routines that training never saw: {TARGET} in points")
     for column in ("routine", "true", "predicted", "coarse grade", "fine grade"):
@@ -90,16 +90,18 @@ def print_demo(folder: Path, results: dict[str, Any]) -> None:
     confounds = ", ".join(f"{name} {value:+.2f}" for name, value in results["confounds"].items())
     print_result(f"SRCC of trivial measures with {TARGET}, which must be low: {confounds}")
 
-    first = unseen[0]["video"]
-    video = folder / "videos" / f"{first}.mp4"
-    print_result("one of them, scored from its raw video:")
-    score = score_video(video, folder / "head.safetensors")
-    print_score(score)
-    write_report(score, folder / "report.html")
+    print_message("scoring them again, from their raw videos")
+    listed = folder / "unseen.txt"
+    write_atomic(listed, "".join(f"videos/{entry['video']}.mp4\n" for entry in unseen).encode())
+    outputs = {"csv": folder / "scores.csv", "report": folder / "reports"}
+    scored = score_videos(listed, folder / "head.safetensors", dataset="rg", labels=folder, **outputs)
+    print_result("one of them:")
+    print_score(next(iter(scored.scores.values())))
     files = {
         "results": "results.json",
         "plot": "head.predicted.png",
-        "report": "report.html",
+        "ranking": "scores.csv",
+        "reports": "reports/index.html",
         "head": "head.safetensors",
         "videos": "videos",
     }

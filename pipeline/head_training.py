@@ -26,7 +26,7 @@ from .protocol import Outcome, run_seeds
 from .reliability import doubts, pooling_notes
 from .results import Results, Rows, format_figure, results_tables, summarise_predictions, write_results
 from .settings import configure, with_grade_edges
-from .sources import cut_segments, find_videos
+from .sources import cut_segments, find_videos, is_store
 from .splits import FOLDS, Split, make_splits
 from .sums import consistency, sum_predictions
 from .training_record import describe_labels, describe_training
@@ -146,7 +146,8 @@ def train_head(
             "training": describe_training(protocol, splits[options.seed][-1], data.examples, outcome, training, options)
             | {"seconds": round(time.perf_counter() - started, 1)},
         }
-        write_results(head_path, results, predictions, outcome.curves)
+        sources = _sources(feature_store, data.labels)
+        write_results(head_path, results, predictions, outcome.curves, identity, sources)
         neighbourhood = Neighbourhood.fit(routines.features, routines.actions)
         write_atomic(head_path, serialise_head(outcome.network, metadata | {"results": results}, neighbourhood))
     _set_default(head_path, set_default, results["warnings"], scores_videos=identity is not None)
@@ -160,7 +161,7 @@ def _store_folder(source: Path) -> Path:
     """Return the feature store that a user's STORE|VIDEOS means; features of videos are cached beside them."""
     if not source.exists():
         raise ValueError(f"{source} does not exist; name a feature store, or videos to extract first")
-    if source.is_dir() and ((source / "manifest.json").exists() or any(source.rglob("*.npy"))):
+    if is_store(source):
         return source
     videos = source.resolve()
     return videos.with_name(f"{videos.stem if videos.is_file() else videos.name}-features")
@@ -205,6 +206,13 @@ def _feature_identity(
     if extractor:
         raise ValueError(f"the manifest of {store.folder} says what made its features; leave --extractor out")
     return store.identity, store.manifest["weights"]
+
+
+def _sources(store: FeatureStore, labels: LabelSet) -> dict[str, str]:
+    """Return by a label's video the file that its features were made of."""
+    pairs = join(labels, store.names(), VIDEO_SUFFIXES).pairs
+    records = ((row.video, store.records.get(name, {})) for row, name in pairs)
+    return {video: record["source"] for video, record in records if "source" in record}
 
 
 def _are_generated(store: FeatureStore) -> bool:

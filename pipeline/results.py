@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from ..data.files import write_atomic
 from .baselines import BASELINES
 from .evaluation import average, evaluate, over_seeds, r_l2, srcc
 from .plots import plot_curves, plot_predictions
+from .training_page import render_training
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -84,8 +85,8 @@ def summarise_predictions(predictions: Sequence[dict[str, Any]], *, by_action: b
     """Return the figures of predictions in the form of the results contract.
 
     Args:
-        predictions: entries of `protocol.run_seeds`; of several seeds with a `seed` each, and every seed evaluates
-            the same routines in the same order.
+        predictions: entries of `protocol.run_seeds`, or of scores without baselines; of several seeds with a `seed`
+            each, and every seed evaluates the same routines in the same order.
         by_action: one result for each action and target (`Ball/Total`), not one for each target over all actions.
 
     Returns:
@@ -114,14 +115,27 @@ def summarise_predictions(predictions: Sequence[dict[str, Any]], *, by_action: b
     return {
         "targets": figures("predicted"),
         "average": over_seeds([average_of(seed) for seed in range(num_seeds)]),
-        "baselines": {name: figures(name) for name in BASELINES},
+        "baselines": {name: figures(name) for name in BASELINES if name in predictions[0]},
     }
 
 
 def write_results(
-    head: Path, results: dict[str, Any], predictions: Sequence[dict[str, Any]], curves: Sequence[dict[str, Any]]
+    head: Path,
+    results: dict[str, Any],
+    predictions: Sequence[dict[str, Any]],
+    curves: Sequence[dict[str, Any]],
+    identity: Mapping[str, str] | None,
+    sources: Mapping[str, str],
 ) -> None:
-    """Write figures, predictions, learning curves and plots beside a head file.
+    """Write figures, predictions, learning curves, plots and a page of them beside a head file.
+
+    Args:
+        head: the head file.
+        results: as `results.json` has them.
+        predictions: an entry for each seed, evaluated routine and target.
+        curves: an entry for each epoch of each training.
+        identity: what made the features, where that is known.
+        sources: by a label's video its file, where that is known.
 
     Raises:
         OSError: a file cannot be written.
@@ -131,6 +145,8 @@ def write_results(
     write_atomic(head.with_suffix(".predicted.png"), plot_predictions(predictions, all_actions))
     write_atomic(head.with_suffix(".curves.csv"), as_csv(curves))
     write_atomic(head.with_suffix(".curves.png"), plot_curves(curves))
+    page = render_training(head, results, predictions, curves, all_actions, identity, sources)
+    write_atomic(head.with_suffix(".html"), page.encode("utf-8", "backslashreplace"))
     write_atomic(head.with_suffix(".results.json"), (json.dumps(results, indent=2) + "\n").encode())
 
 
@@ -149,18 +165,30 @@ def results_tables(results: dict[str, Any]) -> tuple[Table, Table]:
     protocol = f"{training['folds']} folds" if results["protocol"] == "cv" else "test split"
     if training["seeds"] > 1:
         protocol += f" x {training['seeds']} seeds (mean ± deviation)"
-    rows = dict(results["targets"])
-    extra = {"srcc_within_events": "in events", "coverage": "covered", "width": "width"}
-    extra = {name: title for name, title in extra.items() if any(name in figures for figures in rows.values())}
-    head = _table(
+    sums = results.get("sums", {})
+    head = figures_table(
         f"{results['dataset']}, {training['head_type']}: {protocol}, {training['judged']} videos evaluated",
-        ["n", "SRCC", "95%", "R-l2", "MAE", "RMSE", *extra.values()],
+        results["targets"] | {f"{key} (sum)": figures for key, figures in sums.get("targets", {}).items()},
     )
     baselines = _table("baselines: SRCC (R-l2)", [name.replace("_", " ") for name in BASELINES])
-    sums = results.get("sums", {})
-    rows |= {f"{key} (sum)": figures for key, figures in sums.get("targets", {}).items()}
-    for key, figures in rows.items():
-        head.add_row(
+    for target, ceiling in results.get("panel", {}).items():
+        known = [str(ceiling["n"]), f"{ceiling['srcc']:.3f}", "", "", f"{ceiling['mae']:.2f}", ""]
+        head.add_row(f"{target}: one judge of {ceiling['judges']} against the others", *known)
+    for found, note in ((results, ""), (sums, " (sum)")):
+        for key in found.get("targets", {}):
+            of_baselines = (found["baselines"][name][key] for name in BASELINES)
+            cells = (f"{format_figure(x, 'srcc', 3)} ({x['r_l2']:.2f})" for x in of_baselines)
+            baselines.add_row(key + note, *cells)
+    return head, baselines
+
+
+def figures_table(title: str, targets: Mapping[str, dict[str, Any]]) -> Table:
+    """Return the figures of each target as a table."""
+    extra = {"srcc_within_events": "in events", "coverage": "covered", "width": "width"}
+    extra = {name: title for name, title in extra.items() if any(name in figures for figures in targets.values())}
+    table = _table(title, ["n", "SRCC", "95%", "R-l2", "MAE", "RMSE", *extra.values()])
+    for key, figures in targets.items():
+        table.add_row(
             key,
             str(figures["n"]),
             format_figure(figures, "srcc", 3),
@@ -170,15 +198,7 @@ def results_tables(results: dict[str, Any]) -> tuple[Table, Table]:
             f"{figures['rmse']:.2f}",
             *(f"{figures[name]:.2f}" if name in figures else "" for name in extra),
         )
-    for target, ceiling in results.get("panel", {}).items():
-        known = [str(ceiling["n"]), f"{ceiling['srcc']:.3f}", "", "", f"{ceiling['mae']:.2f}", ""]
-        head.add_row(f"{target}: one judge of {ceiling['judges']} against the others", *known, *("" for _ in extra))
-    for found, note in ((results, ""), (sums, " (sum)")):
-        for key in found.get("targets", {}):
-            of_baselines = (found["baselines"][name][key] for name in BASELINES)
-            cells = (f"{format_figure(x, 'srcc', 3)} ({x['r_l2']:.2f})" for x in of_baselines)
-            baselines.add_row(key + note, *cells)
-    return head, baselines
+    return table
 
 
 def format_figure(figures: dict[str, Any], name: str, decimals: int) -> str:

@@ -2,11 +2,12 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..data.datasets import NameIndex, find_row
+from ..data.feature_store import FeatureStore
 from ..data.label_rows import LabelSet, Segment
 from ..extractors.frame_folders import is_frame_folder, number_frames
 from ..extractors.video import VIDEO_SUFFIXES
@@ -55,8 +56,7 @@ def find_videos(videos: str | Path, fps: float | None = None) -> Sources:
             or has no use.
     """
     sources = _find_videos(Path(videos), fps)
-    if fps is not None and not any(path.is_dir() for path in sources.paths.values()):
-        raise ValueError(f"{videos} holds no folder of numbered frames alone (0001.jpg, ...): leave --fps out")
+    _require_frames(str(videos), sources.paths.values(), fps)
     return sources
 
 
@@ -90,6 +90,55 @@ def _find_videos(root: Path, fps: float | None) -> Sources:
     for folder in folders:
         _require_fps(folder, fps)
     return Sources(_named(listed, root.parent), root.parent, 0)
+
+
+def is_store(folder: Path) -> bool:
+    """Whether a folder is a feature store: it has a manifest, or holds `.npy` files."""
+    return folder.is_dir() and ((folder / "manifest.json").exists() or any(folder.rglob("*.npy")))
+
+
+def is_one_routine(named: Sequence[Path]) -> bool:
+    """Whether what the user named is one video or `.npy`, not a folder of them, a list or several."""
+    first = named[0]
+    return len(named) == 1 and (is_frame_folder(first) if first.is_dir() else first.suffix.lower() != ".txt")
+
+
+def find_routines(named: Sequence[Path], fps: float | None = None) -> dict[str, Path]:
+    """Find the routines that score-video works on.
+
+    Args:
+        named: what `find_videos` takes, `.npy` files and feature stores.
+        fps: frames per second of folders of numbered frames.
+
+    Returns:
+        Path by name, as in a feature store; of several arguments the names start at the folder that holds all of them.
+
+    Raises:
+        ValueError: as `find_videos`, or a store is empty.
+    """
+    found = [_routines_of(path, fps) for path in named]
+    paths = list(dict.fromkeys(path for one in found for path in one.values()))
+    _require_frames(", ".join(map(str, named)), paths, fps)
+    if len(found) == 1:
+        return found[0]
+    return _named(paths, Path(os.path.commonpath([path.absolute().parent for path in paths])))
+
+
+def _routines_of(path: Path, fps: float | None) -> dict[str, Path]:
+    if path.suffix == ".npy" and path.exists():
+        return {path.stem: path}
+    if not is_store(path):
+        return _find_videos(path, fps).paths
+    store = FeatureStore(path)
+    names = store.names()
+    if not names:
+        raise ValueError(f"{path} is a feature store without features; extract some with extract-features")
+    return {name: store.path(name) for name in names}
+
+
+def _require_frames(named: str, paths: Iterable[Path], fps: float | None) -> None:
+    if fps is not None and not any(path.is_dir() for path in paths):
+        raise ValueError(f"{named} holds no folder of numbered frames alone (0001.jpg, ...): leave --fps out")
 
 
 def _require_fps(folder: Path, fps: float | None) -> None:

@@ -2,8 +2,10 @@
 
 import json
 import shutil
+from importlib.resources import files
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,6 @@ from cofinal import score_video
 from cofinal.data.text_labels import RG_HEADER
 from cofinal.models.checkpoint import load_reference
 from cofinal.models.reference import ReferenceCoFInAl, ReferenceConfig
-from cofinal.pipeline.evaluate_reference import evaluate_reference
 from cofinal.pipeline.evaluation import srcc
 
 CONFIG = ReferenceConfig(
@@ -67,6 +68,7 @@ def test_features_are_scored_and_what_the_file_lacks_is_absent(
     run = ["score-video", store / "v0.npy", "--head", head, *SAID, "--action", "Ball"]
     ended = command(*run, "--json")
     said = json.loads(ended.out)
+    jsonschema.validate(said, json.loads((files("cofinal.pipeline") / "score.schema.json").read_text()))
     assert said["action"] == "Ball"
     total = said["targets"]["Total"]
     assert set(total) == {"coarse", "fine", "score"}
@@ -82,7 +84,7 @@ def test_features_are_scored_and_what_the_file_lacks_is_absent(
     assert any("gdlt-i3d" in warning and "only the width was checked" in warning for warning in said["warnings"])
 
     ended = command(*run, "--report", tmp_path / "r.html")
-    assert f"{total['score']:.2f} points   coarse grade {total['coarse']['grade']} of 4   fine grade" in ended.out
+    assert f"{total['score']:.2f}  {total['coarse']['grade']} of 4  " in ended.out
     page = (tmp_path / "r.html").read_text()
     assert f"{total['score']:.2f}" in page
     assert "no bounds in points" in page
@@ -124,46 +126,42 @@ def test_bad_public_heads_and_features(command, store: Path, head: Path, tmp_pat
     assert "Ball_best.pkl is damaged" in sentence(command("score-video", store / "v0.npy", "--head", head, *SAID))
 
 
-def test_figures_are_of_the_test_split(rg: Path, head: Path) -> None:
-    results = evaluate_reference(rg, head, "rg", target="Total", action="Ball", weight_type=2)
+EVALUATED = ["--dataset", "rg", *SAID, "--action", "Ball", "--json"]
+
+
+def test_figures_are_of_the_test_split(command, rg: Path, head: Path) -> None:
+    lines = [json.loads(line) for line in command("score-video", rg, "--head", head, *EVALUATED).out.splitlines()]
+    scores = {Path(line["video"]).stem: line["targets"]["Total"]["score"] for line in lines[:-1]}
+    results = lines[-1]["evaluation"]
     assert results["evaluated"] == "test"
     figures = results["targets"]["Ball/Total"]
     assert figures["n"] == 3
-    predicted = [
-        score_video(rg / f"Ball_{i:03}.npy", head, target="Total", weight_type=2).targets["Total"].score
-        for i in (5, 6, 7)
-    ]
+    predicted = np.array([scores[f"Ball_{i:03}"] for i in (5, 6, 7)])
     truth = np.array([16.5, 18.0, 19.5])
-    assert figures["srcc"] == pytest.approx(srcc(truth, np.array(predicted)))
+    assert figures["srcc"] == pytest.approx(srcc(truth, predicted))
     assert figures["mae"] == pytest.approx(np.abs(truth - predicted).mean(), abs=1e-3)
     assert "test split: this flatters" in results["warnings"][-1]
 
 
-def test_without_a_test_split_all_are_evaluated_and_it_says_so(store: Path, videos: Path, head: Path) -> None:
-    results = evaluate_reference(store, head, "csv", target="score", weight_type=2, labels=videos)
+def test_without_a_test_split_all_are_evaluated_and_it_says_so(command, store: Path, videos: Path, head: Path) -> None:
+    run = ["score-video", store, "--head", head, "--target", "score", "--weight-type", 2, "--dataset", "csv"]
+    ended = command(*run, "--labels", videos, "--json")
+    results = json.loads(ended.out.splitlines()[-1])["evaluation"]
     assert (results["evaluated"], results["targets"]["score"]["n"]) == ("all", 8)
-    assert "may have been trained on them" in results["warnings"][-1]
-    assert any("gdlt-i3d" in warning for warning in results["warnings"])
+    assert "if the head was not trained on them" in results["warnings"][-1]
+    ended = command(*run, "--labels", videos)
+    assert "gdlt-i3d" in ended.err
+    assert "against the judges' scores" in ended.out
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"action": None}, "one of Ball, Clubs, Hoop, Ribbon; name it with --action"),
-        ({"action": "Clubs"}, "no label row is left for Total, Clubs"),
-        ({"target": "TES"}, "unknown target 'TES'"),
-        ({"head": "head.safetensors"}, "not a .pkl of the public code"),
-        ({"store": "gone"}, "gone is not a feature store"),
+        (["--target", "Total"], "one of Ball, Clubs, Hoop, Ribbon; name it with --action"),
+        (["--target", "Total", "--action", "Clubs"], "no label row is left for Total, Clubs"),
+        (["--target", "TES", "--action", "Ball"], "has Difficulty, Execution, Total, but"),
     ],
 )
-def test_bad_input_to_the_evaluation(rg: Path, head: Path, change: dict, message: str) -> None:
-    values = {"store": rg, "head": head, "dataset": "rg", "target": "Total", "action": "Ball", "weight_type": 2}
-    with pytest.raises(ValueError, match=message):
-        evaluate_reference(**(values | change))
-
-
-def test_features_of_another_width_are_not_evaluated(rg: Path, head: Path) -> None:
-    for path in rg.glob("*.npy"):
-        np.save(path, np.zeros((2, 7), np.float32))
-    with pytest.raises(ValueError, match=r"width 7; .*Ball_best\.pkl was trained on width 1024"):
-        evaluate_reference(rg, head, "rg", target="Total", action="Ball", weight_type=2)
+def test_bad_input_to_the_evaluation(command, rg: Path, head: Path, change: list, message: str) -> None:
+    run = ["score-video", rg, "--head", head, "--dataset", "rg", "--weight-type", 2]
+    assert message in sentence(command(*run, *change))
