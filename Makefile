@@ -3,7 +3,7 @@
 PYTHON ?= python3
 RUN = .venv/bin/python
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow test-gpu lint clean
 
 demo: .venv/installed
 	$(RUN) -m cofinal.pipeline.demo
@@ -13,6 +13,9 @@ test: .venv/installed-dev
 
 test-slow: .venv/installed-dev
 	$(RUN) -m pytest -m 'slow and not gpu'
+
+test-gpu: .venv/installed-dev
+	$(RUN) -m pytest -m gpu
 
 lint: .venv/installed-dev
 	$(RUN) -m ruff check .

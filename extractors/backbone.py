@@ -1,13 +1,16 @@
 """A backbone: a network with its weights, its recipe, and the device and precision it runs in.
 
-Its input is clips of uint8 frames that a recipe made; they are normalised on the device. In fp16 and bf16 a GPU runs
-under autocast. A CPU runs bfloat16 weights, which is fast where the processor has instructions for them, or a network
-compiled by OpenVINO, which is faster.
+Its input is clips of uint8 frames that a recipe made; they are normalised on the device. In fp16 and bf16 the weights
+are converted too: autocast over fp32 weights would convert them again in each pass. On a CPU a network compiled by
+OpenVINO is faster than torch.
 """
 
 import os
 import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -16,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from . import openvino_engine
+from .batches import Batches, Pending
 from .catalogue import ALIASES, CATALOGUE, Entry
 from .openvino_engine import CompiledNetwork
 from .recipes import Recipe, get_recipe
@@ -80,7 +84,6 @@ class Backbone:
         """
         return self.features_and_classes(clips)[0]
 
-    @torch.inference_mode()
     def features_and_classes(self, clips: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Features and class probabilities of a batch of clips, from one pass through the network.
 
@@ -91,20 +94,66 @@ class Backbone:
             Features (B, feature_dim) and probabilities (B, num_classes), both float32.
 
         Raises:
-            ValueError: this process was forked after its parent had run a network.
+            ValueError: as in `submit` and `extractors.batches.Pending.result`.
+        """
+        return self.submit(list(clips)).result()
+
+    def submit(self, clips: Sequence[Tensor]) -> Pending:
+        """Start a batch of clips; a GPU computes it while the caller goes on.
+
+        Args:
+            clips: each (F, H, W, 3) uint8, frames as the recipe makes them.
+
+        Returns:
+            What gives the features and probabilities, see `features_and_classes`.
+
+        Raises:
+            ValueError: this process was forked after its parent had run a network, or the GPU's memory is full.
         """
         refuse_lost_threads()
+        return self._batches.submit(clips)
+
+    @property
+    def batches_in_flight(self) -> int:
+        """Batches to submit before waiting for the first one's result."""
+        return 2 if self.device.startswith("cuda") else 1
+
+    @cached_property
+    def batch_clips(self) -> int:
+        """Number of clips in a batch that suits the device and its free memory."""
+        refuse_lost_threads()
+        return self._batches.suitable_clips((self.recipe.clip_frames, *self.recipe.size, 3))
+
+    @cached_property
+    def _batches(self) -> Batches:
         if isinstance(self.network, CompiledNetwork):
-            features, logits = self.network(clips)
-            return features.numpy(), logits.softmax(dim=1).numpy()
-        device = torch.device(self.device)
-        if device.type == "cuda":
-            clips = clips.pin_memory()  # `non_blocking` needs pinned memory
-        x = self.recipe.normalise(clips.to(device, non_blocking=True))
-        compute_dtype, weight_dtype = PRECISIONS[self.precision], next(self.network.parameters()).dtype
-        with torch.autocast(device.type, compute_dtype, enabled=compute_dtype != weight_dtype):
-            features, logits = self.network(x.to(weight_dtype))
-        return features.cpu().numpy(), logits.softmax(dim=1).cpu().numpy()
+            return Batches(self._compute, torch.device("cpu"))
+        # not `self.device`: "cuda" would mean another GPU if the program chose another current one
+        return Batches(self._compute, next(self.network.parameters()).device)
+
+    def _compute(self, clips: Tensor) -> tuple[Tensor, Tensor]:
+        """Features and class logits of uint8 clips on the device."""
+        if isinstance(self.network, CompiledNetwork):
+            return self.network(clips)
+        dtype = next(self.network.parameters()).dtype
+        x = self.recipe.normalise(clips).to(dtype)
+        with without_tf32() if x.is_cuda and dtype == torch.float32 else nullcontext():
+            return self.network(x)
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """Let a GPU compute fp32 in fp32: TF32 has 10 bits. What the program has set otherwise holds again afterwards."""
+    # torch's type stubs do not know `conv`
+    settings = torch.backends.cudnn.conv, torch.backends.cuda.matmul  # type: ignore[attr-defined]
+    before = [setting.fp32_precision for setting in settings]
+    try:
+        for setting in settings:
+            setting.fp32_precision = "ieee"
+        yield
+    finally:
+        for setting, precision in zip(settings, before, strict=True):
+            setting.fp32_precision = precision
 
 
 def load_backbone(
@@ -144,10 +193,7 @@ def load_backbone(
     if engine == "openvino":
         prepared = CompiledNetwork(name, network, num_classes, chosen_recipe, sha256, precision)
     else:
-        # TF32 would round fp32 numbers to 10 bits on a GPU
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-        # bf16 weights for a CPU, where autocast is slower than fp32; autocast for a GPU
-        network.to(torch_device, PRECISIONS[precision] if torch_device.type == "cpu" else torch.float32)
+        network.to(torch_device, PRECISIONS[precision])
         prepared = network.to(memory_format=torch.channels_last_3d)  # the faster layout for 3D convolutions
     return Backbone(
         name=name,

@@ -7,6 +7,7 @@ crop is torchvision's `CenterCrop`.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -117,9 +118,15 @@ class Recipe:
 
     def normalise(self, clips: Tensor) -> Tensor:
         """Normalise clips (B, F, H, W, 3) uint8 -> (B, 3, F, H, W) float32, channels last in memory."""
-        std = clips.new_tensor(self.std, dtype=torch.float32)
-        mean = clips.new_tensor(self.mean, dtype=torch.float32)
-        return clips.float().sub_(255 * mean).div_(255 * std).permute(0, 4, 1, 2, 3)
+        mean, std = _levels(self.mean, clips.device), _levels(self.std, clips.device)
+        return clips.float().sub_(mean).div_(std).permute(0, 4, 1, 2, 3)
+
+
+@lru_cache
+def _levels(values: RGB, device: torch.device) -> Tensor:
+    """Values of [0, 1] in grey levels; kept on the device, because a GPU would wait for each upload."""
+    with torch.inference_mode(False):
+        return 255 * torch.tensor(values, device=device)
 
 
 def _square(

@@ -89,9 +89,9 @@ class WindowAttention(nn.Module):
 
     A window larger than the map is cut to the map's size and is not shifted. Windows shifted by s cut the map's edges:
     the map begins with the last s positions of one window and ends with the first positions of another. The published
-    code rolls the map, so that these two parts share a window, and masks each from the other. Here they are two smaller
-    windows, which gives the same result with less work. All windows of one shape, at most 27 shapes, go through one
-    call of the attention.
+    code rolls the map, so that these two parts share a window, and masks each from the other; `_rolled` does so in one
+    call of the attention, because calls are what costs on a GPU. On a CPU work costs: `_in_pieces` makes two smaller
+    windows of the two parts. All windows of one shape, at most 27 shapes, share one call. The results are the same.
     """
 
     def __init__(self, channels: int, heads: int, window: Size, shifted: bool):
@@ -109,10 +109,32 @@ class WindowAttention(nn.Module):
         shift = [n // 2 if self.shifted and length > n else 0 for length, n in zip(size, window, strict=True)]
         padding = [-length % n for length, n in zip(size, window, strict=True)]
         x = functional.pad(x, (0, 0, 0, padding[2], 0, padding[1], 0, padding[0]))
-        x = self._attend(self.qkv(x), window, shift)
+        attend = self._rolled if x.is_cuda else self._in_pieces
+        x = attend(self.qkv(x), window, shift)
         return self.proj(x[:, : size[0], : size[1], : size[2]])
 
-    def _attend(self, qkv: Tensor, window: list[int], shift: list[int]) -> Tensor:
+    def _rolled(self, qkv: Tensor, window: list[int], shift: list[int]) -> Tensor:
+        """(B, F, H, W, 3 C), each size a multiple of the window's -> (B, F, H, W, C)."""
+        batch, *size = qkv.shape[:4]
+        if any(shift):
+            qkv = qkv.roll([-n for n in shift], (1, 2, 3))
+        counts = [n for length, side in zip(size, window, strict=True) for n in (length // side, side)]
+        # (B, f, F', h, H', w, W', 3, n, d) -> (3, B, f, h, w, n, F', H', W', d)
+        windows = qkv.view(batch, *counts, 3, self.heads, -1).permute(7, 0, 1, 3, 5, 8, 2, 4, 6, 9)
+        shape = windows.shape[1:]
+        q, k, v = windows.reshape(3, batch, -1, self.heads, math.prod(window), shape[-1])  # each (B, f h w, n, N, d)
+        if any(shift):
+            sides = _sides(tuple(size), tuple(window), tuple(shift), qkv.dtype, qkv.device)  # each (f h w, 1, N, 8)
+            q, k = (torch.cat([x, side.expand(*x.shape[:-1], -1)], -1) for x, side in zip((q, k), sides, strict=True))
+        bias = self._bias(window, tuple(map(range, window)), qkv.dtype)  # (n, N, N)
+        attended = functional.scaled_dot_product_attention(
+            q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), attn_mask=bias[None], scale=shape[-1] ** -0.5
+        )
+        attended = attended.view(shape).permute(0, 1, 5, 2, 6, 3, 7, 4, 8)  # (B, f, F', h, H', w, W', n, d)
+        attended = attended.reshape(batch, *size, -1)  # (B, F, H, W, C)
+        return attended.roll(shift, (1, 2, 3)) if any(shift) else attended
+
+    def _in_pieces(self, qkv: Tensor, window: list[int], shift: list[int]) -> Tensor:
         """(B, F, H, W, 3 C), each size a multiple of the window's -> (B, F, H, W, C)."""
         axes = [_segments(*axis) for axis in zip(qkv.shape[1:4], window, shift, strict=True)]
         outputs = []
@@ -166,6 +188,29 @@ def _segments(length: int, window: int, shift: int) -> list[tuple[slice, range]]
         (slice(shift, end), range(window)),
         (slice(end, length), range(window - shift)),
     ]
+
+
+@lru_cache
+def _sides(
+    size: tuple[int, ...], window: tuple[int, ...], shift: tuple[int, ...], dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """More channels for query and key that hide the two parts of a rolled window from each other.
+
+    A mask would be another one for each window of the map, and take more memory than the map. These channels let all
+    windows share one bias: along each axis their product is 0 for positions of the same part and -1024 for others,
+    which even divided by sqrt(d) leaves nothing of the attention.
+
+    Returns:
+        Two tensors (windows, 1, N, 8): 6 channels, and 2 of zeros because GPUs want multiples of 8.
+    """
+    places = (torch.arange(n, device="cpu") >= n - cut for n, cut in zip(size, shift, strict=True))
+    is_second = torch.stack(torch.meshgrid(*places, indexing="ij"), -1).float()  # (F, H, W, 3)
+    counts = [n for length, side in zip(size, window, strict=True) for n in (length // side, side)]
+    is_second = is_second.view(*counts, 3).permute(0, 2, 4, 1, 3, 5, 6).reshape(-1, 1, math.prod(window), 3)
+    unused = is_second.new_zeros(*is_second.shape[:-1], 2)
+    query = torch.cat([1 - is_second, is_second, unused], -1) * 32
+    key = torch.cat([-is_second, is_second - 1, unused], -1) * 32
+    return query.to(device, dtype), key.to(device, dtype)
 
 
 @lru_cache
