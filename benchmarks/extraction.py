@@ -38,9 +38,10 @@ from torch import Tensor, nn
 from cofinal.extractors.backbone import PRECISIONS, Backbone, load_backbone
 from cofinal.extractors.catalogue import CATALOGUE
 from cofinal.extractors.decoders import choose_decoder
-from cofinal.extractors.extract import extract, one_thread
+from cofinal.extractors.extract import extract
 from cofinal.extractors.reader import Reader
-from cofinal.extractors.recipes import get_recipe
+from cofinal.extractors.reading import one_thread
+from cofinal.extractors.recipes import Recipe, get_recipe
 from cofinal.extractors.video import probe
 from cofinal.models.checkpoint import serialise_head
 from cofinal.models.cofinal import CoFInAl, CoFInAlConfig
@@ -98,41 +99,14 @@ def prepare(name: str) -> tuple[str, str]:
 @torch.inference_mode()
 def public_way(path: Path, name: str) -> dict[str, Any]:
     """Run the baseline on a video."""
-    from torchvision.models.video import swin3d_b
-    from torchvision.transforms.v2 import CenterCrop, Compose, Normalize, PILToTensor, Resize, ToDtype
-
-    recipe = get_recipe(CATALOGUE[name].recipe)
-    network = load(name, precision="fp32", engine="torch").network
-    assert isinstance(network, nn.Module)
-    if name == "vst-b":
-        state, network = network.state_dict(), swin3d_b().eval()
-        network.load_state_dict(state, strict=False)  # its tables of indices are in no file of ours
-        network.head = nn.Identity()
-    network.to(memory_format=torch.contiguous_format)
-    assert isinstance(recipe.resize, int)
-    transform = Compose(
-        [
-            Resize(recipe.resize),
-            CenterCrop(list(recipe.crop)),
-            Resize(list(recipe.size)),
-            PILToTensor(),
-            ToDtype(torch.float32, scale=True),
-            Normalize(recipe.mean, recipe.std),
-        ]
-    )
+    network = public_network(name)
     started = time.perf_counter()
-    with av.open(str(path)) as container:
-        container.streams.video[0].thread_type = "AUTO"
-        frames = torch.stack([transform(frame.to_image()) for frame in container.decode(video=0)])
-    chosen = recipe.select(probe(path).times).frames
-    first, last = chosen[0, 0], chosen[-1, -1] + 1
-    assert chosen.size == last - first, "a video of the recipe's own rate"
-    clips = frames[first:last].unflatten(0, chosen.shape).transpose(1, 2)  # (T, 3, F, H, W)
+    clips = public_clips(path, get_recipe(CATALOGUE[name].recipe), "AUTO")
     wall_s = time.perf_counter() - started
     features, batch_s, bare_s = [], [], []
     for batch in clips.split(BASELINE_BATCH):
         started = time.perf_counter()
-        features.append(_features(network(batch)))
+        features.append(first_output(network(batch)))
         batch_s.append(time.perf_counter() - started)
         if len(batch_s) % BARE_EVERY == 1:  # beside each other, as the machine's speed changes
             bare_s.append(_cost(partial(network, batch.contiguous()))[0])
@@ -144,7 +118,46 @@ def public_way(path: Path, name: str) -> dict[str, Any]:
     }
 
 
-def _features(output: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+def public_network(name: str, weights: str | None = None) -> nn.Module:
+    """The network of the public scripts in fp32 on the CPU; `weights` are those of `WEIGHTS` if None."""
+    from torchvision.models.video import swin3d_b
+
+    weights = weights or WEIGHTS[name]
+    network = load_backbone(name, weights=weights, device="cpu", precision="fp32", engine="torch").network
+    assert isinstance(network, nn.Module)
+    if name == "vst-b":
+        state, network = network.state_dict(), swin3d_b().eval()
+        network.load_state_dict(state, strict=False)  # its tables of indices are in no file of ours
+        network.head = nn.Identity()
+    return network.to(memory_format=torch.contiguous_format)
+
+
+def public_clips(path: Path, recipe: Recipe, thread_type: str) -> Tensor:
+    """All clips of a video (T, 3, F, H, W) as the public scripts make them; `thread_type` is the decoder's."""
+    from torchvision.transforms.v2 import CenterCrop, Compose, Normalize, PILToTensor, Resize, ToDtype
+
+    assert isinstance(recipe.resize, int)
+    transform = Compose(
+        [
+            Resize(recipe.resize),
+            CenterCrop(list(recipe.crop)),
+            Resize(list(recipe.size)),
+            PILToTensor(),
+            ToDtype(torch.float32, scale=True),
+            Normalize(recipe.mean, recipe.std),
+        ]
+    )
+    with av.open(str(path)) as container:
+        container.streams.video[0].thread_type = thread_type
+        frames = torch.stack([transform(frame.to_image()) for frame in container.decode(video=0)])
+    chosen = recipe.select(probe(path).times).frames
+    first, last = chosen[0, 0], chosen[-1, -1] + 1
+    assert chosen.size == last - first, "a video of the recipe's own rate"
+    return frames[first:last].unflatten(0, chosen.shape).transpose(1, 2)
+
+
+def first_output(output: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+    """The features that a network returns, alone or before the class logits."""
     return output if isinstance(output, Tensor) else output[0]
 
 

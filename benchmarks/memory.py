@@ -3,6 +3,7 @@
     python -m benchmarks.memory                     # about seven minutes on 2 quiet cores
     python -m benchmarks.memory --container mkv     # Matroska files hold no index of every frame
     python -m benchmarks.memory --recipe gdlt-i3d   # every frame instead of every fifth: about twenty minutes
+    python -m benchmarks.memory 1 10 --readers 4    # as many videos of each duration at the same time
 
 The cost of a video is the peak proportional set size (PSS) of a fresh process and its children, less the PSS after a
 first clip of the same kind. Library files are counted apart, because their share changes when other programs open the
@@ -17,7 +18,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from multiprocessing import get_context
@@ -31,8 +32,9 @@ import typer
 from torch import Tensor, nn
 
 from cofinal.extractors.backbone import Backbone
-from cofinal.extractors.extract import extract
+from cofinal.extractors.extract import extract, extract_many
 from cofinal.extractors.reader import Reader
+from cofinal.extractors.reading import Video
 from cofinal.extractors.recipes import get_recipe
 from cofinal.pipeline.console import ends_well, print_result
 
@@ -127,7 +129,7 @@ def peak_pss() -> Iterator[Peak]:
 
 @dataclass
 class Measured:
-    """What one video cost, in MiB, and the record of its extraction."""
+    """What videos at the same time cost, in MiB, and the record of the first one's extraction."""
 
     before: float
     peak: float
@@ -135,15 +137,18 @@ class Measured:
     record: dict[str, Any]
 
 
-def measure(short: Path, path: Path, recipe: str, delay_s: float) -> Measured:
-    """Extract one video after a warm-up."""
+def measure(short: Path, path: Path, recipe: str, delay_s: float, num_readers: int) -> Measured:
+    """Extract a video once in each reader, all at the same time, after a warm-up in each."""
     backbone = Backbone("sleeper", get_recipe(recipe), Sleeper(delay_s), 1024, "random", "cpu", "fp32")
-    with Reader() as reader:
-        extract(short, backbone, reader=reader)
+    with ExitStack() as stack:
+        readers = [stack.enter_context(Reader()) for _ in range(num_readers)]
+        for reader in readers:
+            extract(short, backbone, reader=reader)
         before, _ = pss_mib(os.getpid())
         with peak_pss() as peak:
-            record = extract(path, backbone, reader=reader).record
-    return Measured(before, peak.memory, peak.files, record)
+            run = extract_many([Video(path) for _ in readers], backbone, readers=readers)
+            records = [finished.extraction().record for finished in run]
+    return Measured(before, peak.memory, peak.files, records[0])
 
 
 def _main(
@@ -151,6 +156,7 @@ def _main(
     delay: Annotated[float, typer.Option(help="Seconds the backbone takes for a clip.")] = 0.25,
     recipe: Annotated[str, typer.Option(help="How frames become clips.")] = "actionnet-i3d",
     container: Annotated[str, typer.Option(help="mp4 or mkv.")] = "mp4",
+    readers: Annotated[int, typer.Option(help="Number of readers, and of videos at the same time.")] = 1,
 ) -> None:
     """Measure and print a line for each duration."""
     os.environ["MALLOC_MMAP_THRESHOLD_"] = str(2**20)
@@ -163,7 +169,7 @@ def _main(
         for duration in minutes or [1, 10, 60]:
             path = write_video(Path(name) / f"{duration}.{container}", packets, template, 60 * duration)
             with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
-                measured = fresh.submit(measure, short, path, recipe, delay).result()
+                measured = fresh.submit(measure, short, path, recipe, delay, readers).result()
             first = first or measured
             seconds, clips = measured.record["stage_seconds"], measured.record["clips"]
             cost, cost_of_first = measured.peak - measured.before, first.peak - first.before

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +26,8 @@ import torch
 import typer
 
 from cofinal.extractors.backbone import Backbone
-from cofinal.extractors.extract import Extraction, extract
+from cofinal.extractors.extract import Extraction, Finished, extract_many
+from cofinal.extractors.reading import Video
 from cofinal.extractors.recipes import get_recipe
 from cofinal.pipeline import extraction
 from cofinal.pipeline.console import ends_well, print_message
@@ -48,8 +50,10 @@ RECORD = {
 }
 
 
-def _instant(path: Path, backbone: Any, **_: Any) -> Extraction:
-    return Extraction(np.zeros((1, 1024), np.float32), np.zeros((1, 2)), None, dict(RECORD))
+def _instant(videos: Iterable[Video], *_: Any, **__: Any) -> Iterator[Finished]:
+    for video in videos:
+        extraction = Extraction(np.zeros((1, 1024), np.float32), np.zeros((1, 2)), None, dict(RECORD), [])
+        yield Finished(video, video.find_facts(), extraction)
 
 
 def _tiny_video(path: Path, number: int) -> None:
@@ -74,7 +78,7 @@ def _beside_decoding(folder: Path, videos: int) -> tuple[float, float]:
     sources.mkdir()
     for number in range(videos):
         _tiny_video(sources / f"v{number:05}.mp4", number)
-    extraction.extract = extract
+    extraction.extract_many = extract_many
     ExtractorOptions.load_backbone = _look_at_nothing  # type: ignore[method-assign]
     times = []
     for turn in range(2):
@@ -119,7 +123,7 @@ def _main(
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"%d" % number)
         print_message(f"{videos} videos whose extraction takes no time")
-        extraction.extract = _instant  # type: ignore[assignment]
+        extraction.extract_many = _instant  # type: ignore[assignment]
         started = time.perf_counter()
         first = extraction.extract_features(sources, store, backbone="i3d", weights="random")
         whole = time.perf_counter() - started

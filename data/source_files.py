@@ -49,7 +49,9 @@ def is_untouched(record: Mapping[str, Any], source: Path) -> bool:
     return (record.get("size"), record.get("mtime_ns")) == _version(source)
 
 
-@lru_cache(maxsize=1)  # a touched or changed file is hashed once, though its status and its record both need the hash
+@lru_cache(
+    maxsize=2**14
+)  # a touched or changed file is hashed once, though its status and its record both need the hash
 def _sha256_of_version(source: Path, size: int, mtime_ns: int) -> str:
     return source_sha256(source)
 

@@ -93,6 +93,14 @@ def _extract_features(
         typer.Option(help="With --dataset: the label file or its folder; by default beside the features or videos."),
     ] = None,
     options: ExtractorOptions,
+    readers: Annotated[
+        str,
+        typer.Option(
+            metavar="N|auto",
+            help="Processes that read videos; auto is 1 for a backbone on a CPU, otherwise the cores less one, at "
+            "most 16.",
+        ),
+    ] = "auto",
     batch_clips: Annotated[
         int | None, typer.Option(help="Clips in a batch; by default what suits the device. OpenVINO takes one by one.")
     ] = None,
@@ -123,6 +131,7 @@ def _extract_features(
       extract-features videos/ out/
       extract-features routine.mp4 out/ --recipe kinetics-i3d
       extract-features videos/ out-classes/ --classes
+      extract-features videos/ out/ --readers 4
       extract-features frames/ out/ --fps 25
       extract-features videos/ out/ --recipe musdl-i3d --dataset mtl-aqa --labels labels/
       extract-features --verify out/
@@ -141,6 +150,7 @@ def _extract_features(
         backbone=backbone,
         recipe=recipe,
         weights=weights,
+        readers=readers,
         batch_clips=batch_clips,
         overwrite=overwrite,
         classes=classes,

@@ -2,16 +2,17 @@
 
 import logging
 import platform
+import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from rich.progress import Progress, TaskID
+from rich.progress import Progress
 
 from ..data.feature_store import FeatureStore, Status
 from ..data.files import WriteError
@@ -20,7 +21,8 @@ from ..data.source_files import source_facts
 from ..extractors import i3d
 from ..extractors.backbone import Backbone, resolve_backbone
 from ..extractors.catalogue import CATALOGUE
-from ..extractors.extract import Extraction, extract
+from ..extractors.extract import Extraction, Finished, extract_many, suitable_readers
+from ..extractors.reading import Video
 from ..extractors.video import VideoError
 from .console import err, one_sentence, print_message, print_result, printable, progress, waiting
 from .examples import label_places
@@ -64,6 +66,7 @@ def extract_features(
     backbone: str = "auto",
     recipe: str | None = None,
     weights: str | None = None,
+    readers: str | int = "auto",
     batch_clips: int | None = None,
     overwrite: bool = False,
     classes: bool = False,
@@ -85,7 +88,9 @@ def extract_features(
         backbone: the network that turns clips into features; "auto" is Video Swin on a GPU and I3D on a CPU.
         recipe: how frames become clips; None for the backbone's default (with `classes`, its Kinetics evaluation's).
         weights: the name of published weights, a file, or "random" for untrained ones; None for the first published.
-        batch_clips: clips in a batch; None for the device's usual number.
+        readers: number of processes that read videos, each another one; "auto" is 1 for a backbone on the CPU, else one
+            less than the cores, at most 16.
+        batch_clips: clips in a batch; None for what suits the device.
         overwrite: extract all videos again.
         classes: also name each video's most probable Kinetics-400 class.
         retry_failed: try failed videos again, even if their files have not changed.
@@ -104,43 +109,42 @@ def extract_features(
         sources = _cut(sources, dataset, [Path(labels)] if labels else label_places(feature_store, sources.folder))
     elif labels is not None:
         raise ValueError("labels say which segments to cut: name their format with --dataset, or leave --labels out")
-    _check_arguments(feature_store, batch_clips)
+    _check_arguments(feature_store, batch_clips, readers)
     backbone, reason = resolve_backbone(backbone, options.device)
     network = _load_backbone(backbone, reason, recipe, weights, classes, options)
     manifest = manifest_of(network, weights, sources) | {"backbone_choice": reason or "named"}
     summary = ExtractionSummary(str(feature_store.folder), network.identity, len(sources.paths))
     summary.warnings += _open_store(feature_store, manifest, sources)
 
-    with feature_store, options.reader() as reader, _explained_interruption(summary), progress("videos") as bar:
-        task = bar.add_task("extracting", total=summary.videos)
-        extract_into_store: Callable[..., None] = partial(
-            _extract_video,
-            feature_store,
+    with ExitStack() as stack:
+        stack.enter_context(feature_store)
+        stack.enter_context(_explained_interruption(summary))
+        shown = _Shown(stack.enter_context(progress("videos")), summary.videos)
+        needs = partial(_status, feature_store, overwrite=overwrite, retry=retry_failed, classes=classes)
+        names = {
+            _video(feature_store, sources, name, options): name
+            for name in _left_to_do(feature_store, sources, needs, summary, shown)
+        }
+        num_readers = min(suitable_readers(network) if readers == "auto" else int(readers), len(names))
+        run = extract_many(
+            names,
             network,
-            summary,
+            readers=[stack.enter_context(options.reader()) for _ in range(num_readers)],
             batch_clips=batch_clips,
             classify=classes,
-            reader=reader,
-            **options.extract_options(),
+            on_progress=lambda video, *seconds: shown.part(sources.describe(names[video]), *seconds),
         )
-        for index, (name, path) in enumerate(sources.paths.items()):
-            video = sources.describe(name)
-            shown = Path(video).name
-            bar.update(task, completed=index, description=f"extracting {printable(shown)}")
-            status = _status(feature_store, name, path, overwrite=overwrite, retry=retry_failed, classes=classes)
-            if status is Status.DONE:
-                feature_store.update_source_facts(name, path)
-                summary.already_done += 1
-            elif status is Status.FAILED:
-                _report_earlier_failure(feature_store, name, video, summary)
-            else:
-                segment = sources.segments[name].span if name in sources.segments else None
-                show = partial(_show_part_of_video, bar, task, index)
-                extract_into_store(name, path, video, segment=segment, on_progress=show)
-            if classes and "class" in (record := feature_store.records.get(name, {})):
-                summary.classes[name] = {key: record[key] for key in ("class", "probability")}
-            if status is not Status.DONE and not err.is_terminal:
-                print_message(f"[{index + 1}/{summary.videos}] {shown}")
+        for finished in stack.enter_context(closing(run)):
+            name = names[finished.video]
+            _keep(feature_store, name, sources.describe(name), finished, summary)
+            shown.over(sources.describe(name))
+    if classes:
+        records = {name: feature_store.records.get(name, {}) for name in sources.paths}
+        summary.classes = {
+            name: {key: record[key] for key in ("class", "probability")}
+            for name, record in records.items()
+            if "class" in record
+        }
     summary.seconds = round(time.perf_counter() - started, 3)
     return summary
 
@@ -158,9 +162,11 @@ def _cut(sources: Sources, dataset: str, places: list[Path]) -> Sources:
     return cut
 
 
-def _check_arguments(store: FeatureStore, batch_clips: int | None) -> None:
+def _check_arguments(store: FeatureStore, batch_clips: int | None, readers: str | int) -> None:
     if batch_clips is not None and batch_clips < 1:
         raise ValueError(f"batch-clips must be at least 1, not {batch_clips}")
+    if readers != "auto" and not re.fullmatch("[1-9][0-9]*", str(readers)):
+        raise ValueError(f"readers must be auto or a number of 1 or more, not {readers}")
     if store.folder.exists() and not store.folder.is_dir():
         raise ValueError(f"{store.folder} is a file; name a folder for the features")
 
@@ -209,32 +215,73 @@ def _status(store: FeatureStore, name: str, path: Path, *, overwrite: bool, retr
     return Status.TO_DO if lacks_class or (retry and status is Status.FAILED) else status
 
 
-def _report_earlier_failure(store: FeatureStore, name: str, video: str, summary: ExtractionSummary) -> None:
-    error = f"{store.records[name]['error']} (failed in an earlier run; --retry-failed tries again)"
-    summary.failed.append({"video": video, "error": error})
+class _Shown:
+    """What a run shows while it goes on: a bar on a terminal, elsewhere a line for each video."""
+
+    def __init__(self, bar: Progress, num_videos: int) -> None:
+        self._bar, self._num_videos, self._num_over = bar, num_videos, 0
+        self._task = bar.add_task("extracting", total=num_videos)
+        self._parts: dict[str, float] = {}
+        """How much is done of each video that is being extracted."""
+
+    def part(self, video: str, done_s: float, total_s: float) -> None:
+        """Show that a part of a video is done."""
+        self._parts[video] = min(done_s / total_s, 1) if total_s else 0
+        self._update(f"extracting {', '.join(printable(Path(name).name) for name in self._parts)}")
+
+    def over(self, video: str, *, is_news: bool = True) -> None:
+        """Show that nothing is left to do for a video."""
+        self._parts.pop(video, None)
+        self._num_over += 1
+        self._update()
+        if is_news and not err.is_terminal:
+            print_message(f"[{self._num_over}/{self._num_videos}] {Path(video).name}")
+
+    def _update(self, description: str | None = None) -> None:
+        self._bar.update(self._task, completed=self._num_over + sum(self._parts.values()), description=description)
 
 
-def _show_part_of_video(bar: Progress, task: TaskID, index: int, done_s: float, total_s: float) -> None:
-    bar.update(task, completed=index + (min(done_s / total_s, 1) if total_s else 0))
-
-
-def _extract_video(
+def _left_to_do(
     store: FeatureStore,
-    network: Backbone,
+    sources: Sources,
+    status_of: Callable[[str, Path], Status],
     summary: ExtractionSummary,
-    name: str,
-    path: Path,
-    video: str,
-    **extract_options: Any,
-) -> None:
-    """Extract one video into the store and count it in the summary; a failure is recorded and does not stop the run."""
-    started = time.perf_counter()
-    facts: dict[str, Any] = {"source": str(path.absolute())}
-    try:
+    shown: _Shown,
+) -> list[str]:
+    """Count the videos that are done or failed in an earlier run; return the names of the others."""
+    names = []
+    for name, path in sources.paths.items():
+        status = status_of(name, path)
+        if status is Status.TO_DO:
+            names.append(name)
+            continue
+        if status is Status.DONE:
+            store.update_source_facts(name, path)
+            summary.already_done += 1
+        else:
+            error = f"{store.records[name]['error']} (failed in an earlier run; --retry-failed tries again)"
+            summary.failed.append({"video": sources.describe(name), "error": error})
+        shown.over(sources.describe(name), is_news=status is not Status.DONE)
+    return names
+
+
+def _video(store: FeatureStore, sources: Sources, name: str, options: ExtractorOptions) -> Video:
+    path = sources.paths[name]
+
+    def find_facts() -> dict[str, Any]:
         store.path(name)  # refuses a name that cannot be stored before hours are spent on its video
-        facts = source_facts(path)
-        extraction = extract(path, network, **extract_options)
-        record = {**facts, **extraction.record, "seconds": round(time.perf_counter() - started, 3)}
+        return source_facts(path)
+
+    segment = sources.segments[name].span if name in sources.segments else None
+    return Video(path, segment=segment, find_facts=find_facts, **options.extract_options())
+
+
+def _keep(store: FeatureStore, name: str, video: str, finished: Finished, summary: ExtractionSummary) -> None:
+    """Write the features of a video and count it; a failure is recorded and does not stop the run."""
+    facts = {"source": str(Path(finished.video.path).absolute()), **finished.facts}
+    try:
+        extraction = finished.extraction()
+        record = {**facts, **extraction.record, "seconds": extraction.record["stage_seconds"]["wall"]}
         store.write(name, extraction.features, record | _top_class(extraction))
     except WriteError:
         raise  # the disk has failed, so all other videos would fail too

@@ -20,9 +20,9 @@ from cofinal.extractors.approximations import frame_warnings
 from cofinal.extractors.backbone import load_backbone
 from cofinal.extractors.clips import select
 from cofinal.extractors.decoders import read_frames
-from cofinal.extractors.extract import CLIPS_AHEAD, extract, in_background, one_thread
+from cofinal.extractors.extract import extract
 from cofinal.extractors.reader import Reader
-from cofinal.extractors.recipes import RECIPES
+from cofinal.extractors.recipes import RECIPES, Recipe
 from cofinal.extractors.video import VideoError, probe
 
 
@@ -300,44 +300,17 @@ def test_no_other_thread_gets_fewer_threads_of_torch(render, reader: Reader) -> 
         torch.set_num_threads(before)
 
 
-def test_frames_are_prepared_in_one_thread() -> None:
-    seen: list[int] = []
+def test_frames_are_prepared_in_one_thread(render, reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[int] = set()
+    apply = Recipe.apply
 
-    def items() -> Iterator[int]:
-        with one_thread():
-            seen.append(torch.get_num_threads())
-            yield 0
+    def watched(self: Recipe, *arguments: object) -> torch.Tensor:
+        seen.add(torch.get_num_threads())
+        return apply(self, *arguments)
 
-    list(in_background(items(), ahead=1))
-    assert seen == [1]
-
-
-def test_the_thread_stays_a_few_items_ahead() -> None:
-    made = []
-
-    def items() -> Iterator[int]:
-        for item in range(100):
-            made.append(item)
-            yield item
-
-    ready = in_background(items(), ahead=CLIPS_AHEAD)
-    for expected in range(10):
-        assert next(ready) == expected
-        time.sleep(0.02)
-        assert len(made) <= expected + 1 + CLIPS_AHEAD + 1  # yielded, waiting, and the one in the thread
-    ready.close()
-    assert len(made) < 20
-
-
-def test_an_exception_in_the_thread_is_raised_here() -> None:
-    def items() -> Iterator[int]:
-        yield 1
-        raise VideoError("broken")
-
-    ready = in_background(items(), ahead=1)
-    assert next(ready) == 1
-    with pytest.raises(VideoError, match="broken"):
-        next(ready)
+    monkeypatch.setattr(Recipe, "apply", watched)
+    extract(render("video.mp4"), colours(clip_frames=4), reader=reader)
+    assert seen == {1}
 
 
 @pytest.mark.shared
