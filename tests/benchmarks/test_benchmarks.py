@@ -12,6 +12,8 @@ ROOT = Path(__file__).parent.parent.parent
 SMALLEST = {
     "extraction": ["--backbone", "i3d", "--seconds", "4"],
     "memory": ["1", "--delay", "0"],
+    "throughput": ["--videos", "2", "--seconds", "2", "--turns", "1"],
+    "gpu": ["--device", "cpu", "--backbone", "i3d", "--batches", "1", "--seconds", "2"],
     "store": ["--videos", "20", "--decoded", "3"],
 }
 SMALLEST_OF_FISV = {
