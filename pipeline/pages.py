@@ -23,20 +23,25 @@ def script(name: str) -> Markup:
     return Markup(environment.loader.get_source(environment, name)[0])
 
 
-def policy(code: str = "", *, with_video: bool = False) -> str:
-    """Return the content security policy of a page: nothing is fetched, and no script runs but this one."""
+def policy(code: str = "", *, served: bool = False) -> str:
+    """Return the content security policy of a page: nothing is fetched, and no script runs but this one.
+
+    Args:
+        code: the script.
+        served: the page comes from serve-scores, and may fetch from it and send to it.
+    """
     allowed = [
         "default-src 'none'",
         "img-src data:",
         "style-src 'unsafe-inline'",
         "base-uri 'none'",
-        "form-action 'none'",
+        "form-action 'self'" if served else "form-action 'none'",
     ]
     if code:
         digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
         allowed.append(f"script-src 'sha256-{digest}'")
-    if with_video:
-        allowed.append("media-src 'self'")
+    if served:
+        allowed += ["media-src 'self'", "connect-src 'self'"]
     return "; ".join(allowed)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from ..data.feature_store import describe_identity
 from ..models.checkpoint import Head
@@ -49,13 +50,32 @@ class _Target:
     """How far one judge is from the others."""
 
 
-def render_report(scored: ScoredRoutine, head: Head, video_url: str | None = None) -> str:
+@dataclass(frozen=True)
+class Served:
+    """Where serve-scores has what belongs to a report."""
+
+    video: str
+    """URL of the video: a player is in the page, and every `data-time` seeks it."""
+    panel: str
+    """URL of the panel's scores and note, which the page gets from there and puts there."""
+
+
+def served_policy() -> str:
+    """Return the content security policy of a report that serve-scores shows."""
+    return policy(_code(served=True), served=True)
+
+
+def _code(served: bool) -> Markup:
+    return script("panel.js" if served else "own_score.js") + script("report.js")
+
+
+def render_report(scored: ScoredRoutine, head: Head, served: Served | None = None) -> str:
     """Return the page of one routine.
 
     Args:
         scored: the routine.
         head: the head that scored it.
-        video_url: where a server has the video: then a player is in the page, and every `data-time` seeks it.
+        served: for serve-scores, where the page's video and its panel's scores are.
     """
     score, evidence = scored.score, scored.score.evidence
     timed = bool(score.clip_times)
@@ -89,10 +109,10 @@ def render_report(scored: ScoredRoutine, head: Head, video_url: str | None = Non
 
     targets = [shown(name, verdict) for name, verdict in score.targets.items()]
     contributions = np.array([evidence.targets[target.name].contributions for target in targets])
-    code = script("report.js")
+    code = _code(served is not None)
     return render(
         "report.html.j2",
-        policy=policy(code, with_video=video_url is not None),
+        policy=policy(code, served=served is not None),
         script=code,
         score=score,
         name=Path(score.video).name,
@@ -107,7 +127,7 @@ def render_report(scored: ScoredRoutine, head: Head, video_url: str | None = Non
         clip_rows=list(zip(labels, spans[:, 0].tolist(), contributions.T.tolist(), strict=True)),
         key=f"{score.provenance['video']['sha256'][:16]}-{score.provenance['head']['sha256'][:16]}",
         provenance=_provenance(score, head),
-        video_url=video_url,
+        served=served,
     )
 
 
