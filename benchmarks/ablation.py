@@ -35,8 +35,8 @@ from cofinal.models.gdlt import GDLTConfig
 from cofinal.models.transformer import TransformerRecipe
 from cofinal.pipeline.console import ends_well
 from cofinal.pipeline.evaluation import difference, mae, r_l2, srcc
-from cofinal.pipeline.protocol import HeadTraining
 from cofinal.pipeline.results import as_csv
+from cofinal.pipeline.trainings import HeadTraining
 
 from .cross_validation import (
     ALL_KINDS,

@@ -9,6 +9,9 @@ first fold seed.
 
 Of the verdicts a table shows the share of scores that lie inside the coarse grade printed beside them, to the printed
 digits; the share of coarse grades that are the true score's, or next to it; and the share of borderline verdicts.
+
+If FISV holds `panels.csv`, a table shows how far one human judge lies from the others, and the head from the panel, on
+the same programmes.
 """
 
 from typing import Annotated, Any
@@ -34,6 +37,7 @@ from .cross_validation import (
     as_arrays,
     cross_validate,
 )
+from .human_judges import judges_and_head
 from .tables import print_table
 
 FIGURES = {
@@ -69,6 +73,9 @@ def _main(
     of_kind = {kind: entries[DEFAULT.name, kind] for kind in kinds}
     _print_figures({kind: summarise_predictions(of_kind[kind]) for kind in kinds})
     _print_verdicts(of_kind)
+    if (panels := fisv / "panels.csv").is_file():
+        columns = ["5 folds", "target", "programmes", "one human judge: SRCC (MAE)", "head: SRCC (MAE)"]
+        print_table(columns, judges_and_head(panels, of_kind))
     if intervals:
         entries = cross_validate([DEFAULT], source, kinds, [first_seed], intervals=True)
         _print_intervals({kind: summarise_predictions(entries[DEFAULT.name, kind]) for kind in kinds})

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 import typer
 
 from cofinal.data.datasets import with_column
@@ -22,8 +21,9 @@ from cofinal.models.head import HeadNetwork
 from cofinal.models.predict import borderline, predict, read_verdict
 from cofinal.pipeline.console import progress
 from cofinal.pipeline.examples import Dataset, Examples, label_places, load_dataset
-from cofinal.pipeline.protocol import HeadTraining, run_protocol
+from cofinal.pipeline.protocol import run_protocol
 from cofinal.pipeline.splits import FOLDS, Split, make_splits
+from cofinal.pipeline.trainings import HeadTraining
 
 FISV = Path(os.environ.get("COFINAL_SHARED", "../shared")) / "data/fisv"
 KINDS = {"random": None, "skater-disjoint": "skater", "event-disjoint": "event"}
@@ -126,7 +126,7 @@ def cross_validate(
     folds: Sequence[int | None] = [None] if intervals else range(FOLDS)
     jobs = [(variant, kind, seed, fold) for variant in variants for kind in kinds for seed in seeds for fold in folds]
     entries: dict[tuple[str, str], Entries] = {(variant.name, kind): [] for variant, kind, _, _ in jobs}
-    workers = ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _use_one_core)
+    workers = ProcessPoolExecutor(os.cpu_count(), get_context("spawn"))
     with workers, progress("cross-validations" if intervals else "folds") as bar:
         task = bar.add_task("training", total=len(jobs))
         running = {workers.submit(_run, source, *job, with_baselines): job for job in jobs}
@@ -161,19 +161,16 @@ def as_arrays(entries: Entries) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _use_one_core() -> None:
-    torch.set_num_threads(1)  # there is a process for each core
-
-
 def _run(source: Source, variant: Variant, kind: str, seed: int, fold: int | None, with_baselines: bool) -> Entries:
     """Run one fold, or all folds with intervals."""
     dataset = load(source, kind)
+    how: dict[str, Any] = {"seed": seed, "with_baselines": with_baselines, "workers": 1}  # this is a worker itself
     if fold is None:
         splits = folds_of(dataset, seed, intervals=True)
-        outcome = run_protocol(splits, dataset, variant.training, seed=seed, with_baselines=with_baselines)
+        outcome = run_protocol(splits, dataset, variant.training, **how)
         return [{"seed": seed, **entry} for entry in outcome.predictions]
     split = folds_of(dataset, seed)[fold]
-    outcome = run_protocol([split], dataset, variant.training, seed=seed, with_baselines=with_baselines)
+    outcome = run_protocol([split], dataset, variant.training, **how)
     verdicts = _verdict_columns(outcome.network, dataset.examples.at(split.evaluated))
     return [{"seed": seed, **entry, **verdicts[entry["video"], entry["target"]]} for entry in outcome.predictions]
 

@@ -49,7 +49,7 @@ def _percentiles(head: Path, true: dict[str, float], unseen: dict[str, Score]) -
     """Compare percentiles of predicted scores with those of true scores among the same training routines."""
     loaded = load_head(head)
     assert loaded.neighbourhood is not None
-    scores, actions = np.array(loaded.metadata["training"]["scores"][TARGET]), loaded.neighbourhood.actions
+    scores, actions = np.array(loaded.metadata["training_set"]["scores"][TARGET]), loaded.neighbourhood.actions
     expected, found = [], []
     for video, score in unseen.items():
         assert score.evidence is not None

@@ -37,8 +37,9 @@ from cofinal.pipeline.console import ends_well, print_message
 from cofinal.pipeline.evaluation import r_l2, srcc
 from cofinal.pipeline.examples import Examples
 from cofinal.pipeline.plots import INK, MARK, PALE, png
-from cofinal.pipeline.protocol import HeadTraining, run_protocol
+from cofinal.pipeline.protocol import run_protocol
 from cofinal.pipeline.results import as_csv
+from cofinal.pipeline.trainings import HeadTraining
 
 from .ablation import PAPER, with_epochs
 from .cross_validation import (

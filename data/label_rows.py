@@ -76,6 +76,8 @@ class LabelSet:
     files: tuple[Path, ...]
     sums: tuple[Formula, ...] = ()
     """Scores that are not learnt themselves: they are computed from predictions of their parts."""
+    checks: tuple[Formula, ...] = ()
+    """What targets, each learnt by itself, nearly add up to; the rest is what judges deduct."""
     panels: dict[str, str] = field(default_factory=dict)
     """By target the rule that makes its score from the judges' marks, one of `panels.RULES`."""
     notes: tuple[str, ...] = ()

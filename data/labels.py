@@ -19,8 +19,6 @@ from .text_labels import read_fisv, read_rg
 __all__ = ["DATASETS", "LabelRow", "LabelSet", "TableOptions", "read_column", "read_labels", "with_ranges"]
 
 CSV_NAME = "labels.csv"
-GENERATED_RECORDS = "routines.jsonl"
-"""File beside the labels of generated routines (`data.routines`); it marks heads trained on them as such."""
 
 
 @dataclass(frozen=True)

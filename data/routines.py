@@ -34,9 +34,11 @@ from .gymnastics.drawing import draw_routine
 from .gymnastics.filming import CAMERAS, FLOORS, FRAME_SIZE, WALLS, Setting
 from .gymnastics.motion import FRAME_RATE, Body, perform
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 """Increase it when the same seed gives other pictures; the routines of older versions are then drawn again."""
 
+COMMENT = "generated routine of cofinal"
+"""In every video's comment tag, by which extraction and training know it (`extractors.video`)."""
 PARTS = ("train", "test")
 NUM_TRAIN, NUM_TEST = 66, 34
 DURATION_S = (4.0, 6.0)
@@ -231,6 +233,7 @@ def write_video(routine: Routine, path: Path) -> None:
     )
     content = io.BytesIO()
     with av.open(content, "w", format="mp4") as container:
+        container.metadata["comment"] = COMMENT
         stream = container.add_stream("libx264", rate=FRAME_RATE, options={"crf": "23", "preset": "ultrafast"})
         stream.width, stream.height = FRAME_SIZE
         stream.pix_fmt = "yuv420p"

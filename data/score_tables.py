@@ -398,7 +398,7 @@ class _Reader:
             sentences.append(f"rows without a score ({blanks} or empty): {not_judged}")
         sentences += [f"{one}: checked on every row, learnt through its parts" for one in self.sums]
         if any(meaning in self.meanings for meaning in ("start", "start_frame")):
-            sentences.append("start and end: the segments of longer videos are cut out before features are extracted")
+            sentences.append("start and end: these rows are segments of longer videos")
         return sentences
 
     def _judge_columns(self) -> list[str]:

@@ -69,6 +69,20 @@ def parse_range(text: str) -> tuple[str, tuple[float, float]]:
     return target, (bounds[0], bounds[1])
 
 
+def parse_grade_edges(text: str) -> tuple[str, tuple[float, ...]]:
+    """Parse `TARGET=POINTS,POINTS,...`, such as `Final=10,20,25`.
+
+    Raises:
+        ValueError: the text has another form, or the points do not ascend.
+    """
+    target, rule = split_rule(text, "--grade-edges", "Final=10,20,25")
+    points = [read_number(point) for point in rule.split(",")]
+    edges = tuple(point for point in points if point is not None)
+    if len(edges) < len(points) or list(edges) != sorted(set(edges)):
+        raise ValueError(f"--grade-edges {text!r} is not a list of ascending scores; write it like Final=10,20,25")
+    return target, edges
+
+
 def parse_panel(text: str) -> tuple[str, tuple[str, ...]]:
     """Parse `TARGET=JUDGE,JUDGE,...`, such as `Execution=E1,E2,E3,E4`; the judges are names of columns.
 

@@ -10,9 +10,12 @@ from pathlib import Path
 
 from .label_rows import LabelRow, LabelSet, Split
 from .numbers import read_number
+from .target_rules import Formula
 
 # The rules' bounds, rounded up to hold every published score (RG: 14.8, 9.4, 24; Fis-V: 42.81, 38.28).
 RG_RANGES = {"Difficulty": (0.0, 15.0), "Execution": (0.0, 10.0), "Total": (0.0, 25.0)}
+RG_SUM = Formula("Total", ((1, "Difficulty"), (1, "Execution")))
+"""But for the penalty."""
 RG_ACTIONS = ("Ball", "Clubs", "Hoop", "Ribbon")
 RG_HEADER = ["Video_Name", "Difficulty_Score", "Execution_Score", "Total_Score", "Penalty", "Video_length"]
 FISV_RANGES = {"TES": (0.0, 45.0), "PCS": (0.0, 40.0)}
@@ -25,7 +28,7 @@ def read_rg(files: Sequence[Path]) -> LabelSet:
         ValueError: a row cannot be read; the message has file, line and what was expected.
     """
     rows = tuple(row for file in files for row in _rg_rows(file))
-    return LabelSet("rg", tuple(RG_RANGES), RG_RANGES, RG_ACTIONS, rows, tuple(files))
+    return LabelSet("rg", tuple(RG_RANGES), RG_RANGES, RG_ACTIONS, rows, tuple(files), checks=(RG_SUM,))
 
 
 def read_fisv(files: Sequence[Path]) -> LabelSet:

@@ -24,11 +24,12 @@ def frame_warnings(
     elif (missing_s := facts.stated_end_s - facts.end_s) > MISSING_WARNING_S:
         warnings.append(f"the last {missing_s:.2f} s of the stated duration are missing")
     if selection.num_repeated:
-        asked = f"{recipe.last_frames} frames" if recipe.fps is None else f"{recipe.fps:g} frames per second"
-        warnings.append(
-            f"the video {'is shorter' if recipe.fps is None else 'is slower'} than the recipe's {asked}: "
-            f"{selection.num_repeated} of {selection.num_ticks} frames repeat the one before"
+        cause = (
+            f"there are fewer frames than the recipe's {recipe.last_frames}"
+            if recipe.fps is None
+            else f"the video is slower than the recipe's {recipe.fps:g} frames per second"
         )
+        warnings.append(f"{cause}: {selection.num_repeated} of {selection.num_ticks} frames repeat the one before")
     if facts.paused_s and not facts.damage:
         warnings.append(f"the video pauses for {facts.paused_s:.2f} s: a pause is taken as a still (--allow-gaps)")
     if recipe.pads(facts.height, facts.width * pixel_aspect):

@@ -116,7 +116,7 @@ def extract(
             on_progress=on_progress,
         )
         probe = partial(reader.probe, path, allow_partial=allow_partial, allow_gaps=allow_gaps, fps=fps)
-        plan = _plan(probe(may_be_known=segment is not None), backbone.recipe, segment)
+        plan = _plan(probe(is_cut=segment is not None), backbone.recipe, segment)
         name, reason = choose_decoder(
             plan.facts,
             decoder,
@@ -195,7 +195,7 @@ def _plan(facts: VideoFacts, recipe: Recipe, segment: tuple[float, float, str] |
         min(start_s, float(selection.clip_times[0, 0])),
         end_s,
         segment and dict(zip(("start", "end", "unit"), segment, strict=True), first_frame=first, last_frame=last),
-        facts.times[first : last + 1] if can_seek else None,
+        facts.times[first : last + 1].copy() if can_seek else None,
     )
 
 
@@ -217,11 +217,10 @@ def _part(facts: VideoFacts, segment: tuple[float, float, str] | None) -> tuple[
 
 def _describe(facts: VideoFacts, segment: tuple[float, float, str] | None) -> str:
     """The file, or a segment of it, for messages."""
-    return (
-        f"the segment {segment[0]:.10g} to {segment[1]:.10g} {segment[2]} of {facts.path}"
-        if segment
-        else str(facts.path)
-    )
+    if segment is None:
+        return str(facts.path)
+    start, end, unit = segment
+    return f"the segment {start:.10g} to {end:.10g} {unit} of {facts.path}"
 
 
 def _extract(
@@ -291,7 +290,7 @@ def _extract(
             "partial": facts.is_partial,
             "deinterlaced": deinterlace and facts.is_interlaced,
             "pixel_aspect": round(pixel_aspect, 4),
-            "clip_times": selection.clip_times.round(3).tolist(),
+            "clip_grid_s": _grid(selection.clip_times),
             "cuts_s": shots.cuts_s,
             "stills_s": shots.stills_s,
             "stage_seconds": {stage: round(value, 3) for stage, value in seconds.items()},
@@ -303,6 +302,15 @@ def _extract(
         },
         thumbnails=taker.taken if taker else [],
     )
+
+
+def _grid(clip_times: np.ndarray) -> list[float] | None:
+    """Return start and length of the first clip and the step to the next one, if all clips (T, 2) follow from them."""
+    start, end = clip_times[0]
+    step = clip_times[1, 0] - start if len(clip_times) > 1 else end - start
+    expected = clip_times[0] + step * np.arange(len(clip_times))[:, None]
+    is_regular = np.allclose(clip_times, expected, rtol=0, atol=1e-3)
+    return [round(float(x), 6) for x in (start, end - start, step)] if is_regular else None
 
 
 def _write(features: np.ndarray, file: IO[bytes], path: Path) -> None:
@@ -332,9 +340,10 @@ def _make_clips(
     newest = -1  # the last frame that was read
     before, before_shows = torch.empty(0), np.empty(0, np.int32)
     with one_thread():
+        # `shows`: (F,) ascending, with repetitions
         for shows, (start_s, end_s) in zip(selection.frames, selection.clip_times, strict=True):
             clip = torch.empty((recipe.clip_frames, *recipe.size, 3), dtype=torch.uint8)
-            num_filled = int(np.searchsorted(shows, newest, side="right"))  # `shows` ascends, with repetitions
+            num_filled = int(np.searchsorted(shows, newest, side="right"))
             if num_filled:
                 clip[:num_filled] = before[np.searchsorted(before_shows, shows[:num_filled])]
             for _, repetitions in groupby(shows[num_filled:]):

@@ -108,6 +108,7 @@ def probe_frames(folder: Path, limits: Limits, fps: float | None, heartbeat: Cal
         matrix="unknown",
         transfer="unknown",
         num_video_streams=1,
+        is_generated=False,
         has_twin_stream=False,
         times=np.arange(len(paths)) / fps,
         end_s=len(paths) / fps,

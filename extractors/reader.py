@@ -83,7 +83,7 @@ class Reader:
         self.stall_timeout_s = stall_timeout_s
         self.concealed = (0, 0.0)
         """For the last video: the number of frames in which FFmpeg concealed damage, and the time of the first in s."""
-        self._probed: tuple[object, VideoFacts] | None = None  # the last video, whose segments follow each other
+        self._probed: tuple[object, VideoFacts] | None = None  # the last video that is cut
         self._process: _Process | None = None
         self._num_videos = 0
         self._is_reading = False
@@ -109,20 +109,19 @@ class Reader:
         allow_partial: bool = False,
         allow_gaps: bool = False,
         fps: float | None = None,
-        may_be_known: bool = False,
+        is_cut: bool = False,
     ) -> VideoFacts:
         """The same as `extractors.decoders.probe`.
 
-        With `may_be_known` the facts of the last video are given again if the same ones are asked for.
+        With `is_cut` the facts are kept for the next call, which may be for another segment of the same video.
 
         Raises:
             ReaderError: the file crashed, stalled or bloated the process.
             VideoError: as in `extractors.decoders.probe`.
         """
         path = Path(path)
-        version = path.stat().st_mtime_ns if path.exists() else None
-        request = (path, version, by_decoding, allow_partial, allow_gaps, fps)
-        if may_be_known and self._probed is not None and self._probed[0] == request:
+        request = (path, _modified(path), by_decoding, allow_partial, allow_gaps, fps) if is_cut else None
+        if is_cut and self._probed is not None and self._probed[0] == request:
             return self._probed[1]
         self._num_videos += 1
         # a leak would be counted against the memory limit of later videos
@@ -156,7 +155,7 @@ class Reader:
         # once more, because a file may have taken over the process that has checked them
         self.limits.check_size(path, facts.width, facts.height)
         self.limits.check_duration(path, facts.duration_s)
-        self._probed = request, facts
+        self._probed = (request, facts) if is_cut else None
         return facts
 
     def read_frames(
@@ -326,6 +325,13 @@ class Reader:
         how = self._process.end() if self._process else ""
         self._process, self._num_videos, self._is_reading = None, 0, False
         return how
+
+
+def _modified(path: Path) -> int | None:
+    """When a file was last changed, in ns; None if it cannot be looked at."""
+    with suppress(OSError):
+        return path.stat().st_mtime_ns
+    return None
 
 
 def _require(is_valid: bool) -> None:

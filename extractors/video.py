@@ -60,6 +60,9 @@ TRANSFERS = (
 )
 """FFmpeg's names of the transfer characteristics by their numbers in ISO/IEC 23091-2."""
 
+GENERATED_COMMENT = "generated routine of cofinal"
+"""What a generated routine says in its comment tag (`data.routines`), so that heads trained on it are known."""
+
 RESTART_S = 0.5
 """A larger backward step of the decoding timestamps is a restart: recordings were joined into one file."""
 
@@ -136,6 +139,8 @@ class VideoFacts:
     """How light becomes values as the file states it, one of `TRANSFERS`."""
     num_video_streams: int
     """Video streams in the file, without cover pictures."""
+    is_generated: bool
+    """Whether the file says that it is a generated routine of this program."""
     has_twin_stream: bool
     """Whether another video stream has frames of the same size, so that a size does not show the stream."""
     times: np.ndarray
@@ -267,6 +272,7 @@ def probe(
             matrix=stated_name(MATRICES, first.colorspace),
             transfer=stated_name(TRANSFERS, first.color_trc),
             num_video_streams=len(sizes),
+            is_generated=GENERATED_COMMENT in container.metadata.values(),
             has_twin_stream=sizes.count(sorted([first.width, first.height])) > 1,
             times=timeline.times,
             end_s=timeline.end_s,

@@ -19,6 +19,7 @@ J members, M targets, G grades, K sub-grades, D model width.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -58,15 +59,31 @@ class CoFInAlConfig(HeadConfig):
     """Of the sub-grades: cosines are divided by it."""
     dropout: float = 0.3
     """On embeddings."""
+    grade_edges: tuple[tuple[float, ...], ...] = ()
+    """Where the grades of each target meet, in points, lowest first; of a target without any, and of all if there is
+    none, the grades hold equally many training scores."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "grade_edges", tuple(tuple(map(float, edges)) for edges in self.grade_edges))
+        self._check_grade_edges()
         if self.tokens not in TOKENS:
             raise ValueError(f"unknown tokens {self.tokens!r}; known are {', '.join(TOKENS)}")
         if self.num_subgrades < 2:
             raise ValueError(f"a CoFInAl head needs at least 2 sub-grades, not {self.num_subgrades}")
         if min(self.num_coordinates, self.width, self.num_members) < 1 or not self.temperature > 0:
             raise ValueError("num_coordinates, width and num_members must be at least 1, and temperature more than 0")
+
+    def _check_grade_edges(self) -> None:
+        if self.grade_edges and len(self.grade_edges) != len(self.targets):
+            raise ValueError(f"grade edges of {len(self.grade_edges)} targets do not fit {len(self.targets)} targets")
+        for target, edges, (low, high) in zip(self.targets, self.grade_edges, self.ranges, strict=False):
+            bounds = [low, *edges, high]
+            if edges and (len(edges) != self.num_grades - 1 or any(a >= b for a, b in pairwise(bounds))):
+                raise ValueError(
+                    f"the {self.num_grades} grades of {target!r} need {self.num_grades - 1} edges that ascend between "
+                    f"{low:g} and {high:g}, not {', '.join(f'{edge:g}' for edge in edges)}"
+                )
 
     def build(self) -> "CoFInAl":
         """Build the untrained network."""
@@ -332,9 +349,13 @@ class CoFInAl(HeadNetwork):
 
     def _cut_cells(self, scores: np.ndarray) -> None:
         """Cut the score axes into cells by the scores (N, M)."""
-        num_cells = self.config.num_grades * self.config.num_subgrades
+        num_subgrades, num_cells = self.config.num_subgrades, self.config.num_grades * self.config.num_subgrades
         for m, (column, score_range) in enumerate(zip(scores.T, self.config.ranges, strict=True)):
-            edges, values = cut_cells(column[~np.isnan(column)], score_range, num_cells)
+            known = column[~np.isnan(column)]
+            if own := self.config.grade_edges[m] if self.config.grade_edges else ():
+                edges, values = cut_grades(known, [score_range[0], *own, score_range[1]], num_subgrades)
+            else:
+                edges, values = cut_cells(known, score_range, num_cells)
             self.cells[m], self.values[m] = torch.from_numpy(edges), torch.from_numpy(values)
             self.spread[m] = max(float(np.nanstd(column)), 0.01 * (score_range[1] - score_range[0]))
 
@@ -451,6 +472,27 @@ def cut_cells(scores: np.ndarray, score_range: tuple[float, float], num_cells: i
     # a cell stands for the mean of its scores: the outermost cells are wide, and nearly empty towards the range's ends
     fine = np.quantile(scores, (np.arange(10 * num_cells) + 0.5) / (10 * num_cells)).reshape(num_cells, 10).mean(1)
     return edges, np.clip(fine, edges[:-1], edges[1:])
+
+
+def cut_grades(scores: np.ndarray, bounds: Sequence[float], num_subgrades: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cut each grade into sub-grades that hold about equally many of its scores.
+
+    Args:
+        scores: known scores (N,) in points.
+        bounds: ascending edges of the grades (G + 1,) in points, the range's ends included.
+        num_subgrades: K; a grade of fewer scores is cut evenly.
+
+    Returns:
+        As for `cut_cells`.
+    """
+    all_edges, all_values = [], []
+    for low, high in pairwise(bounds):
+        inside = scores[(low <= scores) & (scores < high)]
+        even = np.linspace(low, high, 10 * num_subgrades)
+        edges, values = cut_cells(inside if len(inside) >= num_subgrades else even, (low, high), num_subgrades)
+        all_edges.append(edges[:-1])
+        all_values.append(values)
+    return np.concatenate([*all_edges, bounds[-1:]]), np.concatenate(all_values)
 
 
 def soft_cells(scores: Tensor, edges: Tensor, softness: Tensor) -> Tensor:

@@ -342,24 +342,24 @@ def _score_video(
     from .scoring_many import score_videos
     from .sources import is_one_routine
 
-    printer = ScorePrinter(alone=is_one_routine(videos), as_json=as_json)
-    result = score_videos(
-        videos,
-        head,
-        action=action,
-        csv=csv,
-        report=report,
-        rank_by=rank_by,
-        dataset=dataset,
-        labels=labels,
-        target=target,
-        weight_type=weight_type,
-        extractor=extractor,
-        weights=weights,
-        on_score=printer.take,
-        **vars(label_options),
-        **vars(options),
-    )
+    with ScorePrinter(alone=is_one_routine(videos), as_json=as_json) as printer:
+        result = score_videos(
+            videos,
+            head,
+            action=action,
+            csv=csv,
+            report=report,
+            rank_by=rank_by,
+            dataset=dataset,
+            labels=labels,
+            target=target,
+            weight_type=weight_type,
+            extractor=extractor,
+            weights=weights,
+            on_score=printer.take,
+            **vars(label_options),
+            **vars(options),
+        )
     printer.finish(result)
     return 1 if result.failed else 0
 

@@ -81,6 +81,7 @@ def progress(unit: str = "") -> Progress:
         *time_left,
         console=err,
         transient=True,
+        redirect_stdout=False,  # results stay on stdout, also while a bar is shown
         speed_estimate_period=SPEED_PERIOD_S,
     )
 

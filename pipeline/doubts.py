@@ -20,7 +20,7 @@ def doubts_of(head: Head, features: np.ndarray, filming: Filming) -> list[str]:
         features: the routine's clip features (T, C).
         filming: how it was filmed.
     """
-    training = head.metadata.get("training")
+    training = head.metadata.get("training_set")
     if training is None:
         return []
     return [

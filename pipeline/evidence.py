@@ -111,7 +111,7 @@ class _Training:
     """What a head knows of its training routines; those of one action if it has several."""
 
     def __init__(self, head: Head, features: np.ndarray, action: int | None) -> None:
-        self.record: dict[str, Any] | None = head.metadata.get("training")
+        self.record: dict[str, Any] | None = head.metadata.get("training_set")
         self.name, self.rows, self.similarities = None, np.array([], int), np.array([])
         if self.record is None or head.neighbourhood is None:
             return

@@ -1,40 +1,38 @@
 """train-head: features and judges' scores in; a head and an honest account of its accuracy out."""
 
-import itertools
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from datetime import date
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from ..data.datasets import join, with_column
 from ..data.feature_store import FeatureStore
 from ..data.files import write_atomic
-from ..data.labels import GENERATED_RECORDS, LabelRow, LabelSet, read_labels, with_ranges
+from ..data.labels import LabelRow, LabelSet, read_labels, with_ranges
 from ..extractors.backbone import resolve_device
 from ..extractors.video import VIDEO_SUFFIXES, VideoError
 from ..models.checkpoint import serialise_head
+from ..models.head import HeadNetwork
 from ..models.neighbourhood import Neighbourhood
 from . import conformal
 from .console import print_message, print_result, print_table, progress
 from .evaluation import SMALLEST_EVENT
 from .examples import Dataset, Examples, label_places, load_dataset, select_labels
-from .extraction import extract_features, versions
+from .extraction import extract_features
 from .heads import default_head_path, head_warnings, make_default, parse_extractor
-from .human_ceiling import human_ceiling
 from .options import LabelOptions, TrainingOptions, takes_fields_of
-from .protocol import HeadTraining, Outcome, count_trainings, run_seeds
-from .results import format_figure, results_tables, summarise_predictions, write_results
-from .settings import configure
+from .protocol import Outcome, run_seeds
+from .reliability import doubts, pooling_notes
+from .results import Results, Rows, format_figure, results_tables, summarise_predictions, write_results
+from .settings import configure, with_grade_edges
 from .sources import cut_segments, find_videos, is_store
 from .splits import FOLDS, Split, make_splits
-from .sums import sum_predictions
-from .training_record import record_training
+from .sums import consistency, sum_predictions
+from .training_record import describe_labels, describe_training
+from .training_set import record_training_set
+from .trainings import HeadTraining, make_jobs
+from .unfinished import count_finished, fingerprint, interrupted_head, kept_trainings, new_head
 
 
 @dataclass(frozen=True)
@@ -43,10 +41,14 @@ class TrainingResult:
 
     head: Path
     """The head file; its results, predictions, learning curves and plots lie beside it."""
-    results: dict[str, Any]
+    network: HeadNetwork
+    """The head itself, on the CPU."""
+    results: Results
     """The figures, as `results.json` and `--json` have them."""
-    predictions: list[dict[str, Any]]
+    predictions: Rows
     """One entry for each seed, evaluated video and target: true and predicted score, grades, each baseline's score."""
+    curves: Rows
+    """One entry for each epoch of each training: seed, split, epoch and the losses."""
     failed_videos: list[dict[str, str]]
     """Videos that could not be extracted, where videos were given."""
 
@@ -95,6 +97,7 @@ def train_head(
     for note in all_labels.notes:
         print_message(note)
     selected = _with_groups_and_events(select_labels(all_labels, targets, actions), options)
+    training = replace(training, make_config=with_grade_edges(training.make_config, options, selected))
 
     failed = [] if folder == source else _extract(source, folder, all_labels, options.device, extractor)
     feature_store = FeatureStore(folder)
@@ -104,39 +107,51 @@ def train_head(
     identity, weights = _feature_identity(feature_store, extractor, data.examples)
 
     protocol, splits = _splits_of_seeds(data, options)
-    outcome = _train(splits, data, training)
-    sums = sum_predictions(outcome.predictions, data.labels.sums)
-    routines = data.examples.at(splits[options.seed][-1].training)
-    metadata = {
-        "dataset": dataset,
-        "targets": list(data.labels.targets),
-        "ranges": dict(zip(data.labels.targets, outcome.network.config.ranges, strict=True)),
-        "sums": [str(one) for one in data.labels.sums],
-        "actions": list(data.labels.actions),
-        "identity": identity,
-        "weights": weights,
-        "manifest": feature_store.manifest,
-        "intervals": {"level": conformal.LEVEL, "radii": outcome.radii},
-        "generated": _are_generated(feature_store, all_labels),
-        "training": record_training(routines, all_labels, feature_store, anonymous=options.anonymous),
-    }
-    results = {
-        "format": 1,
-        "dataset": dataset,
-        "protocol": protocol,
-        **summarise_predictions(outcome.predictions),
-        **_describe_labels(all_labels, data, splits[options.seed], sums),
-        "warnings": head_warnings(metadata),
-        "training": _describe_training(protocol, splits[options.seed][-1], data.examples, outcome, training, options)
-        | {"seconds": round(time.perf_counter() - started, 1)},
-    }
-    predictions = [*outcome.predictions, *sums]
-    head_path = _new_head_path(dataset) if out is None else Path(out)
-    write_results(head_path, results, predictions, outcome.curves, identity, _sources(feature_store, data.labels))
-    neighbourhood = Neighbourhood.fit(routines.features, routines.actions)
-    write_atomic(head_path, serialise_head(outcome.network, metadata | {"results": results}, neighbourhood))
-    _set_default(head_path, set_default, scores_videos=identity is not None and not results["warnings"])
-    return TrainingResult(head_path, results, predictions, failed)
+    left_out = _left_out(protocol, data.examples)
+    for note in left_out:
+        print_message(f"note: {note}")
+    decides, total = fingerprint(splits, data, training), len(make_jobs(splits))
+    head_path = _head_path(out, dataset, options)
+    with kept_trainings(head_path, decides, total=total, resume=options.resume) as kept:
+        outcome = _train(splits, data, training, kept, options.workers)
+        sums = sum_predictions(outcome.predictions, data.labels.sums)
+        predictions = [*outcome.predictions, *sums]
+        results = {
+            "format": 1,
+            "dataset": dataset,
+            "protocol": protocol,
+            **summarise_predictions(outcome.predictions),
+            **describe_labels(all_labels, data, splits[options.seed], sums),
+            **({"consistency": found} if (found := consistency(outcome.predictions, data.labels.checks)) else {}),
+        }
+        routines = data.examples.at(splits[options.seed][-1].training)
+        metadata = {
+            "dataset": dataset,
+            "targets": list(data.labels.targets),
+            "ranges": dict(zip(data.labels.targets, outcome.network.config.ranges, strict=True)),
+            "sums": [str(one) for one in data.labels.sums],
+            "actions": list(data.labels.actions),
+            "identity": identity,
+            "weights": weights,
+            "manifest": feature_store.manifest,
+            "intervals": {"level": conformal.LEVEL, "radii": outcome.radii},
+            "generated": _are_generated(feature_store),
+            "routines": len(routines),
+            "training_set": record_training_set(routines, all_labels, feature_store, anonymous=options.anonymous),
+        }
+        metadata["doubts"] = doubts(results, predictions, metadata)
+        results |= {
+            "warnings": head_warnings(metadata),
+            "notes": [*left_out, *pooling_notes(results)],
+            "training": describe_training(protocol, splits[options.seed][-1], data.examples, outcome, training, options)
+            | {"seconds": round(time.perf_counter() - started, 1)},
+        }
+        sources = _sources(feature_store, data.labels)
+        write_results(head_path, results, predictions, outcome.curves, identity, sources)
+        neighbourhood = Neighbourhood.fit(routines.features, routines.actions)
+        write_atomic(head_path, serialise_head(outcome.network, metadata | {"results": results}, neighbourhood))
+    _set_default(head_path, set_default, results["warnings"], scores_videos=identity is not None)
+    return TrainingResult(head_path, outcome.network, Results(results), Rows(predictions), Rows(outcome.curves), failed)
 
 
 # --- features and labels ---
@@ -200,13 +215,9 @@ def _sources(store: FeatureStore, labels: LabelSet) -> dict[str, str]:
     return {video: record["source"] for video, record in records if "source" in record}
 
 
-def _are_generated(store: FeatureStore, labels: LabelSet) -> bool:
-    """Whether labels or videos are those of generated routines, whose records lie beside them."""
-    folders = [file.parent for file in labels.files]
-    if store.manifest is not None:
-        videos = Path(store.manifest["videos"])
-        folders += [videos, videos.parent]
-    return any((folder / GENERATED_RECORDS).exists() for folder in folders)
+def _are_generated(store: FeatureStore) -> bool:
+    """Whether a video of the store said of itself that it is a generated routine."""
+    return any(record.get("container", {}).get("is_generated") for record in store.records.values())
 
 
 # --- training and evaluation ---
@@ -229,62 +240,33 @@ def _splits_of_seeds(data: Dataset, options: TrainingOptions) -> tuple[str, dict
     return protocol, splits
 
 
-def _train(splits: dict[int, list[Split]], data: Dataset, training: HeadTraining) -> Outcome:
+def _left_out(protocol: str, examples: Examples) -> list[str]:
+    """Return a sentence on videos of the test split that take no part."""
+    test = [row.video for row in examples.rows if row.split == "test"]
+    if protocol == "official" or not test:
+        return []
+    if len(test) == 1:
+        return [f"the only video of the test split, {test[0]}, takes no part: a test needs at least 2"]
+    return [f"the {len(test)} videos of the test split take no part in a cross-validation"]
+
+
+def _train(
+    splits: dict[int, list[Split]], data: Dataset, training: HeadTraining, kept: Path, workers: int | None
+) -> Outcome:
     """Train and evaluate the heads of all seeds, with a progress bar over all epochs."""
+    total = len(make_jobs(splits))
+    if before := count_finished(kept):
+        print_message(f"{before} of {total} trainings are kept from the interrupted run")
     with progress("epochs") as bar:
-        epochs = training.recipe.epochs * sum(map(count_trainings, splits.values()))
-        task = bar.add_task("training", total=epochs)
-        return run_seeds(splits, data, training, on_epoch=lambda: bar.advance(task))
-
-
-def _describe_labels(
-    all_labels: LabelSet, data: Dataset, splits: Sequence[Split], sums: Sequence[dict[str, Any]]
-) -> dict[str, Any]:
-    """Return the entries of the results that labels with sums, panels or a table bring."""
-    evaluated = data.examples.at(np.unique(np.concatenate([split.evaluated for split in splits])))
-    ceiling = human_ceiling(evaluated, data.labels.panels)
-    return {
-        **({"sums": _describe_sums(data.labels, sums)} if sums else {}),
-        **({"panel": ceiling} if ceiling else {}),
-        **({"labels": all_labels.reading} if all_labels.reading else {}),
-    }
-
-
-def _describe_sums(labels: LabelSet, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the `sums` entry of the results: formulas, and the figures of the sums of predictions."""
-    summary = summarise_predictions(entries)
-    return {
-        "formulas": {one.target: str(one) for one in labels.sums},
-        **{name: summary[name] for name in ("targets", "baselines") if name in summary},
-    }
-
-
-def _describe_training(
-    protocol: str,
-    final: Split,
-    examples: Examples,
-    outcome: Outcome,
-    training: HeadTraining,
-    options: TrainingOptions,
-) -> dict[str, Any]:
-    """Return the `training` entry of the results: data, settings, command and versions."""
-    grouped = examples.at(final.training).groups() is not None
-    return {
-        "videos": len(final.training),
-        "judged": len({entry["video"] for entry in outcome.predictions}),
-        **({"folds": len(final.calibration), "grouped": grouped} if protocol == "cv" else {}),
-        **({"groups": options.groups} if options.groups else {}),
-        **({"events": options.events} if options.events else {}),
-        **({"interval_level": conformal.LEVEL} if options.intervals else {}),
-        "head_type": options.head_type,
-        "epochs": max(entry["epoch"] for entry in outcome.curves),
-        "config": asdict(outcome.network.config),
-        "recipe": asdict(training.recipe),
-        "seed": options.seed,
-        "seeds": options.seeds,
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "versions": versions("cofinal", "torch", "numpy", "scipy", "scikit-learn"),
-    }
+        task = bar.add_task("training", total=training.recipe.epochs * total)
+        return run_seeds(
+            splits,
+            data,
+            training,
+            folder=kept,
+            workers=workers,
+            on_epochs=lambda done: bar.update(task, completed=done),
+        )
 
 
 def _check_head_path(path: Path, store: Path) -> None:
@@ -297,23 +279,29 @@ def _check_head_path(path: Path, store: Path) -> None:
         raise ValueError(f"--out {path} lies in the feature store; write the head elsewhere")
 
 
-def _new_head_path(dataset: str) -> Path:
-    """Return a default head file that did not exist, and take its name: another training may end at the same time."""
-    stem = f"{dataset}-{date.today():%Y%m%d}"
-    Path("heads").mkdir(exist_ok=True)
-    for number in itertools.count(1):
-        path = Path("heads", f"{stem}-{number}.safetensors" if number > 1 else f"{stem}.safetensors")
-        try:
-            path.touch(exist_ok=False)
-        except FileExistsError:
-            continue
-        return path
-    raise AssertionError("there is always a next number")
+def _head_path(out: str | Path | None, dataset: str, options: TrainingOptions) -> Path:
+    """Return the head file to write: the named one, an interrupted one, or a new one."""
+    if out is not None:
+        return Path(out)
+    return (interrupted_head(dataset) if options.resume else None) or new_head(dataset)
 
 
-def _set_default(head: Path, wanted: bool | None, *, scores_videos: bool) -> None:
-    """Make a head the default one if that is wanted, or if nothing is said, it scores real videos and there is none."""
-    if wanted or (wanted is None and scores_videos and not default_head_path().exists()):
+def _set_default(head: Path, wanted: bool | None, warnings: Sequence[str], *, scores_videos: bool) -> None:
+    """Make a head the default one if that is wanted; if nothing is said, also where there is none and no warning.
+
+    Args:
+        head: the head file.
+        wanted: what the user says; None for nothing.
+        warnings: those of the head.
+        scores_videos: whether it is known what made its features.
+    """
+    if wanted is None and scores_videos and not default_head_path().exists():
+        wanted = not warnings
+        if warnings:
+            print_message(
+                f"{head} does not become score-video's default head with these warnings; --set-default does it"
+            )
+    if wanted:
         make_default(head)
         print_message(f"{head} is score-video's default head now")
 
@@ -322,16 +310,14 @@ def print_training(result: TrainingResult) -> None:
     """Print the figures of a training for people."""
     for warning in result.results["warnings"]:
         print_message(f"warning: {warning}")
+    for note in result.results["notes"]:
+        print_message(f"note: {note}")
     for table in results_tables(result.results):
         print_table(table)
-    for target, figures in result.results.get("sums", {}).get("targets", {}).items():
-        formula = result.results["sums"]["formulas"].get(target.rpartition("/")[2], target)
-        accuracy = f"SRCC {figures['srcc']:.3f}, MAE {figures['mae']:.2f}, n {figures['n']}"
-        print_result(f"{formula}, from its parts: {accuracy}")
-    for target, ceiling in result.results.get("panel", {}).items():
+    for formula, points in result.results.get("consistency", {}).items():
         print_result(
-            f"one human judge of {ceiling['judges']} against the others, {target}: SRCC {ceiling['srcc']:.3f}, "
-            f"MAE {ceiling['mae']:.2f}, n {ceiling['n']}"
+            f"{formula} but for deductions: predictions are {points['predicted']:.2f} points away from it on average, "
+            f"judges {points['judged']:.2f}"
         )
     average = result.results["average"]
     print_result(f"average: SRCC {format_figure(average, 'srcc', 3)}, R-l2 {format_figure(average, 'r_l2', 2)}")

@@ -16,7 +16,7 @@ from ..models.checkpoint import Head, load_head, load_reference
 from ..models.reference import FULL_SCORE, ReferenceCoFInAl
 from .extraction import weights_origin
 from .options import ExtractorOptions
-from .training_record import is_training_record
+from .training_set import is_training_set
 
 
 def default_head_path() -> Path:
@@ -107,15 +107,21 @@ def _check_metadata(head: Head, path: Path) -> None:
     )
     actions_ok = (
         isinstance(actions, list)
-        and all(isinstance(action, str) for action in actions)
+        and _are_texts(actions)
         and head.network.config.num_actions == (len(actions) if len(actions) > 1 else 0)
     )
     flags_ok = isinstance(metadata.get("generated"), bool) and "reference" not in metadata
-    training_ok = "training" not in metadata or is_training_record(
-        metadata["training"], head.network.config.targets, head.network.config.num_training
+    training_ok = "training_set" not in metadata or is_training_set(
+        metadata["training_set"], head.network.config.targets, head.network.config.num_training
     )
+    flags_ok &= all(_are_texts(metadata.get(name)) for name in ("doubts", "sums"))
+    flags_ok &= type(metadata.get("routines")) is int
     if not (identity_ok and actions_ok and flags_ok and training_ok and _are_numbers(metadata.get("intervals"))):
         raise ValueError(f"{path} does not record what it was trained on; train or download the head again")
+
+
+def _are_texts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
 
 
 def _are_numbers(intervals: Any) -> bool:
@@ -203,4 +209,4 @@ def head_warnings(metadata: Mapping[str, Any]) -> list[str]:
         warnings.append("this head was trained on generated routines: its scores mean nothing for real ones")
     if metadata["identity"] is not None and metadata["identity"]["weights_sha256"] == "random":
         warnings.append("the backbone's weights are RANDOM: this head's scores mean nothing")
-    return warnings
+    return [*warnings, *metadata.get("doubts", [])]

@@ -178,6 +178,15 @@ class TrainingOptions:
     ] = "cofinal"
     grades: Annotated[int | None, Option("Coarse grades of each target; by default the head's own number.")] = None
     subgrades: Annotated[int | None, Option("Fine grades of each coarse grade; by default the head's own.")] = None
+    grade_edges: Annotated[
+        list[str] | None,
+        Option(
+            "Where a target's grades meet, in points, for example Final=10,20,25 for 4 grades; by default each grade "
+            "holds equally many training videos (may be repeated).",
+            "--grade-edges",
+            metavar="TARGET=POINTS",
+        ),
+    ] = None
     epochs: Annotated[int | None, Option("Passes over the training videos; by default the head's own number.")] = None
     lr: Annotated[float | None, Option("Learning rate; by default the head's own.")] = None
     settings: Annotated[
@@ -211,6 +220,13 @@ class TrainingOptions:
         bool, Option("Leave the names of the training videos out of the head file.", "--anonymous")
     ] = False
     device: Annotated[str, Option("auto, cpu, cuda or cuda:N.")] = "auto"
+    workers: Annotated[
+        int | None,
+        Option("Processes that train at once, on a CPU; by default one a core. The results are the same."),
+    ] = None
+    resume: Annotated[
+        bool, Option("Go on with the finished trainings that an interrupted run of this command kept.", "--resume")
+    ] = False
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
@@ -219,3 +235,5 @@ class TrainingOptions:
             raise ValueError(f"epochs must be at least 1, not {self.epochs}")
         if self.seeds < 1:
             raise ValueError(f"seeds must be at least 1, not {self.seeds}")
+        if self.workers is not None and self.workers < 1:
+            raise ValueError(f"workers must be at least 1, not {self.workers}")

@@ -1,4 +1,4 @@
-"""Plots as PNG bytes: predicted against true scores, learning curves, a routine's grades and score."""
+"""Plots as PNG bytes: predicted against true scores, and learning curves."""
 
 import io
 import math
@@ -60,35 +60,4 @@ def plot_curves(curves: Sequence[Mapping[str, Any]]) -> bytes:
         axes.plot(epoch, losses.mean(0), color=INK)
         axes.set(title=name, xlabel="epoch", ylim=(0, None))
     figure.suptitle(f"training losses, mean and range over {len(losses)} trainings")
-    return png(figure)
-
-
-def plot_score(targets: Mapping[str, Any]) -> bytes:
-    """Plot a routine's verdict, a panel a target: grades shaded by probability, with the score and its interval.
-
-    Args:
-        targets: `TargetScore` by target name.
-    """
-    figure = Figure(figsize=(8, 0.5 + 1.15 * len(targets)), layout="constrained")
-    for place, (target, verdict) in enumerate(targets.items(), start=1):
-        axes = figure.add_subplot(len(targets), 1, place)
-        edges = verdict.coarse.edges or range(
-            verdict.coarse.of + 1
-        )  # public heads have no edges in points: draw equal cells
-        for grade, probability in enumerate(verdict.coarse.probabilities, start=1):
-            low, high = edges[grade - 1], edges[grade]
-            axes.axvspan(low, high, color=INK, alpha=0.08 + 0.62 * probability, linewidth=0)
-            axes.axvline(low, color="white", linewidth=2)
-            axes.text((low + high) / 2, 1.08, f"{grade}: {probability:.0%}", ha="center", va="bottom", fontsize=8)
-        if verdict.coarse.edges:
-            axes.axvline(verdict.score, color=MARK, linewidth=3)
-            if verdict.interval is not None:
-                axes.plot(verdict.interval.span, [0.5, 0.5], color=MARK, linewidth=1.5, marker="|", markersize=10)
-        else:
-            axes.set_xticks([])
-        low, high = verdict.interval.span if verdict.interval is not None else (edges[0], edges[-1])
-        axes.set(xlim=(min(low, edges[0]), max(high, edges[-1])), ylim=(0, 1), yticks=[])
-        axes.set_ylabel(target, rotation=0, ha="right", va="center", fontsize=9)
-        for side in ("top", "right", "left"):
-            axes.spines[side].set_visible(False)
     return png(figure)

@@ -3,74 +3,42 @@
 Baselines are fitted on the same splits, and their predictions stand beside the head's.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from ..data.labels import LabelSet
-from ..models.head import HeadConfig, HeadNetwork, Recipe
-from ..models.predict import Prediction, predict
+from ..models.head import HeadNetwork
 from . import conformal
-from .baselines import Baselines
-from .examples import Dataset, Examples
+from .baselines import BASELINES
+from .examples import Dataset
 from .splits import Split
-from .training import EpochProgress, fit
-
-ConfigFactory = Callable[..., HeadConfig]
-"""Makes a head's configuration from `feature_dim`, `targets`, `ranges` and `num_actions`."""
-
-
-@dataclass(frozen=True)
-class HeadTraining:
-    """What is trained on every split, and how."""
-
-    make_config: ConfigFactory
-    recipe: Recipe
-    device: str = "cpu"
-
-    def config_for(self, training: Examples, labels: LabelSet) -> HeadConfig:
-        """Return the configuration of a head for these training routines.
-
-        Scores without rules (csv) get the range of the training scores.
-
-        Raises:
-            ValueError: the scores of a target do not vary, so that nothing can be learnt.
-        """
-        ranges = []
-        for target, column in zip(labels.targets, training.scores.T, strict=True):
-            scores = column[~np.isnan(column)]
-            if len(scores) == 0 or (target not in labels.ranges and scores.min() == scores.max()):
-                raise ValueError(
-                    f"the training videos' {target} has fewer than two different values; nothing can be learnt"
-                )
-            ranges.append(labels.ranges.get(target) or (float(scores.min()), float(scores.max())))
-        return self.make_config(
-            feature_dim=training.features[0].shape[1],
-            targets=labels.targets,
-            ranges=tuple(ranges),
-            num_actions=0 if training.actions is None else len(labels.actions),
-        )
+from .trainings import Finished, HeadTraining, Job, Trainer, make_jobs, run_jobs
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The results of a protocol's trainings with one seed."""
+    """The results of a protocol's trainings."""
 
     network: HeadNetwork
-    """The head of the last split."""
+    """The head of the first seed's last split."""
     radii: dict[str, float]
-    """Half-width in points of that head's intervals at `conformal.LEVEL`, by target; absent where unknown."""
+    """Half-width in points of that head's intervals at `conformal.LEVEL`, by target and sum; absent where unknown."""
     predictions: list[dict[str, Any]]
-    """One entry for each evaluated routine and target, in the label files' order."""
+    """One entry for each seed, evaluated routine and target, in the label files' order."""
     curves: list[dict[str, Any]]
-    """One entry for each epoch of each training: `split`, `epoch` and the losses."""
+    """One entry for each epoch of each training: `seed`, `split`, `epoch` and the losses."""
 
 
-def count_trainings(splits: Iterable[Split]) -> int:
-    """Return how many heads a protocol trains; splits of one name share one."""
-    return len({name for split in splits for name in (split.name, *(inner.name for inner in split.calibration))})
+def run_protocol(
+    splits: Sequence[Split], dataset: Dataset, training: HeadTraining, *, seed: int = 0, **how: Any
+) -> Outcome:
+    """Run a protocol with one seed; see `run_seeds`."""
+    return run_seeds({seed: splits}, dataset, training, **how)
 
 
 def run_seeds(
@@ -78,135 +46,94 @@ def run_seeds(
     dataset: Dataset,
     training: HeadTraining,
     *,
-    on_epoch: Callable[[], object] = lambda: None,
-) -> Outcome:
-    """Run a protocol with several seeds.
-
-    Args:
-        splits: the splits of each seed.
-        dataset: as for `run_protocol`, like the further arguments.
-
-    Returns:
-        The first seed's head and radii; the predictions and curves of all seeds, which say their `seed` where there
-        are several (curves always).
-    """
-    outcomes = {
-        seed: run_protocol(of_seed, dataset, training, seed=seed, on_epoch=on_epoch) for seed, of_seed in splits.items()
-    }
-    several = len(outcomes) > 1
-    return replace(
-        next(iter(outcomes.values())),
-        predictions=[
-            {**({"seed": seed} if several else {}), **entry} for seed, x in outcomes.items() for entry in x.predictions
-        ],
-        curves=[{"seed": seed, **entry} for seed, x in outcomes.items() for entry in x.curves],
-    )
-
-
-def run_protocol(
-    splits: Sequence[Split],
-    dataset: Dataset,
-    training: HeadTraining,
-    *,
-    seed: int = 0,
     with_baselines: bool = True,
-    on_epoch: Callable[[], object] = lambda: None,
+    folder: Path | None = None,
+    workers: int | None = None,
+    on_epochs: Callable[[int], object] = lambda done: None,
 ) -> Outcome:
     """Train a head on every split and predict what it is evaluated on.
 
     Args:
-        splits: from `make_splits`.
+        splits: from `make_splits`, by seed.
         dataset: the labels and the routines that the splits index.
         training: what to train, and how.
-        seed: of the trainings.
         with_baselines: whether baselines are fitted on the same splits, and stand beside the head's predictions.
-        on_epoch: called after every epoch of every training.
+        folder: where finished trainings are kept; those that it holds are not run again. None to keep none.
+        workers: as for `run_jobs`, like `on_epochs`.
+
+    Returns:
+        The results; predictions say their `seed` where there are several.
 
     Raises:
         ValueError: the routines of a split teach nothing.
     """
-    baselines = Baselines(dataset.examples, dataset.labels) if with_baselines else None
-    run = _Run(dataset, training, seed, baselines, on_epoch)
-    entries = [entry for split in splits for entry in run.predictions_of(split)]
-    entries.sort(key=lambda entry: entry[0])
-    return Outcome(run.network_of(splits[-1]), run.radii_of(splits[-1]), [entry for _, entry in entries], run.curves)
+    jobs = make_jobs(splits, with_baselines=with_baselines)
+    with TemporaryDirectory() if folder is None else nullcontext(folder) as place:
+        trainer = Trainer(dataset, training, Path(place))
+        run_jobs(jobs, trainer, workers=workers, on_epochs=on_epochs)
+        finished = {(job.seed, job.split): (job, trainer.read(job)) for job in jobs}
+        network = trainer.network_of(next(job for job in jobs if job.keeps_network))
+    of_seeds = {
+        seed: _OfSeed(dataset, {name: done for (of, name), done in finished.items() if of == seed}) for seed in splits
+    }
+    first_seed, of_first = next(iter(splits.items()))
+    return Outcome(
+        network,
+        of_seeds[first_seed].radii_of(of_first[-1]),
+        [
+            {**({"seed": seed} if len(splits) > 1 else {}), **entry}
+            for seed, of_seed in splits.items()
+            for entry in of_seeds[seed].entries(of_seed)
+        ],
+        [{"seed": job.seed, "split": job.split, **entry} for job, done in finished.values() for entry in done.curves],
+    )
 
 
-class _Run:
-    """The trainings of one protocol and seed, each made when it is first needed."""
+class _OfSeed:
+    """What the finished trainings of one seed say of its splits."""
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        training: HeadTraining,
-        seed: int,
-        baselines: Baselines | None,
-        on_epoch: Callable[[], object],
-    ) -> None:
-        self.labels, self.examples = dataset.labels, dataset.examples
-        self.training, self.seed, self.baselines, self.on_epoch = training, seed, baselines, on_epoch
+    def __init__(self, dataset: Dataset, finished: dict[str, tuple[Job, Finished]]) -> None:
+        self.labels, self.examples, self.finished = dataset.labels, dataset.examples, finished
         self.groups = self.examples.groups()
-        self.curves: list[dict[str, Any]] = []
-        self._networks: dict[str, HeadNetwork] = {}
-        self._predictions: dict[tuple[str, bytes], dict[str, Prediction]] = {}
 
-    def network_of(self, split: Split) -> HeadNetwork:
-        """Return the head trained on a split."""
-        if split.name not in self._networks:
-            self._networks[split.name] = self._train(split)
-        return self._networks[split.name]
+    def entries(self, splits: Sequence[Split]) -> list[dict[str, Any]]:
+        """Return an entry for each routine and target that the splits are evaluated on, in the routines' order."""
+        entries = [entry for split in splits if len(split.evaluated) for entry in self._entries_of(split)]
+        return [entry for _, entry in sorted(entries, key=lambda entry: entry[0])]
 
     def radii_of(self, split: Split) -> dict[str, float]:
-        """Return the half-width of the split's intervals by target, from its calibration trainings."""
+        """Return the half-width of the split's intervals by target and sum, from its calibration trainings."""
         errors = np.concatenate([np.empty((0, len(self.labels.targets))), *map(self._errors, split.calibration)])
-        radii = {target: conformal.radius(errors[:, m]) for m, target in enumerate(self.labels.targets)}
+        of_targets = dict(zip(self.labels.targets, errors.T, strict=True))
+        of_sums = {one.target: one.value(of_targets) for one in self.labels.sums}  # the sum of errors is the sum's
+        radii = {target: conformal.radius(values) for target, values in (of_targets | of_sums).items()}
         return {target: points for target, points in radii.items() if np.isfinite(points)}
 
-    def predictions_of(self, split: Split) -> Iterator[tuple[tuple[int, int], dict[str, Any]]]:
-        """Yield an entry for each routine and target that the split is evaluated on, with its place in the order."""
-        self.network_of(split)  # the final head has nothing to predict, and is trained all the same
-        if len(split.evaluated) == 0:
-            return
-        routines, radii, predicted = self.examples.at(split.evaluated), self.radii_of(split), self._predict(split)
-        baselines = {} if self.baselines is None else self.baselines.predict(split.training, split.evaluated)
+    def _entries_of(self, split: Split) -> Iterator[tuple[tuple[int, int], dict[str, Any]]]:
+        """Yield the entries of a split, each with its place in the order."""
+        radii, columns = self.radii_of(split), self._columns(split)
         for m, target in enumerate(self.labels.targets):
-            columns = _columns(predicted[target], radii.get(target), self.labels.ranges.get(target))
-            columns |= {name: scores[:, m] for name, scores in baselines.items()}
-            for i, row in enumerate(routines.rows):
-                if target in row.scores:
-                    index = int(split.evaluated[i])
-                    values = {name: column[i].item() for name, column in columns.items()}
-                    yield (index, m), {**self._about(index), "target": target, "true": row.scores[target], **values}
-
-    def _train(self, split: Split) -> HeadNetwork:
-        def note(done: EpochProgress) -> None:
-            self.curves.append({"split": split.name, "epoch": done.epoch, **done.losses})
-            self.on_epoch()
-
-        routines = self.examples.at(split.training)
-        return fit(
-            routines.features,
-            routines.scores,
-            routines.actions,
-            config=self.training.config_for(routines, self.labels),
-            recipe=self.training.recipe,
-            seed=self.seed,
-            device=self.training.device,
-            on_progress=note,
-        )
+            of_target: dict[str, np.ndarray] = {
+                name: columns[name][:, m] for name in ("predicted", "grade", "subgrade") if name in columns
+            }
+            if target in radii:
+                span = self.labels.ranges.get(target)
+                of_target["low"], of_target["high"] = conformal.interval(of_target["predicted"], radii[target], span)
+            of_target |= {name: columns[name][:, m] for name in BASELINES if name in columns}
+            for i, index in enumerate(split.evaluated.tolist()):
+                scores = self.examples.rows[index].scores
+                if target in scores:
+                    values = {name: column[i].item() for name, column in of_target.items()}
+                    yield (index, m), {**self._about(index), "target": target, "true": scores[target], **values}
 
     def _errors(self, split: Split) -> np.ndarray:  # (evaluated, targets)
-        predicted = self._predict(split)
-        scores = self.examples.scores[split.evaluated]
-        return np.stack([predicted[target].score for target in self.labels.targets], axis=1) - scores
+        return self._columns(split)["predicted"] - self.examples.scores[split.evaluated]
 
-    def _predict(self, split: Split) -> dict[str, Prediction]:
-        """Predict what a split is evaluated on, once: its errors may make several intervals."""
-        key = split.name, split.evaluated.tobytes()
-        if key not in self._predictions:
-            routines = self.examples.at(split.evaluated)
-            self._predictions[key] = predict(self.network_of(split), routines.features, routines.actions)
-        return self._predictions[key]
+    def _columns(self, split: Split) -> dict[str, np.ndarray]:
+        """Return the predictions for what a split is evaluated on: its training may have predicted more."""
+        job, done = self.finished[split.name]
+        rows = np.searchsorted(job.evaluated, split.evaluated)
+        return {name: column[rows] for name, column in done.columns.items()}
 
     def _about(self, index: int) -> dict[str, str]:
         row = self.examples.rows[index]
@@ -216,15 +143,3 @@ class _Run:
             **({} if self.groups is None else {"group": self.groups[index]}),
             **({} if row.event is None else {"event": row.event}),
         }
-
-
-def _columns(
-    predicted: Prediction, radius: float | None, score_range: tuple[float, float] | None
-) -> dict[str, np.ndarray]:
-    """Return a head's columns of one target's predictions, an entry a routine."""
-    columns = {"predicted": predicted.score, "grade": predicted.grade}
-    if predicted.subgrade is not None:
-        columns["subgrade"] = predicted.subgrade
-    if radius is not None:
-        columns["low"], columns["high"] = conformal.interval(predicted.score, radius, score_range)
-    return columns

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .console import printable
-from .verdict import Score, TargetScore
+from .verdict import Score, SumScore, TargetScore
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,10 @@ class Place:
 def ranking_target(targets: Sequence[str], wanted: str | None) -> str:
     """Return the target to rank by: the wanted one, else the total, else the first.
 
+    Args:
+        targets: the head's, sums included.
+        wanted: what the user names, in any case.
+
     Raises:
         ValueError: the head has no such target.
     """
@@ -42,12 +46,12 @@ def ranking_target(targets: Sequence[str], wanted: str | None) -> str:
 
 def ranked(scores: Mapping[str, Score], target: str) -> list[Place]:
     """Return routines by action, and within an action by a target's score, highest first."""
-    order = sorted(scores, key=lambda name: (scores[name].action or "", -scores[name].targets[target].score, name))
+    order = sorted(scores, key=lambda name: (scores[name].action or "", -scores[name].scores[target].score, name))
     places: list[Place] = []
     for _, names in groupby(order, key=lambda name: scores[name].action):
         points = math.inf
         for number, name in enumerate(names, start=1):
-            above, points = points, scores[name].targets[target].score
+            above, points = points, scores[name].scores[target].score
             places.append(Place(places[-1].rank if points == above else number, name, scores[name]))
     return places
 
@@ -55,32 +59,32 @@ def ranked(scores: Mapping[str, Score], target: str) -> list[Place]:
 def ranking_table(places: Sequence[Place], target: str) -> Table:
     """Return the ranking as a table for the terminal: every target's score, and of `target` the interval and grade."""
     first = places[0].score
-    level = first.targets[target].interval
+    level = first.scores[target].interval
     table = Table(title=f"ranked by {target}, in points", title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("rank", justify="right")
     table.add_column("routine")
     if first.action is not None:
         table.add_column("action")
-    for name in first.targets:
+    for name in first.scores:
         table.add_column(name, justify="right", style="bold" if name == target else "")
     if level is not None:
         table.add_column(f"{level.level:.0%}", justify="right")
     table.add_column("grade")
     for place in places:
         score = place.score
-        verdict = score.targets[target]
+        verdict = score.scores[target]
         table.add_row(
             str(place.rank),
             Text(printable(place.name)),
             *([] if first.action is None else [Text(printable(score.action or ""))]),
-            *(f"{score.targets[name].score:.2f}" for name in first.targets),
+            *(f"{score.scores[name].score:.2f}" for name in first.scores),
             *([] if level is None else [_span(verdict)]),
-            f"{verdict.coarse.grade} of {verdict.coarse.of}",
+            f"{verdict.coarse.grade} of {verdict.coarse.of}" if isinstance(verdict, TargetScore) else "",
         )
     return table
 
 
-def _span(verdict: TargetScore) -> str:
+def _span(verdict: TargetScore | SumScore) -> str:
     return "" if verdict.interval is None else "{:.2f} to {:.2f}".format(*verdict.interval.span)
 
 
@@ -102,12 +106,13 @@ LAST = ["warnings", "error"]
 def score_row(score: Score) -> dict[str, Any]:
     """Return a score as a row of a table."""
     row: dict[str, Any] = {"video": safe_cell(score.video), "action": score.action or ""}
-    for target, verdict in score.targets.items():
+    for target, verdict in score.scores.items():
         row[target] = verdict.score
         if verdict.interval is not None:
             row[f"{target} low"], row[f"{target} high"] = verdict.interval.span
-        row[f"{target} grade"] = verdict.coarse.grade
-        if verdict.fine is not None:
+        if isinstance(verdict, TargetScore):
+            row[f"{target} grade"] = verdict.coarse.grade
+        if isinstance(verdict, TargetScore) and verdict.fine is not None:
             row[f"{target} subgrade"] = verdict.fine.subgrade
     return row | {"warnings": "; ".join(score.warnings)}
 

@@ -176,14 +176,14 @@ def render_index(
         evaluation: from `score_evaluation.evaluate_scores`, where judges' scores were there.
     """
     scores = [place.score for place in places]
-    interval = scores[0].targets[rank_by].interval if scores else None
+    interval = scores[0].scores[rank_by].interval if scores else None
     common = [x for x in scores[0].warnings if all(x in score.warnings for score in scores)] if scores else []
     return render(
         "index.html.j2",
         policy=policy(),
         places=places,
         rank_by=rank_by,
-        targets=list(scores[0].targets) if scores else [],
+        targets=list(scores[0].scores) if scores else [],
         actions=any(score.action for score in scores),
         level=interval.level if interval else None,
         warnings=common,

@@ -4,8 +4,9 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.box import SIMPLE
@@ -17,46 +18,100 @@ from .evaluation import average, evaluate, over_seeds, r_l2, srcc
 from .plots import plot_curves, plot_predictions
 from .training_page import render_training
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
-def summarise_predictions(predictions: Sequence[dict[str, Any]], *, by_action: bool = True) -> dict[str, Any]:
-    """Return the figures of predictions in the form of the results contract.
+
+class Rows(list[dict[str, Any]]):
+    """Entries, a dict each; predictions or learning curves."""
+
+    def to_frame(self) -> "DataFrame":
+        """Return them as a pandas table, a row an entry."""
+        from pandas import DataFrame  # slow to import
+
+        return DataFrame(list(self))
+
+
+class Results(dict[str, Any]):
+    """The figures of a training, as `results.json` has them."""
+
+    def to_frame(self) -> "DataFrame":
+        """Return them as a pandas table: a row for each target of the head and of each baseline, sums included."""
+        from pandas import json_normalize
+
+        rows = []
+        for figures in (self, self.get("sums", {})):
+            of_methods = {"head": figures.get("targets", {}), **figures.get("baselines", {})}
+            rows += [
+                {"method": method, "target": target, **of_target}
+                for method, of_targets in of_methods.items()
+                for target, of_target in of_targets.items()
+            ]
+        return json_normalize(rows)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The entries of one action and target, of all seeds one after the other."""
+
+    entries: list[dict[str, Any]]
+    num_seeds: int
+
+    def column(self, name: str) -> np.ndarray:
+        """Return a column (seeds, routines)."""
+        return np.array([entry[name] for entry in self.entries]).reshape(self.num_seeds, -1)
+
+    def of_routines(self, name: str) -> list[str] | None:
+        """Return each routine's group or event; None where it is unknown."""
+        return self.column(name)[0].tolist() if name in self.entries[0] else None
+
+
+def by_target(predictions: Sequence[dict[str, Any]], *, by_action: bool = True) -> dict[str, Evaluated]:
+    """Return predictions by the keys of the results: `Ball/Total` where there are actions, else `Total`.
 
     Args:
-        predictions: entries of `protocol.run_protocol`, or of scores without baselines; of several seeds with a `seed`
-            each, and every seed evaluates the same routines in the same order.
-        by_action: one result for each action and target (`Ball/Total`), not one for each target over all actions.
-
-    Returns:
-        `targets`, `average` and `baselines`; for several seeds means over them, with `std`.
+        predictions: as for `summarise_predictions`.
+        by_action: as for `summarise_predictions`.
     """
     by_key: dict[str, list[dict[str, Any]]] = {}
     for entry in predictions:
         action = entry["action"] if by_action else ""
         by_key.setdefault(f"{action}/{entry['target']}" if action else entry["target"], []).append(entry)
     num_seeds = len({entry.get("seed") for entry in predictions})
+    return {key: Evaluated(entries, num_seeds) for key, entries in by_key.items()}
 
-    def column(key: str, name: str) -> np.ndarray:  # (seeds, routines)
-        return np.array([entry[name] for entry in by_key[key]]).reshape(num_seeds, -1)
+
+def summarise_predictions(predictions: Sequence[dict[str, Any]], *, by_action: bool = True) -> dict[str, Any]:
+    """Return the figures of predictions in the form of the results contract.
+
+    Args:
+        predictions: entries of `protocol.run_seeds`, or of scores without baselines; of several seeds with a `seed`
+            each, and every seed evaluates the same routines in the same order.
+        by_action: one result for each action and target (`Ball/Total`), not one for each target over all actions.
+
+    Returns:
+        `targets`, `average` and `baselines`; for several seeds means over them, with `std`.
+    """
+    of_targets = by_target(predictions, by_action=by_action)
 
     def figures(name: str) -> dict[str, Any]:
-        return {key: figures_of(key, name) for key in by_key}
+        return {key: figures_of(found, name) for key, found in of_targets.items()}
 
-    def figures_of(key: str, name: str) -> dict[str, Any]:
-        fields = by_key[key][0].keys()
-        of_routines = {field: column(key, field)[0].tolist() for field in ("group", "event") if field in fields}
-        bounds = (column(key, "low"), column(key, "high")) if name == "predicted" and "low" in fields else None
+    def figures_of(found: Evaluated, name: str) -> dict[str, Any]:
+        has_bounds = name == "predicted" and "low" in found.entries[0]
         return evaluate(
-            column(key, "true")[0],
-            column(key, name),
-            bounds=bounds,
-            groups=of_routines.get("group"),
-            events=of_routines.get("event"),
+            found.column("true")[0],
+            found.column(name),
+            bounds=(found.column("low"), found.column("high")) if has_bounds else None,
+            groups=found.of_routines("group"),
+            events=found.of_routines("event"),
         )
 
     def average_of(seed: int) -> dict[str, float]:
-        pairs = [(column(key, "true")[seed], column(key, "predicted")[seed]) for key in by_key]
+        pairs = [(found.column("true")[seed], found.column("predicted")[seed]) for found in of_targets.values()]
         return average([{"srcc": srcc(*pair), "r_l2": r_l2(*pair)} for pair in pairs])
 
+    num_seeds = next(iter(of_targets.values())).num_seeds
     return {
         "targets": figures("predicted"),
         "average": over_seeds([average_of(seed) for seed in range(num_seeds)]),
@@ -110,14 +165,20 @@ def results_tables(results: dict[str, Any]) -> tuple[Table, Table]:
     protocol = f"{training['folds']} folds" if results["protocol"] == "cv" else "test split"
     if training["seeds"] > 1:
         protocol += f" x {training['seeds']} seeds (mean ± deviation)"
+    sums = results.get("sums", {})
     head = figures_table(
         f"{results['dataset']}, {training['head_type']}: {protocol}, {training['judged']} videos evaluated",
-        results["targets"],
+        results["targets"] | {f"{key} (sum)": figures for key, figures in sums.get("targets", {}).items()},
     )
     baselines = _table("baselines: SRCC (R-l2)", [name.replace("_", " ") for name in BASELINES])
-    for key in results["targets"]:
-        of_baselines = (results["baselines"][name][key] for name in BASELINES)
-        baselines.add_row(key, *(f"{format_figure(x, 'srcc', 3)} ({x['r_l2']:.2f})" for x in of_baselines))
+    for target, ceiling in results.get("panel", {}).items():
+        known = [str(ceiling["n"]), f"{ceiling['srcc']:.3f}", "", "", f"{ceiling['mae']:.2f}", ""]
+        head.add_row(f"{target}: one judge of {ceiling['judges']} against the others", *known)
+    for found, note in ((results, ""), (sums, " (sum)")):
+        for key in found.get("targets", {}):
+            of_baselines = (found["baselines"][name][key] for name in BASELINES)
+            cells = (f"{format_figure(x, 'srcc', 3)} ({x['r_l2']:.2f})" for x in of_baselines)
+            baselines.add_row(key + note, *cells)
     return head, baselines
 
 

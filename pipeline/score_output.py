@@ -17,6 +17,9 @@ from .verdict import Score
 class ScorePrinter:
     """Prints the scores of a run as they come, and at its end what they say together.
 
+    Used in a `with` statement around the run. A single score is printed at its end, when no progress bar is in the way,
+    also if its report cannot be written.
+
     Args:
         alone: one routine was named.
         as_json: print JSON: an object for one routine; for several a line each, then a line for each that failed, and
@@ -25,15 +28,25 @@ class ScorePrinter:
 
     def __init__(self, *, alone: bool, as_json: bool) -> None:
         self.alone, self.as_json = alone, as_json
+        self._only: Score | None = None
+
+    def __enter__(self) -> "ScorePrinter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._only and self.as_json:
+            self._print_json(self._only.as_json())
+        elif self._only:
+            print_score(self._only)
 
     def take(self, score: Score) -> None:
-        """Print one score."""
-        if self.as_json:
+        """Print one of several scores, or keep the only one."""
+        if self.alone:
+            self._only = score
+        elif self.as_json:
             self._print_json(score.as_json())
-        elif self.alone:
-            print_score(score)
         else:
-            points = ", ".join(f"{target} {verdict.score:.2f}" for target, verdict in score.targets.items())
+            points = ", ".join(f"{target} {verdict.score:.2f}" for target, verdict in score.scores.items())
             print_message(f"{score.video}: {points}")
 
     def finish(self, result: ScoringResult) -> None:
@@ -65,6 +78,11 @@ def print_score(score: Score) -> None:
     rivals = [f"{target} {pair[0]} or {pair[1]}" for target, pair in pairs.items() if pair]
     if rivals:
         print_result(f"  borderline coarse grade: {', '.join(rivals)}")
+    for target, one in score.sums.items():
+        interval = f" ({one.interval.level:.0%}: {_span(one.interval.span)})" if one.interval else ""
+        print_result(f"  {target} {one.score:.2f}{interval}: {one.formula}, from the scores above")
+    if score.trained_on is not None:
+        print_message(f"head: {score.head}, trained on {score.trained_on} routines")
 
 
 def _verdict_table(score: Score) -> Table:

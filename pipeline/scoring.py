@@ -11,6 +11,7 @@ import numpy as np
 
 from ..data.feature_store import describe_identity, find_store, load_features
 from ..data.source_files import source_facts
+from ..data.target_rules import parse_sum
 from ..extractors.backbone import Backbone
 from ..extractors.extract import extract
 from ..extractors.frame_folders import is_frame_folder
@@ -23,7 +24,7 @@ from .heads import check_identity, extractor_of, head_warnings, open_head
 from .options import ExtractorOptions, takes_fields_of
 from .sources import NEEDS_FPS
 from .stages import OnStage, show_stages
-from .verdict import Score, verdicts
+from .verdict import Score, sum_scores, verdicts
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,12 @@ class Scorer:
     def __exit__(self, *_: object) -> None:
         self._reader.close()
 
+    @property
+    def score_names(self) -> list[str]:
+        """The names of the scores: the head's targets, then their sums."""
+        targets = self.head.metadata["targets"]
+        return [*targets, *(parse_sum(text, targets).target for text in self.head.metadata.get("sums", []))]
+
     def load_backbone(self) -> Backbone:
         """Load the extractor of the head's features, unless it is loaded.
 
@@ -133,11 +140,14 @@ class Scorer:
         called = video if name is None else Path(name)
         action, assumed = (named, []) if named else _assume_action(called, self.head, routine.features)
         evidence = explain(self.head, routine.features, routine.clip_times, action=action, filming=routine.filming)
+        targets = verdicts(self.head, routine.features, action)
         score = Score(
             video=str(called),
             head=str(self.head_path),
             action=action,
-            targets=verdicts(self.head, routine.features, action),
+            targets=targets,
+            sums=sum_scores(self.head, targets),
+            trained_on=self.head.metadata.get("routines"),
             extractor=self.head.metadata["identity"],
             clips=len(routine.features),
             clip_times=routine.clip_times,
@@ -197,7 +207,7 @@ class Scorer:
             extraction.features,
             record["warnings"],
             Filming.of(record),
-            _clip_times(record),
+            [(round(float(start), 3), round(float(end), 3)) for start, end in extraction.clip_times],
             {"load": round(seconds, 3), **record["stage_seconds"]},
             {
                 **{key: record[key] for key in ("container", "decoder", "duration_s")},
@@ -243,7 +253,11 @@ def _action_in_name(path: Path, actions: list[str]) -> str | None:
 
 def _clip_times(record: Mapping[str, Any]) -> list[tuple[float, float]]:
     """Return start and end of each clip in seconds; empty where the record of an earlier version does not say."""
-    return [(start, end) for start, end in record.get("clip_times", ())]
+    if record.get("clip_grid_s") is None:
+        return []
+    start, length, step = record["clip_grid_s"]
+    starts = [start + step * clip for clip in range(record["clips"])]
+    return [(round(at, 3), round(at + length, 3)) for at in starts]
 
 
 def _file_facts(path: Path) -> dict[str, Any]:

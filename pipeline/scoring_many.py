@@ -108,7 +108,7 @@ def score_videos(
         weights=weights,
         options=options,
     )
-    rank_by = ranking_target(scorer.head.metadata["targets"], rank_by)
+    rank_by = ranking_target(scorer.score_names, rank_by)
     judged = None
     if dataset is not None:
         places = places_of_labels(None if labels is None else Path(labels), named)

@@ -135,7 +135,10 @@ def cut_folds(num_rows: int, folds: int, *, seed: int, groups: Sequence[str] | N
         ValueError: there are fewer rows, or groups, than folds.
     """
     unit, count = ("videos", num_rows) if groups is None else ("groups", len(set(groups)))
+    if count < 2:
+        raise ValueError("all videos are of one group, and folds need two or more")
     if not 2 <= folds <= count:
-        raise ValueError(f"{count} {unit} cannot be cut into {folds} folds: ask for 2 to {count} folds")
+        allowed = "2" if count == 2 else f"2 to {count}"
+        raise ValueError(f"{count} {unit} cannot be cut into {folds} folds: ask for {allowed}, with --folds")
     splitter = (KFold if groups is None else GroupKFold)(folds, shuffle=True, random_state=seed)
     return [held_out for _, held_out in splitter.split(np.empty(num_rows), groups=groups)]

@@ -1,60 +1,70 @@
-"""What a head file keeps of its training routines, so that scores can be compared with them."""
+"""What the results of a training say of its labels, data and settings."""
 
+import sys
 from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from ..data.datasets import join
-from ..data.feature_store import FeatureStore
+import numpy as np
+
 from ..data.labels import LabelSet
-from ..extractors.video import VIDEO_SUFFIXES
-from .examples import Examples
-from .filming import Filming, filming_of_training
+from . import conformal
+from .examples import Dataset, Examples
+from .extraction import versions
+from .human_ceiling import human_ceiling
+from .options import TrainingOptions
+from .protocol import Outcome
+from .results import summarise_predictions
+from .splits import Split
+from .trainings import HeadTraining
 
 
-def record_training(examples: Examples, labels: LabelSet, store: FeatureStore, *, anonymous: bool) -> dict[str, Any]:
-    """Return the entry `training` of a head's metadata.
-
-    Args:
-        examples: the training routines.
-        labels: all labels of the dataset.
-        store: the features, whose records say how each routine was filmed.
-        anonymous: leave the routines' names out.
-
-    Returns:
-        `set`, the training set's name; `names` of its routines or None; `scores` in points by target, None where
-        unknown; lowest and highest number of `clips`; `filming` (`filming_of_training`).
-    """
-    name_of = {row.where: name for row, name in join(labels, store.names(), VIDEO_SUFFIXES).pairs}
-    records = [store.records.get(name_of[row.where], {}) for row in examples.rows]
-    lengths = [len(x) for x in examples.features]
+def describe_labels(
+    all_labels: LabelSet, data: Dataset, splits: Sequence[Split], sums: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return the entries of the results that labels with sums, panels or a table bring."""
+    evaluated = data.examples.at(np.unique(np.concatenate([split.evaluated for split in splits])))
+    ceiling = human_ceiling(evaluated, data.labels.panels)
     return {
-        "set": labels.files[0].name if labels.dataset == "csv" else labels.dataset,
-        "names": None if anonymous else [row.video for row in examples.rows],
-        "scores": {target: [row.scores.get(target) for row in examples.rows] for target in labels.targets},
-        "clips": [min(lengths), max(lengths)],
-        "filming": filming_of_training(map(Filming.of, records)),
+        **({"sums": _describe_sums(data.labels, sums)} if sums else {}),
+        **({"panel": ceiling} if ceiling else {}),
+        **({"labels": all_labels.reading} if all_labels.reading else {}),
     }
 
 
-def is_training_record(record: Any, targets: Sequence[str], num_training: int) -> bool:
-    """Whether this is what `record_training` returns for so many routines; strangers' files may hold anything."""
-    if not isinstance(record, dict) or record.keys() != {"set", "names", "scores", "clips", "filming"}:
-        return False
-    names, scores, filming = record["names"], record["scores"], record["filming"]
-    return (
-        isinstance(record["set"], str)
-        and (names is None or _is_list_of(names, str, num_training))
-        and isinstance(scores, dict)
-        and scores.keys() == set(targets)
-        and all(_is_list_of(of_target, (int, float, type(None)), num_training) for of_target in scores.values())
-        and _is_list_of(record["clips"], int, 2)
-        and isinstance(filming, dict)
-        and filming.keys() == filming_of_training([]).keys()
-        and all(
-            filming[name] is None or _is_list_of(filming[name], (int, float), 2) for name in ("frames_per_s", "aspect")
-        )
-    )
+def _describe_sums(labels: LabelSet, entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the `sums` entry of the results: formulas, and the figures of the sums of predictions."""
+    summary = summarise_predictions(entries)
+    return {
+        "formulas": {one.target: str(one) for one in labels.sums},
+        **{name: summary[name] for name in ("targets", "baselines") if name in summary},
+    }
 
 
-def _is_list_of(values: Any, kind: type | tuple[type, ...], length: int) -> bool:
-    return isinstance(values, list) and len(values) == length and all(isinstance(value, kind) for value in values)
+def describe_training(
+    protocol: str,
+    final: Split,
+    examples: Examples,
+    outcome: Outcome,
+    training: HeadTraining,
+    options: TrainingOptions,
+) -> dict[str, Any]:
+    """Return the `training` entry of the results: data, settings, command and versions."""
+    grouped = examples.at(final.training).groups() is not None
+    return {
+        "videos": len(final.training),
+        "judged": len({entry["video"] for entry in outcome.predictions}),
+        **({"folds": len(final.calibration), "grouped": grouped} if protocol == "cv" else {}),
+        **({"groups": options.groups} if options.groups else {}),
+        **({"events": options.events} if options.events else {}),
+        **({"interval_level": conformal.LEVEL} if options.intervals else {}),
+        "head_type": options.head_type,
+        "epochs": max(entry["epoch"] for entry in outcome.curves),
+        "config": asdict(outcome.network.config),
+        "recipe": asdict(training.recipe),
+        "seed": options.seed,
+        "seeds": options.seeds,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "versions": versions("cofinal", "torch", "numpy", "scipy", "scikit-learn"),
+    }

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.target_rules import parse_sum
 from ..models.checkpoint import Head
 from ..models.predict import Prediction, borderline, predict, predict_reference
 from ..models.reference import ReferenceCoFInAl
@@ -68,6 +69,17 @@ class TargetScore:
 
 
 @dataclass(frozen=True)
+class SumScore:
+    """A score that is a sum of others."""
+
+    formula: str
+    """Such as `Total = Difficulty + Execution - Penalty`."""
+    score: float
+    """In points: the sum of the scores of its parts; it has no grades of its own."""
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
 class Score:
     """The verdict on one routine."""
 
@@ -75,6 +87,10 @@ class Score:
     head: str
     action: str | None
     targets: dict[str, TargetScore]
+    sums: dict[str, SumScore]
+    """Scores that are sums of targets, where the head was trained with `--sum`."""
+    trained_on: int | None
+    """Number of routines that the head was trained on; None for public heads."""
     extractor: dict[str, str] | None
     """The features' identity; None where it is unknown."""
     clips: int
@@ -89,10 +105,15 @@ class Score:
     """What the score comes from: `video` and `head` (sha256 and bytes), `versions` of the program and its libraries,
     and of a video how it was read (`container`, `decoder`, `precision`, `engine`, `device`)."""
 
+    @property
+    def scores(self) -> dict[str, TargetScore | SumScore]:
+        """All scores by name: those of the targets, then the sums."""
+        return {**self.targets, **self.sums}
+
     def as_json(self) -> dict[str, Any]:
         """Return the score as the JSON object that `--json` prints; fields that are None are absent."""
         values = asdict(self)
-        values |= {name: without_none(values[name]) for name in ("targets", "evidence")}
+        values |= {name: without_none(values[name]) for name in ("targets", "sums", "evidence")}
         return {"format": 1, **values}
 
     @classmethod
@@ -142,6 +163,17 @@ def _verdict(head: Head, target: str, prediction: Prediction) -> TargetScore:
     )
 
 
+def sum_scores(head: Head, targets: dict[str, TargetScore]) -> dict[str, SumScore]:
+    """Return the sums of the targets' scores that the head was trained with."""
+    scores = {target: verdict.score for target, verdict in targets.items()}
+    sums = {}
+    for text in head.metadata.get("sums", []):
+        formula = parse_sum(text, list(targets))
+        score = round(formula.value(scores), 4)
+        sums[formula.target] = SumScore(text, score, _interval(head, formula.target, np.array([score])))
+    return sums
+
+
 def _fine_grade(prediction: Prediction, grade: int) -> FineGrade | None:
     if prediction.subgrade is None:
         return None
@@ -160,7 +192,7 @@ def _interval(head: Head, target: str, score: np.ndarray) -> Interval | None:
     config = head.network.config
     # csv labels have no rules: a true score may lie beyond all training scores
     has_rules = head.metadata.get("dataset") != "csv"
-    score_range = dict(zip(config.targets, config.ranges, strict=True))[target] if has_rules else None
+    score_range = dict(zip(config.targets, config.ranges, strict=True)).get(target) if has_rules else None
     low, high = conformal.interval(score, intervals["radii"][target], score_range)
     return Interval((round(float(low[0]), 4), round(float(high[0]), 4)), intervals["level"])
 

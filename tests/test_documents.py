@@ -466,7 +466,7 @@ def test_a_club_reaches_a_first_head_from_its_table(run: Callable[[str], Ran], c
     assert ran.code == 0, ran.err
     shown = next(block for block in blocks if block.startswith("table: cup.csv")).splitlines()
     assert [line for line in ran.err.splitlines() if line in shown] == shown
-    assert "one human judge of 4 against the others, Execution" in ran.out
+    assert "Execution: one judge of 4 against the others" in ran.out
     assert run("score-video features/001.npy --head club.safetensors").code == 0
 
 

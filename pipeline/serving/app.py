@@ -17,7 +17,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from ...models.checkpoint import Head
 from ..console import one_sentence, print_message
 from ..pages import policy, render, script
 from ..report import served_policy
@@ -44,8 +43,11 @@ class Service:
 
     library: Library
     worker: Worker
-    head: Head
     head_name: str
+    targets: Sequence[str]
+    """The names of the head's scores, sums included."""
+    actions: Sequence[str]
+    """The actions that a user can choose from; empty if the head does not know several."""
     warnings: Sequence[str]
     """Of the head."""
     most_bytes: int
@@ -94,19 +96,12 @@ class Service:
         waiting = [result.id for result in reversed(results) if result.state == "queued"]
         return {
             "results": results,
-            "targets": self._targets(),
-            "actions": self._actions(),
+            "targets": self.targets,
+            "actions": self.actions,
             "warnings": self.warnings,
             "before": {id: place for place, id in enumerate(waiting)},
             "local_time": lambda iso: datetime.fromisoformat(iso).astimezone().strftime("%Y-%m-%d %H:%M"),
         }
-
-    def _targets(self) -> list[str]:
-        return list(self.head.metadata["targets"])
-
-    def _actions(self) -> list[str]:
-        actions: list[str] = self.head.metadata["actions"]
-        return actions if len(actions) > 1 else []
 
     async def events(self, request: Request) -> Response:
         return StreamingResponse(self._events(), media_type="text/event-stream")
@@ -129,7 +124,7 @@ class Service:
     async def upload(self, request: Request) -> Response:
         """Stream the body, which is the video itself, to disk; its name is no more than a text."""
         name, action = request.query_params.get("name", ""), request.query_params.get("action") or None
-        if action is not None and action not in self._actions():
+        if action is not None and action not in self.actions:
             raise HTTPException(400, f"this head does not know the action {action[:100]!r}")
         announced = int(request.headers.get("content-length", 0))
         if announced > self.most_bytes:
@@ -186,7 +181,7 @@ class Service:
         if result.state != "done":
             raise HTTPException(409, f"{result.name} has no score yet")
         try:
-            panel = read_panel(await read_body(request.stream(), LARGEST_PANEL_BYTES), self._targets())
+            panel = read_panel(await read_body(request.stream(), LARGEST_PANEL_BYTES), self.targets)
         except (ValueError, RecursionError) as error:
             raise HTTPException(400, f"not saved: {error}") from None
         await run_in_threadpool(self.library.set_panel, result.id, panel)
@@ -202,7 +197,7 @@ class Service:
         return _csv("labels.csv", labels_csv(self.library.results()))
 
 
-def read_panel(body: bytes, targets: list[str]) -> Panel:
+def read_panel(body: bytes, targets: Sequence[str]) -> Panel:
     """Return what a page sent as the panel's scores and note.
 
     Raises:

@@ -62,8 +62,16 @@ def serve_scores(
             with waiting("loading the backbone"):
                 scorer.load_backbone()
             worker = Worker(scorer, library)
-            most_bytes = round(max_upload * 1e9)
-            service = Service(library, worker, scorer.head, scorer.head_path.name, scorer.warnings, most_bytes)
+            actions = scorer.head.metadata["actions"]
+            service = Service(
+                library,
+                worker,
+                head_name=scorer.head_path.name,
+                targets=scorer.score_names,
+                actions=actions if len(actions) > 1 else [],
+                warnings=scorer.warnings,
+                most_bytes=round(max_upload * 1e9),
+            )
             worker.start()
             shown = f"[{host}]" if ":" in host else host
             print_message(f"open http://{shown}:{listener.getsockname()[1]}/ (Ctrl-C stops; kept in {library.folder})")

@@ -18,6 +18,7 @@ SMALLEST_OF_FISV = {
     "accuracy": ["--seeds", "2", "--routines", "20"],
     "ablation": ["--seeds", "1", "--kinds", "event-disjoint", "--variants", "no mixup", "--paper", "--epochs", "1"],
     "figures": ["--seeds", "1", "--epochs", "1"],
+    "learning_curve": ["--draws", "1", "--sizes", "6", "--sizes", "12"],
     "training": ["--workers", "1"],
 }
 
@@ -43,6 +44,9 @@ def fisv(tmp_path_factory: pytest.TempPathFactory) -> Path:
         np.save(folder / "features" / f"{video}.npy", clips)
         labels.append(f"{video} {tes:.2f} {pcs:.2f} 0")
         skaters.append(f"{video},s{video % 12},e{video % 6}")
+    judges = [f"{name}_J{judge}" for name in ("PCS", "GOE") for judge in range(1, 10)]
+    marks = [f"{video},20," + ",".join(f"{mark:.2f}" for mark in rng.normal(size=18)) for video in range(1, 7)]
+    (folder / "panels.csv").write_text("\n".join([",".join(["video", "base_value", *judges]), *marks]) + "\n")
     (folder / "train.txt").write_text("\n".join(labels) + "\n")
     (folder / "skaters.csv").write_text("\n".join(skaters) + "\n")
     return folder
@@ -62,6 +66,9 @@ def test_head_benchmarks_run(name: str, fisv: Path, tmp_path: Path) -> None:
     if name == "accuracy":
         assert printed.count("| 100.0% |") == 6  # every score lies inside the grade beside it
         assert "coverage" in printed
+        assert "| 6 | 0." in printed.partition("one human judge")[2]  # six programmes have a panel
+    elif name == "learning_curve":
+        assert [printed.count(f"| random | {size} | ") for size in (6, 12)] == [2, 2]  # TES and PCS
     elif name == "ablation":
         heads = {line.split(",")[2] for line in (tmp_path / "ablation.csv").read_text().splitlines()}
         assert heads == {"head", "default", "no mixup", "cofinal-paper", "gdlt"}

@@ -27,6 +27,7 @@ from cofinal.data.gymnastics.motion import FRAME_RATE, Body, perform
 from cofinal.data.labels import read_labels
 from cofinal.data.routines import NUM_TEST, NUM_TRAIN, confounds, plan_routines, render_routines
 from cofinal.data.text_labels import RG_RANGES
+from cofinal.extractors.video import probe
 
 SEEDS = range(200, 206)
 RG_HEADER = "Video_Name Difficulty_Score Execution_Score Total_Score Penalty Video_length"
@@ -325,6 +326,19 @@ def test_the_same_seed_gives_the_same_bytes(small_set, tmp_path):
     assert again == planned
     assert sums(tmp_path) == sums(folder)
     assert progress == [(done, 7) for done in range(8)]
+
+
+def test_a_video_says_that_it_is_generated_wherever_it_lies(small_set, tmp_path):
+    video = next((small_set[0] / "videos").iterdir())
+    assert probe(video).is_generated
+    with av.open(str(video)) as source, av.open(str(tmp_path / "copy.mkv"), "w") as copy:
+        copy.metadata.update(source.metadata)
+        copy.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = copy.streams.video[0]
+                copy.mux(packet)
+    assert probe(tmp_path / "copy.mkv").is_generated
 
 
 def test_videos_have_the_planned_codec_size_and_duration(small_set):

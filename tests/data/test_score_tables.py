@@ -117,7 +117,7 @@ def test_segments_of_longer_videos(tmp_path: Path) -> None:
     labels = read(tmp_path, "video,score,Start_Frame,end_frame\na.mp4,1,100,220\na.mp4,2,240,300\n")
     assert labels.rows[0].segment == Segment("a.mp4", 100, 220, "frames")
     assert [row.video for row in labels.rows] == ["a.mp4@100-220f", "a.mp4@240-300f"]
-    assert any(note.startswith("start and end: the segments of longer videos are cut out") for note in labels.notes)
+    assert any(note.startswith("start and end: these rows are segments") for note in labels.notes)
     (row,) = read(tmp_path, "video;score;start;end\na;1;0,5;2,0004\n").rows
     assert (row.video, row.segment) == ("a@0.5-2.0s", Segment("a", 0.5, 2.0004, "seconds"))
     with pytest.raises(ValueError, match="labelled already in line 2; keep one of the two"):

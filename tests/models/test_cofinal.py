@@ -22,6 +22,7 @@ from cofinal.models.cofinal import (
     CoFInAlConfig,
     CoFInAlRecipe,
     cut_cells,
+    cut_grades,
     soft_cells,
     summarise,
 )
@@ -280,6 +281,22 @@ def test_cells_hold_about_equally_many_scores(seed: int, num_cells: int) -> None
         assert counts.max() < 1.4
         means = [scores[(a <= scores) & (scores <= b)].mean() for a, b in pairwise(edges)]
         np.testing.assert_allclose(values, means, atol=1)
+
+
+@given(st.lists(st.floats(0, 30), max_size=30), st.integers(2, 9))
+def test_grades_with_edges_of_their_own_keep_them(scores: list[float], num_subgrades: int) -> None:
+    bounds = [0.0, 10.0, 20.5, 25.0, 30.0]
+    edges, values = cut_grades(np.array(scores), bounds, num_subgrades)
+    assert list(edges[::num_subgrades]) == bounds
+    assert len(values) == 4 * num_subgrades == len(edges) - 1
+    assert (np.diff(edges) > 0).all()
+    assert ((edges[:-1] <= values) & (values <= edges[1:])).all()
+
+
+@pytest.mark.parametrize("edges", [((5, 4, 6),), ((5, 6),), ((0, 5, 6),), ((5, 6, 7), (1, 2, 3))])
+def test_grade_edges_that_cannot_be_are_refused(edges: tuple) -> None:
+    with pytest.raises(ValueError, match="edges"):
+        CoFInAlConfig(feature_dim=4, targets=("A",), ranges=((0, 10),), grade_edges=edges)
 
 
 def test_tied_scores_leave_every_cell_a_width() -> None:

@@ -13,19 +13,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from safetensors import safe_open
 
 from cofinal import extract_features, score_video, train_head
 from cofinal.data.feature_store import FeatureStore
-from cofinal.data.labels import GENERATED_RECORDS
 from cofinal.data.text_labels import RG_HEADER
-from cofinal.pipeline.head_training import _new_head_path
+from cofinal.extractors.video import GENERATED_COMMENT
 from cofinal.pipeline.options import ExtractorOptions
 from cofinal.pipeline.report import render_report
 from cofinal.pipeline.score_output import print_score
 from cofinal.pipeline.scoring import Scorer, _action_in_name
+from cofinal.pipeline.unfinished import new_head
 
 
 def one_sentence(ended) -> str:
@@ -316,7 +317,7 @@ def test_heads_without_a_name_get_one_each(
     assert heads[1].stem == f"{heads[0].stem}-2"
     assert all(head.stat().st_size > 1000 for head in heads)
     with ThreadPoolExecutor(8) as pool:
-        names = set(pool.map(_new_head_path, ["csv"] * 40))
+        names = set(pool.map(new_head, ["csv"] * 40))
     assert len(names) == 40
     assert not names & set(heads)
 
@@ -483,16 +484,51 @@ def test_official_protocol_and_leftovers(command, store: Path, tmp_path: Path) -
     assert "1 feature files have no label: v7" in ended.err
 
 
-def test_default_head_is_set_once_and_then_only_when_asked(command, store: Path, videos: Path, tmp_path: Path) -> None:
-    default = Path(os.environ["COFINAL_DEFAULT_HEAD"])
-    arguments = ["train-head", store, "--dataset", "csv", "--labels", videos, "--epochs", 1, "--folds", 2]
+def test_default_head_is_set_once_and_then_only_when_asked(command, store: Path, tmp_path: Path) -> None:
+    default, features = Path(os.environ["COFINAL_DEFAULT_HEAD"]), tmp_path / "features"
+    features.mkdir()
+    shutil.copy(store / "manifest.json", features)  # as if it were known what made them
+    rng = np.random.default_rng(0)
+    scores = rng.uniform(5, 9, 60).round(2)
+    for i, shown in enumerate(scores + rng.normal(size=60) * 0.4):
+        np.save(features / f"r{i}.npy", (rng.normal(size=(5, 16)) + shown).astype(np.float32))
+    rows = "".join(f"r{i},{score}\n" for i, score in enumerate(scores))
+    (features / "labels.csv").write_text("video,score\n" + rows)
+    arguments = ["train-head", features, "--dataset", "csv", "--folds", 2]
     first, second = tmp_path / "1.safetensors", tmp_path / "2.safetensors"
-    command(*arguments, "--out", first)
+    ended = command(*arguments, "--out", first)
+    assert "warning" not in ended.err
     assert default.read_bytes() == first.read_bytes()
-    command(*arguments, "--out", second, "--seed", 1)
+    command(*arguments, "--out", second, "--epochs", 1)
     assert default.read_bytes() == first.read_bytes()
-    command(*arguments, "--out", second, "--seed", 1, "--set-default")
+    command(*arguments, "--out", second, "--epochs", 1, "--set-default")
     assert default.read_bytes() == second.read_bytes()
+
+
+def test_a_head_with_warnings_is_the_default_only_when_asked(command, store: Path, videos: Path, tmp_path) -> None:
+    default, head = Path(os.environ["COFINAL_DEFAULT_HEAD"]), tmp_path / "h.safetensors"
+    run = ["train-head", store, "--dataset", "csv", "--labels", videos, "--epochs", 1, "--folds", 4, "--out", head]
+    ended = command(*run)
+    assert "warning: this head was trained on 8 routines only; expect little" in ended.err
+    assert "note: with so few routines a fold the pooled figures mislead" in ended.err
+    assert f"{head} does not become score-video's default head with these warnings; --set-default does it" in ended.err
+    assert not default.exists()
+    assert "trained on 8 routines only" in command("score-video", store / "v0.npy", "--head", head).err
+    command(*run, "--set-default")
+    assert default.read_bytes() == head.read_bytes()
+
+
+def test_videos_of_a_test_split_that_take_no_part_are_named(command, store: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    run = ["train-head", store, "--dataset", "csv", "--labels", labels, "--epochs", 1, "--folds", 2]
+    for tests, said in ((1, "the only video of the test split, v7, takes no part"), (2, "the 2 videos of the test")):
+        rows = [f"v{i},{5 + i},{'test' if i > 7 - tests else 'train'}" for i in range(8)]
+        labels.write_text("\n".join(["video,score,split", *rows]) + "\n")
+        ended = command(*run, "--protocol", "cv", "--json", "--out", tmp_path / "h.safetensors")
+        assert f"note: {said}" in ended.err
+        results = json.loads(ended.out)
+        assert said in results["notes"][0]
+        assert results["training"]["judged"] == 8 - tests
 
 
 @pytest.mark.parametrize(
@@ -566,26 +602,23 @@ def test_heads_from_generated_routines_or_random_weights_say_so_and_are_no_defau
 ) -> None:
     monkeypatch.setenv("COFINAL_DEFAULT_HEAD", str(tmp_path / "default.safetensors"))
     features, labels = rg_labels(store, tmp_path)
-    (tmp_path / GENERATED_RECORDS).touch()
     head = tmp_path / "h.safetensors"
     run = ["--epochs", 1, "--folds", 2, "--out", head]
+    with av.open(str(videos / "v0.mp4")) as real, av.open(str(tmp_path / "v.mp4"), "w") as made:
+        made.metadata["comment"] = GENERATED_COMMENT
+        stream = made.add_stream_from_template(real.streams.video[0])
+        for packet in real.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                made.mux(packet)
+    shutil.copy(store / "manifest.json", features)
+    assert command("extract-features", tmp_path / "v.mp4", features).code == 0
     ended = command("train-head", features, "--dataset", "rg", "--labels", labels, *run, "--action", "Ball")
     assert ended.code == 0
     assert "generated routines" in ended.err
     scored = command("score-video", features / "Ball_000.npy", "--head", head)
     assert "generated routines" in scored.err
     assert "assumed --action Ball, the only one" in scored.err
-
-    # the same routines with a label file elsewhere are known by where their videos lie
-    manifest = json.loads((store / "manifest.json").read_text()) | {"videos": str(tmp_path / "videos")}
-    (features / "manifest.json").write_text(json.dumps(manifest))
-    (tmp_path / "elsewhere").mkdir()
-    shutil.copy(labels, tmp_path / "elsewhere")
-    ended = command(
-        "train-head", features, "--dataset", "rg", "--labels", tmp_path / "elsewhere", *run, "--action", "Ball"
-    )
-    assert ended.code == 0
-    assert "generated routines" in ended.err
 
     ended = command("extract-features", videos, tmp_path / "random", "--weights", "random")
     ended = command("train-head", tmp_path / "random", "--dataset", "csv", "--labels", videos, *run)
@@ -657,7 +690,8 @@ def test_score_of_a_video_and_of_its_features_agree(command, videos: Path, store
     assert score["extractor"]["recipe"] == "gdlt-i3d"
     cached = score_video(store / "v2.npy", trained)
     assert cached.targets["score"].score == verdict["score"]
-    assert cached.warnings == []
+    assert cached.warnings == score["warnings"]
+    assert all(warning.startswith("this head ") for warning in cached.warnings)
 
 
 VERDICT = re.compile(

@@ -5,7 +5,9 @@ import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 
+from cofinal.pipeline import console
 from cofinal.pipeline.console import _duration
 
 WORK = """
@@ -58,3 +60,15 @@ def test_work_goes_on_when_nobody_reads_stderr() -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(40.2, "40 s"), (720, "12 min"), (12600, "3.5 h")])
 def test_durations(seconds: float, text: str) -> None:
     assert _duration(seconds) == text
+
+
+def test_results_stay_on_stdout_while_a_terminal_shows_progress(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(console, "err", Console(stderr=True, force_terminal=True))
+    with console.progress("videos") as bar:
+        bar.add_task("scoring", total=2)
+        console.print_result("v.mp4 9.5")
+    said = capsys.readouterr()
+    assert said.out == "v.mp4 9.5\n"
+    assert "scoring" in said.err

@@ -19,7 +19,7 @@ from cofinal.models.transformer import TransformerRecipe
 from cofinal.pipeline.evidence import explain
 from cofinal.pipeline.filming import UNKNOWN, Filming, filming_of_training
 from cofinal.pipeline.training import fit
-from cofinal.pipeline.training_record import is_training_record
+from cofinal.pipeline.training_set import is_training_set
 
 SIZES = {"feature_dim": 12, "targets": ("A", "B"), "ranges": ((0, 10), (0, 20)), "num_actions": 2, "width": 8}
 HEADS: dict[str, tuple[HeadConfig, Recipe]] = {
@@ -47,8 +47,8 @@ def head_of(name: str = "cofinal", *, names: bool = True, filming: Filming = FIL
         "clips": [8, 8],
         "filming": filming_of_training([filming]),
     }
-    assert is_training_record(json.loads(json.dumps(record)), config.targets, 24)
-    metadata = {"targets": ["A", "B"], "actions": ["Ball", "Hoop"], "training": record}
+    assert is_training_set(json.loads(json.dumps(record)), config.targets, 24)
+    metadata = {"targets": ["A", "B"], "actions": ["Ball", "Hoop"], "training_set": record}
     return Head(network, metadata, Neighbourhood.fit(list(ROUTINES), actions))
 
 

@@ -98,8 +98,19 @@ def test_a_club_table_with_judges_and_a_sum(command, tiny_store: Path, tmp_path:
 
     shown = command("train-head", tiny_store, "--dataset", "csv", "--labels", table, "--sheet", "Cup", *rules,
                     "--target", "Total", "--epochs", 1, "--folds", 3, "--out", "h.safetensors")  # fmt: skip
-    assert "Total = D + Execution - Penalty, from its parts: SRCC" in shown.out
-    assert "one human judge of 4 against the others, Execution: SRCC" in shown.out
+    assert shown.out.count("Total (sum)") == 2  # the head and the baselines
+    assert "Execution: one judge of 4 against the others" in shown.out
+    radii = load_head(Path("h.safetensors")).metadata["intervals"]["radii"]
+    scored = command("score-video", tiny_store / "001.npy", "--head", "h.safetensors", "--json")
+    said = json.loads(scored.out)
+    parts = [said["targets"][part]["score"] for part in ("D", "Execution", "Penalty")]
+    total = said["sums"]["Total"]
+    assert total["formula"] == "Total = D + Execution - Penalty"
+    assert total["score"] == pytest.approx(parts[0] + parts[1] - parts[2], abs=2e-4)
+    low, high = total["interval"]["span"]
+    assert (total["score"] - low, high - total["score"]) == pytest.approx([radii["Total"]] * 2, abs=2e-4)
+    printed = command("score-video", tiny_store / "001.npy", "--head", "h.safetensors").out
+    assert "Total = D + Execution - Penalty, from the scores above" in printed
 
 
 def test_a_range_beyond_the_training_scores_is_the_heads(tiny_store: Path, tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ from cofinal import train_head
 from cofinal.models.cofinal import CoFInAlConfig, CoFInAlRecipe
 from cofinal.pipeline.conformal import radius
 from cofinal.pipeline.examples import Dataset
-from cofinal.pipeline.protocol import HeadTraining, Outcome, run_protocol, run_seeds
+from cofinal.pipeline.protocol import Outcome, run_protocol, run_seeds
 from cofinal.pipeline.results import summarise_predictions
 from cofinal.pipeline.splits import cut_folds, make_splits
+from cofinal.pipeline.trainings import HeadTraining
 
 SMALL = partial(CoFInAlConfig, width=16, num_members=2)
 BRIEF = HeadTraining(SMALL, CoFInAlRecipe(epochs=1))

@@ -28,9 +28,8 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 def made_up(points: float, action: str | None = None) -> Score:
     coarse = CoarseGrade(1, 1, (0.0, 9.0), [1.0], [0.0, 9.0], None)
     evidence = Evidence([], {}, None, [])
-    return Score(
-        "v.mp4", "h", action, {"Total": TargetScore(coarse, None, points, None)}, None, 1, [], [], {}, evidence, {}
-    )
+    verdict = {"Total": TargetScore(coarse, None, points, None)}
+    return Score("v.mp4", "h", action, verdict, {}, 9, None, 1, [], [], {}, evidence, {})
 
 
 def test_a_folder_is_scored_by_one_process_and_ranked(

@@ -135,7 +135,7 @@ def test_a_head_is_trained_on_segments_of_videos(tmp_path: Path, capfd) -> None:
     extract_features(tmp_path / "alone.mkv", tmp_path / "alone")
     assert np.array_equal(load_features(tmp_path / "alone/alone.npy"), store.load("final@3.4-4.76s"))
 
-    assert "segments of longer videos are cut out" in capfd.readouterr().err
+    assert "these rows are segments of longer videos" in capfd.readouterr().err
     again = extract_features(tmp_path / "videos", tmp_path / "videos-features", dataset="csv")
     assert (again.videos, again.already_done, again.extracted) == (10, 10, 0)
 

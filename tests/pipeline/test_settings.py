@@ -122,6 +122,36 @@ def test_results_record_the_whole_configuration_and_recipe(command, features: Pa
     assert json.loads(json.dumps(asdict(load_head(head).network.config))) == config
 
 
+def test_verdicts_keep_to_the_edges_of_grades_that_the_user_gives(command, features: Path, tmp_path: Path) -> None:
+    head = tmp_path / "h.safetensors"
+    run = ["train-head", features, "--dataset", "csv", "--epochs", 1, "--folds", 2, "--set", "width=8", "--out", head]
+    ended = command(*run, "--range", "score=0:30", "--grade-edges", "score=10,20.5,25,26")
+    assert ended.code == 0
+    assert load_head(head).network.config.num_grades == 5
+    for file in sorted(features.glob("*.npy"))[:4]:
+        coarse = json.loads(command("score-video", file, "--head", head, "--json").out)["targets"]["score"]["coarse"]
+        assert coarse["edges"] == [0, 10, 20.5, 25, 26, 30]
+        assert coarse["span"] == coarse["edges"][coarse["grade"] - 1 : coarse["grade"] + 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--grade-edges", "score=10,20"], "needs the lowest and highest possible score: add --range score=LOW:HIGH"),
+        (["--grade-edges", "score=10,30", "--range", "score=0:30"], "must lie between 0 and 30, the range of score"),
+        (["--grade-edges", "score=20,10", "--range", "score=0:30"], "is not a list of ascending scores"),
+        (["--grade-edges", "TES=10", "--range", "score=0:30"], "unknown target 'TES'; known are score"),
+        (["--grade-edges", "score=9,12", "--range", "score=0:30", "--grades", "4"], "--grades say 3 and 4"),
+        (["--grade-edges", "score=9", "--head-type", "gdlt"], "the grades of gdlt are those of its paper"),
+        (["--grade-edges", "score=9", "--head-type", "cofinal-paper"], "leave --grade-edges out"),
+    ],
+)
+def test_grade_edges_that_do_not_fit_are_refused(command, features: Path, arguments: list, message: str) -> None:
+    ended = command("train-head", features, "--dataset", "csv", *arguments)
+    assert ended.code == 2
+    assert message in ended.err.splitlines()[-1]
+
+
 def test_a_setting_changes_the_head(features: Path) -> None:
     run = {"out": features.parent / "h.safetensors", "epochs": 1, "folds": 2}
     first, again, other = (

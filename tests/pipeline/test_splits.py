@@ -24,7 +24,7 @@ def test_groups_stay_together() -> None:
     assert sum(map(len, owners)) == 13
     with pytest.raises(ValueError, match="13 groups cannot be cut into 14 folds"):
         cut_folds(50, 14, seed=0, groups=groups)
-    with pytest.raises(ValueError, match="3 videos cannot be cut into 5 folds"):
+    with pytest.raises(ValueError, match="3 videos cannot be cut into 5 folds: ask for 2 to 3, with --folds"):
         cut_folds(3, 5, seed=0)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from cofinal.data.target_rules import Formula
-from cofinal.pipeline.sums import sum_predictions
+from cofinal.pipeline.sums import consistency, sum_predictions
 
 SUM = Formula("Total", ((1, "D"), (1, "E"), (-1, "P")))
 
@@ -46,3 +46,15 @@ def test_parts_are_added_by_seed_and_routine_and_incomplete_ones_left_out() -> N
     }
     assert found[0]["predicted"] == pytest.approx(12.5)
     assert sum_predictions(predictions, []) == []
+
+
+def test_targets_that_nearly_add_up_are_compared_with_their_sum() -> None:
+    check = Formula("T", ((1, "D"), (1, "E")))
+    scores = {"a": {"D": 5.0, "E": 8.0, "T": 12.5}, "b": {"D": 5.0, "E": 7.0, "T": 12.0}, "c": {"D": 5.0, "E": 8.0}}
+    predictions = [
+        entry(0, video, target, true, true + (target == "T"))
+        for video, of_video in scores.items()
+        for target, true in of_video.items()
+    ]
+    assert consistency(predictions, [check]) == {"T = D + E": {"judged": 0.25, "predicted": 0.75}}
+    assert consistency(predictions[6:], [check]) == {}

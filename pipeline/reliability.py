@@ -1,0 +1,97 @@
+"""When a head should not be trusted: a sentence for each reason, and one on what pooled figures hide."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .evaluation import difference
+from .results import by_target
+
+FEW, VERY_FEW = 50, 20
+"""Training routines below which a head carries a warning, and one with what to expect."""
+EXPECTED = "with 20 routines of figure skating SRCC is about .3 (TES) and .4 (PCS), with 320 .6 and .8"
+"""The learning curve of docs/accuracy.md, rounded."""
+NAMED = 3
+"""At most so many targets are named in a sentence."""
+POOLED = -0.3
+"""At this SRCC of the training mean, or below, pooling folds moves every figure much."""
+
+
+def doubts(results: Mapping[str, Any], predictions: Sequence[dict[str, Any]], metadata: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each reason not to trust a head.
+
+    Args:
+        results: the figures of `summarise_predictions`, and the `sums` where there are any.
+        predictions: the entries that they are made of, those of sums included.
+        metadata: the head's `routines`, `intervals` and `ranges`.
+    """
+    figures = results["targets"] | results.get("sums", {}).get("targets", {})
+    return [
+        *_few(metadata["routines"]),
+        *_no_rank(figures),
+        *_worse_than_ridge(predictions),
+        *_wide(metadata["intervals"]["radii"], metadata["ranges"]),
+    ]
+
+
+def pooling_notes(results: Mapping[str, Any]) -> list[str]:
+    """Return a sentence where pooling the folds moves the figures of a cross-validation much.
+
+    The training mean tells no routine from another. What SRCC it has comes from pooling alone: a fold with high scores
+    leaves a low mean. The smaller the folds, the larger the effect.
+    """
+    if results["protocol"] != "cv":
+        return []
+    means = results["baselines"]["mean"]
+    moved = [f"{figures['srcc']:.2f} ({key})" for key, figures in means.items() if figures["srcc"] <= POOLED]
+    if not moved:
+        return []
+    return [
+        f"with so few routines a fold the pooled figures mislead: the training mean, which ranks nothing, has SRCC "
+        f"{_listed(moved)}, because a fold of high scores leaves a low mean; the head's SRCC is drawn down like that, "
+        "and its interval does not show it"
+    ]
+
+
+def _few(routines: int) -> list[str]:
+    if routines >= FEW:
+        return []
+    if routines >= VERY_FEW:
+        return [f"this head was trained on {routines} routines only; expect more from {FEW} or more"]
+    return [f"this head was trained on {routines} routines only; expect little: {EXPECTED} (docs/accuracy.md)"]
+
+
+def _no_rank(figures: Mapping[str, Any]) -> list[str]:
+    unranked = [
+        "{} (SRCC {:.2f}, 95%: {:.2f} to {:.2f})".format(key, of_target["srcc"], *of_target["intervals"]["srcc"])
+        for key, of_target in figures.items()
+        if of_target["intervals"]["srcc"][0] <= 0
+    ]
+    return [f"this head does not rank {_listed(unranked)}"] if unranked else []
+
+
+def _worse_than_ridge(predictions: Sequence[dict[str, Any]]) -> list[str]:
+    worse = []
+    for key, found in by_target(predictions).items():
+        truth, head, ridge = found.column("true")[0], found.column("predicted"), found.column("ridge")
+        differences = difference(truth, head, ridge, found.of_routines("group"))
+        for name, title, sign in (("srcc", "SRCC", -1), ("r_l2", "R-l2", 1), ("mae", "MAE", 1)):
+            mean, bounds = differences[name]
+            low, high = sorted(sign * bound for bound in bounds)
+            if low > 0:
+                worse.append(f"{title} of {key} by {sign * mean:.2f} (95%: {low:.2f} to {high:.2f})")
+    return [f"ridge regression on the same routines is better than this head: {_listed(worse)}"] if worse else []
+
+
+def _wide(radii: Mapping[str, float], ranges: Mapping[str, Sequence[float]]) -> list[str]:
+    wide = [
+        f"{target} (plus and minus {radii[target]:.2f} points, {low:g} to {high:g})"
+        for target, (low, high) in ranges.items()
+        if target in radii and 2 * radii[target] > (high - low) / 2
+    ]
+    return [f"this head's 90% intervals span more than half of the range: {_listed(wide)}"] if wide else []
+
+
+def _listed(items: Sequence[str]) -> str:
+    """Join items as in a sentence; of many name the first ones."""
+    named = [*items[:NAMED], *([f"{len(items) - NAMED} more"] if len(items) > NAMED else [])]
+    return " and ".join([", ".join(named[:-1]), named[-1]]) if len(named) > 1 else named[0]
