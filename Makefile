@@ -3,7 +3,7 @@
 PYTHON ?= python3
 RUN = .venv/bin/python
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow test-browser lint clean
 
 demo: .venv/installed
 	$(RUN) -m cofinal.pipeline.demo
@@ -13,6 +13,9 @@ test: .venv/installed-dev
 
 test-slow: .venv/installed-dev
 	$(RUN) -m pytest -m 'slow and not gpu'
+
+test-browser: .venv/installed-dev
+	$(RUN) -m pytest -m browser
 
 lint: .venv/installed-dev
 	$(RUN) -m ruff check .

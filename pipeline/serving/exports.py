@@ -4,6 +4,7 @@ import csv
 import io
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ..ranking import LAST, safe_cell, score_row
@@ -18,7 +19,7 @@ def results_csv(results: Sequence[Result]) -> bytes:
     for result in results:
         row: dict[str, Any] = {"video": safe_cell(result.name), "uploaded": result.uploaded, "state": result.state}
         if result.score is not None:
-            row |= score_row(result.score)
+            row |= score_row(result.score) | {"head": safe_cell(Path(result.score.head).name)}
         row |= {f"{target} panel": points for target, points in result.panel.scores.items()}
         rows.append(row | _words(result.panel) | {"error": safe_cell(result.error or "")})
     return _table(rows)

@@ -70,7 +70,7 @@ class Library:
 
     Args:
         folder: it is made if it is missing. What interrupted uploads left in it is removed, and videos whose scoring
-            was interrupted are queued again.
+            was interrupted, or whose score is of another version of this program, are queued again.
 
     Raises:
         ValueError: another server has the folder.
@@ -104,7 +104,13 @@ class Library:
     def _recover(self) -> None:
         self._run("UPDATE results SET state = 'queued' WHERE state = 'scoring'")
         remove_temporaries(self.folder)
-        known = {row["id"] for row in self._run("SELECT id FROM results")}
+        rows = self._run("SELECT * FROM results")
+        for row in rows:
+            try:
+                _result(row)
+            except (TypeError, ValueError):  # an earlier version of this program wrote the score
+                self._run("UPDATE results SET state = 'queued', score = NULL WHERE id = ?", row["id"])
+        known = {row["id"] for row in rows}
         for file in (*self.videos.iterdir(), *self.reports.iterdir()):
             if ID.fullmatch(file.stem) and file.stem not in known:
                 file.unlink()
