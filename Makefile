@@ -27,7 +27,7 @@ lint: .venv/installed-dev
 	$(PYTHON) -m venv .venv
 
 .venv/installed: .venv/bin/python setup.cfg pyproject.toml
-	$(RUN) -m pip install --editable '.[openvino]'
+	$(RUN) -m pip install --editable '.[openvino,serve]'
 	@touch $@
 
 .venv/installed-dev: .venv/installed

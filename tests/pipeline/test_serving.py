@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -404,12 +404,12 @@ def test_it_survives_kill_9_and_ctrl_c(trained: Path, videos: Path, write_video,
     data = tmp_path / "data"
 
     def upload(name: str, content: bytes) -> str:
-        answer = httpx.post(f"{server.url}upload", params={"name": name}, content=content, timeout=60)
+        answer = httpx2.post(f"{server.url}upload", params={"name": name}, content=content, timeout=60)
         id: str = answer.json()["id"]
         return id
 
     def state(id: str) -> str:
-        found = re.search(rf'data-id="{id}" data-state="(\w+)"', httpx.get(f"{server.url}list", timeout=60).text)
+        found = re.search(rf'data-id="{id}" data-state="(\w+)"', httpx2.get(f"{server.url}list", timeout=60).text)
         return found[1] if found else "gone"
 
     def half() -> Iterator[bytes]:
@@ -420,8 +420,8 @@ def test_it_survives_kill_9_and_ctrl_c(trained: Path, videos: Path, write_video,
     with serving(trained, data) as server:
         ids = [upload("long.mp4", long), upload("v0.mp4", (videos / "v0.mp4").read_bytes())]
         wait_for(lambda: state(ids[0]), "scoring")
-        with pytest.raises(httpx.TransportError):
-            httpx.post(f"{server.url}upload?name=half.mp4", content=half(), timeout=60)
+        with pytest.raises(httpx2.TransportError):
+            httpx2.post(f"{server.url}upload?name=half.mp4", content=half(), timeout=60)
     (data / "videos" / f"{'a' * 32}.mp4").write_bytes(b"whole, but not yet in the list")
 
     with serving(trained, data) as server:
@@ -429,7 +429,7 @@ def test_it_survives_kill_9_and_ctrl_c(trained: Path, videos: Path, write_video,
         for id in ids:
             wait_for(lambda id=id: state(id), "done")
         upload("again.mp4", long)
-        with httpx.stream("GET", f"{server.url}events", timeout=60) as events:  # which must not keep it from ending
+        with httpx2.stream("GET", f"{server.url}events", timeout=60) as events:  # which must not keep it from ending
             assert any("of video" in line for line in events.iter_lines())
             assert server.interrupt() == 130
     with sqlite3.connect(data / "results.sqlite") as database:
