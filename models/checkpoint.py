@@ -241,7 +241,8 @@ def _neighbourhood(config: HeadConfig, tensors: dict[str, torch.Tensor], path: P
         raise ValueError(
             f"the training routines in {path} do not fit its configuration: train or download the head again"
         )
-    return Neighbourhood(**{"actions": None} | arrays)
+    actions = arrays.pop("actions", None)
+    return Neighbourhood(**arrays, actions=actions)
 
 
 def _sha256(tensors: dict[str, torch.Tensor]) -> str:

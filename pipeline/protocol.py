@@ -17,7 +17,8 @@ from . import conformal
 from .baselines import BASELINES
 from .examples import Dataset
 from .splits import Split
-from .trainings import Finished, HeadTraining, Job, Trainer, make_jobs, run_jobs
+from .training_pool import run_jobs
+from .trainings import Finished, HeadTraining, Job, Trainer, make_jobs
 
 
 @dataclass(frozen=True)

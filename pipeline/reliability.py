@@ -8,7 +8,7 @@ from .results import by_target
 
 FEW, VERY_FEW = 50, 20
 """Training routines below which a head carries a warning, and one with what to expect."""
-EXPECTED = "with 20 routines of figure skating SRCC is about .3 (TES) and .4 (PCS), with 320 .6 and .8"
+EXPECTED = "with 20 routines of figure skating SRCC was about .3 (TES) and .4 (PCS), with 320 .6 and .8"
 """The learning curve of docs/accuracy.md, rounded."""
 NAMED = 3
 """At most so many targets are named in a sentence."""
@@ -66,7 +66,7 @@ def _no_rank(figures: Mapping[str, Any]) -> list[str]:
         for key, of_target in figures.items()
         if of_target["intervals"]["srcc"][0] <= 0
     ]
-    return [f"this head does not rank {_listed(unranked)}"] if unranked else []
+    return [f"this head is not shown to rank {_listed(unranked)}"] if unranked else []
 
 
 def _worse_than_ridge(predictions: Sequence[dict[str, Any]]) -> list[str]:

@@ -1,28 +1,20 @@
-"""Independent trainings, in this process or in several. Each finished one becomes a file, so a run can stop and go on.
+"""The trainings of a protocol, independent of each other. A finished one becomes a file, so a run can stop and go on.
 
-On a CPU every training has one thread. Sums that are split among threads round differently, so results would otherwise
-depend on the number of cores; several trainings at a time use the cores better anyway. On a GPU trainings take turns.
+On a CPU every training has one thread: sums that are split among threads round differently, so results would otherwise
+depend on the number of cores.
 """
 
 import functools
 import io
-import itertools
 import json
-import math
-import signal
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import joblib
 import numpy as np
 import safetensors.torch
-from joblib.externals import loky
 from threadpoolctl import threadpool_limits
 
 from ..data.files import write_atomic
@@ -36,9 +28,6 @@ from .training import EpochProgress, fit
 
 ConfigFactory = Callable[..., HeadConfig]
 """Makes a head's configuration from `feature_dim`, `targets`, `ranges` and `num_actions`."""
-ALONE_S = 10.0
-"""Trainings that take longer together go on in several processes, which take seconds to start."""
-POLL_S = 0.5
 SUFFIX = ".npz"
 
 
@@ -219,118 +208,3 @@ class Trainer:
         if network.config.num_subgrades:
             columns["subgrade"] = np.stack([one.subgrade for one in predictions if one.subgrade is not None], axis=1)
         return columns | (self._baselines.predict(job.training, job.evaluated) if job.with_baselines else {})
-
-
-def run_jobs(
-    jobs: Sequence[Job],
-    trainer: Trainer,
-    *,
-    workers: int | None = None,
-    on_epochs: Callable[[int], object] = lambda done: None,
-) -> None:
-    """Run all trainings that have no file yet.
-
-    Args:
-        jobs: the trainings.
-        trainer: what runs them.
-        workers: processes; None for one a core where the trainings take long. The results are the same.
-        on_epochs: called with the number of epochs done, those of earlier runs included.
-
-    Raises:
-        ValueError: the routines of a training teach nothing.
-        OSError: a process was killed.
-    """
-    left = trainer.left(jobs)
-    on_epochs((len(jobs) - len(left)) * trainer.epochs)
-    processes = 1 if trainer.training.device != "cpu" else min(workers or loky.cpu_count(), len(left))
-    if processes > 1 and workers is None:
-        try:
-            _run_here(jobs, trainer, on_epochs, limit_s=ALONE_S)
-        except _TimeIsUpError:
-            _run_in_pool(jobs, trainer, processes, on_epochs)
-    elif processes > 1:
-        _run_in_pool(jobs, trainer, processes, on_epochs)
-    else:
-        _run_here(jobs, trainer, on_epochs)
-
-
-class _TimeIsUpError(Exception):
-    """The trainings take long."""
-
-
-def _run_here(
-    jobs: Sequence[Job], trainer: Trainer, on_epochs: Callable[[int], object], limit_s: float = math.inf
-) -> None:
-    """Run trainings one after the other.
-
-    Raises:
-        _TimeIsUpError: two trainings or more are left after `limit_s` seconds; one of them was given up.
-    """
-    end = time.monotonic() + limit_s
-    left = trainer.left(jobs)
-    for place, job in enumerate(left, start=len(jobs) - len(left)):
-        done = itertools.count(place * trainer.epochs + 1)
-
-        def note(job: Job = job, done: Iterator[int] = done) -> None:
-            on_epochs(next(done))
-            if time.monotonic() > end and job is not left[-1]:
-                raise _TimeIsUpError
-
-        trainer.train(job, note)
-
-
-def _run_in_pool(jobs: Sequence[Job], trainer: Trainer, processes: int, on_epochs: Callable[[int], object]) -> None:
-    """Run trainings in several processes, which share the routines in memory."""
-    left = trainer.left(jobs)
-    routines, epochs = trainer.folder / "routines", trainer.folder / "epochs"
-    joblib.dump(trainer.dataset, routines)
-    epochs.write_bytes(b"")
-    pool = loky.ProcessPoolExecutor(
-        processes,
-        timeout=None,
-        initializer=_start_worker,
-        initargs=(routines, trainer.training, trainer.folder, epochs),
-        env={"OMP_NUM_THREADS": "1"},  # or each process would make a thread a core before it is told not to
-    )
-    try:
-        with _without_interrupts():
-            running = {pool.submit(_train_in_worker, job) for job in left}
-        while running:
-            finished, running = wait(running, POLL_S)
-            for future in finished:
-                future.result()
-            on_epochs((len(jobs) - len(left)) * trainer.epochs + epochs.stat().st_size)
-    except BrokenProcessPool:
-        raise OSError(
-            "a training process was killed, perhaps because memory ran out; --workers with a smaller number needs less"
-        ) from None
-    finally:
-        pool.shutdown(kill_workers=True)
-
-
-_worker: Trainer
-_epochs: IO[bytes]
-
-
-def _start_worker(routines: Path, training: HeadTraining, folder: Path, epochs: Path) -> None:
-    global _worker, _epochs
-    # "c": arrays are the file's pages, shared by all processes, and copied only if something writes to them
-    _worker = Trainer(joblib.load(routines, mmap_mode="c"), training, folder)
-    _epochs = epochs.open("ab", buffering=0)
-
-
-def _train_in_worker(job: Job) -> None:
-    _worker.train(job, lambda: _epochs.write(b"."))  # the file's size is the number of epochs of all processes
-
-
-@contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Let processes that are started inside ignore Ctrl-C, which a terminal sends to them too: the parent ends them."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

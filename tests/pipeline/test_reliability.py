@@ -39,10 +39,10 @@ def test_a_good_head_carries_no_doubt() -> None:
 def test_a_head_that_does_not_rank_says_so_for_each_target() -> None:
     shuffled = TRUE[np.random.default_rng(1).permutation(60)] - TRUE
     (sentence,) = said([*entries(shuffled, shuffled), *entries(SMALL, SMALL, target="other")])
-    assert sentence.startswith("this head does not rank score (SRCC ")
+    assert sentence.startswith("this head is not shown to rank score (SRCC ")
     assert "other" not in sentence
     (sentence,) = said(entries(10 - 2 * TRUE, 10 - 2 * TRUE))  # the wrong way round is no better
-    assert "does not rank score (SRCC -1.00, 95%: -1.00 to -1.00)" in sentence
+    assert "not shown to rank score (SRCC -1.00, 95%: -1.00 to -1.00)" in sentence
 
 
 def test_a_head_that_ridge_beats_names_the_measures() -> None:

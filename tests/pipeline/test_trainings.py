@@ -1,5 +1,6 @@
 """Trainings give the same results one by one, in several processes, and after an interruption."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ from made_up_routines import dataset_of
 
 from cofinal.models.checkpoint import load_head
 from cofinal.models.cofinal import CoFInAlConfig, CoFInAlRecipe
-from cofinal.pipeline import trainings
+from cofinal.pipeline import training_pool
 from cofinal.pipeline.protocol import Outcome, run_seeds
 from cofinal.pipeline.splits import make_splits
 from cofinal.pipeline.trainings import HeadTraining, make_jobs
@@ -47,7 +48,7 @@ def test_results_do_not_depend_on_processes_threads_or_an_interruption(
     done: list[int] = []
     for job in JOBS[::2]:
         (tmp_path / job.file).unlink()
-    monkeypatch.setattr(trainings, "ALONE_S", 0)  # as if the trainings took long
+    monkeypatch.setattr(training_pool, "ALONE_S", 0)  # as if the trainings took long
     assert_same(alone, run_seeds(SPLITS, DATA, TRAINING, folder=tmp_path, on_epochs=done.append))
     kept = 2 * (len(JOBS) - len(JOBS[::2]))
     assert done[:2] == [kept, kept + 1]  # one epoch here, then the pool
@@ -156,6 +157,16 @@ def routines(tmp_path: Path) -> Path:
     return store
 
 
+def wait_for_the_end_of_group(group: int) -> None:
+    """Wait until no process of a group is left."""
+    deadline = time.monotonic() + 60
+    with contextlib.suppress(ProcessLookupError):
+        while True:
+            os.killpg(group, 0)
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
 @pytest.mark.parametrize(
     ("by", "workers"), [(signal.SIGINT, 1), pytest.param(signal.SIGKILL, 2, marks=pytest.mark.slow)]
 )
@@ -167,9 +178,13 @@ def test_an_interrupted_command_goes_on_to_the_same_head(routines: Path, tmp_pat
     deadline = time.monotonic() + 120
     while not (kept := list(tmp_path.glob("h.partial/*.npz"))) and time.monotonic() < deadline:
         time.sleep(0.02)
-    os.killpg(first.pid, by)  # as a terminal does
+    if by == signal.SIGINT:
+        os.killpg(first.pid, by)  # as a terminal does
+    else:
+        first.kill()
     _, said = first.communicate(timeout=60)
     assert "Traceback" not in said
+    wait_for_the_end_of_group(first.pid)  # no worker goes on
     assert kept
     assert not head.exists()
     if by == signal.SIGINT:
