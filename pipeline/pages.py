@@ -2,8 +2,10 @@
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from functools import cache
+from html import unescape
 from typing import Any
 from urllib.parse import quote
 
@@ -43,6 +45,13 @@ def policy(code: str = "", *, served: bool = False) -> str:
     if served:
         allowed += ["media-src 'self'", "connect-src 'self'"]
     return "; ".join(allowed)
+
+
+def stated_policy(page: str) -> str:
+    """Return the policy that a page was made with; a later version of this program may have other scripts."""
+    found = re.search('http-equiv="Content-Security-Policy" content="([^"]*)"', page)
+    assert found, "every page has a policy"
+    return unescape(found[1])
 
 
 def format_time(seconds: float) -> str:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
 from ..data.feature_store import describe_identity
 from ..models.checkpoint import Head
@@ -60,15 +59,6 @@ class Served:
     """URL of the panel's scores and note, which the page gets from there and puts there."""
 
 
-def served_policy() -> str:
-    """Return the content security policy of a report that serve-scores shows."""
-    return policy(_code(served=True), served=True)
-
-
-def _code(served: bool) -> Markup:
-    return script("panel.js" if served else "own_score.js") + script("report.js")
-
-
 def render_report(scored: ScoredRoutine, head: Head, served: Served | None = None) -> str:
     """Return the page of one routine.
 
@@ -109,7 +99,7 @@ def render_report(scored: ScoredRoutine, head: Head, served: Served | None = Non
 
     targets = [shown(name, verdict) for name, verdict in score.targets.items()]
     contributions = np.array([evidence.targets[target.name].contributions for target in targets])
-    code = _code(served is not None)
+    code = script("own_score.js" if served is None else "panel.js") + script("report.js")
     return render(
         "report.html.j2",
         policy=policy(code, served=served is not None),

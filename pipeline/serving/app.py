@@ -18,8 +18,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from ..console import one_sentence, print_message
-from ..pages import policy, render, script
-from ..report import served_policy
+from ..pages import policy, render, script, stated_policy
 from .exports import labels_csv, results_csv
 from .library import ID, Library, Panel, Result
 from .ranges import send_video
@@ -159,8 +158,8 @@ class Service:
         result = self._find(request)
         if result.state != "done":
             raise HTTPException(404, result.error or "this video has not been scored yet; the list shows how far it is")
-        page = self.library.report_of(result.id).read_bytes()
-        return HTMLResponse(page, headers={"Content-Security-Policy": served_policy() + FRAMES})
+        page = self.library.report_of(result.id).read_text("utf-8")
+        return HTMLResponse(page, headers={"Content-Security-Policy": stated_policy(page) + FRAMES})
 
     def video(self, request: Request) -> Response:
         path = self.library.videos / self._find(request).file
@@ -178,10 +177,10 @@ class Service:
 
     async def set_panel(self, request: Request) -> Response:
         result = await run_in_threadpool(self._find, request)
-        if result.state != "done":
+        if result.score is None:
             raise HTTPException(409, f"{result.name} has no score yet")
         try:
-            panel = read_panel(await read_body(request.stream(), LARGEST_PANEL_BYTES), self.targets)
+            panel = read_panel(await read_body(request.stream(), LARGEST_PANEL_BYTES), [*result.score.scores])
         except (ValueError, RecursionError) as error:
             raise HTTPException(400, f"not saved: {error}") from None
         await run_in_threadpool(self.library.set_panel, result.id, panel)
@@ -208,7 +207,7 @@ def read_panel(body: bytes, targets: Sequence[str]) -> Panel:
         raise ValueError("expected scores, judge and note")
     scores, judge, note = (document[key] for key in ("scores", "judge", "note"))
     if not isinstance(scores, dict) or not scores.keys() <= {*targets}:
-        raise ValueError(f"the scores of this head are {', '.join(targets)}")
+        raise ValueError(f"the scores of this routine are {', '.join(targets)}")
     for target, points in scores.items():
         if type(points) not in (int, float) or not math.isfinite(points):
             raise ValueError(f"{target} is not a number")

@@ -148,8 +148,8 @@ class Library:
     # --- the queue ---
 
     def next_queued(self) -> Result | None:
-        """Return the oldest video of the queue, and mark it as being scored."""
-        oldest = "SELECT number FROM results WHERE state = 'queued' ORDER BY number LIMIT 1"
+        """Return the oldest video of the queue, and mark it as being scored. Only one video is at a time."""
+        oldest = "SELECT number FROM results WHERE state IN ('queued', 'scoring') ORDER BY number LIMIT 1"
         rows = self._run(f"UPDATE results SET state = 'scoring' WHERE number = ({oldest}) RETURNING *")
         return _result(rows[0]) if rows else None
 

@@ -1,6 +1,7 @@
 """The one thread that scores: uploads wait in the library's queue for its loaded backbone."""
 
 import itertools
+import sqlite3
 import threading
 import time
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from ..console import one_sentence, print_message
 from ..report import Served, render_report
 from ..scoring import Scorer
 from .library import Library, Result
+
+WAIT_AFTER_ERROR_S = 10.0
 
 
 class _StoppedError(Exception):
@@ -73,15 +76,23 @@ class Worker(threading.Thread):
 
     def run(self) -> None:
         while not self._is_stopping:
-            self._wake.clear()
-            result = self._library.next_queued()
-            if result is None:
-                self._wake.wait()
-            else:
-                self.version = next(self._versions)
-                self._score(result)
-                self.progress = None
-                self.version = next(self._versions)
+            try:
+                self._next()
+            except (OSError, sqlite3.Error) as error:
+                print_message(f"error: the list of results cannot be written ({one_sentence(error)}); trying again")
+                time.sleep(WAIT_AFTER_ERROR_S)
+
+    def _next(self) -> None:
+        """Score the next video, or wait for one."""
+        self._wake.clear()
+        result = self._library.next_queued()
+        if result is None:
+            self._wake.wait()
+            return
+        self.version = next(self._versions)
+        self._score(result)
+        self.progress = None
+        self.version = next(self._versions)
 
     def _score(self, result: Result) -> None:
         self.progress = result.id, Progress()
@@ -97,6 +108,8 @@ class Worker(threading.Thread):
         except _StoppedError:
             self._library.put_back(result.id)
         except Exception as error:  # whatever goes wrong with one video, the server goes on
+            if self._is_stopping:
+                return  # the next server finds it
             message = one_sentence(error).replace(str(path), result.name)
             print_message(f"failed: {message}")
             self._library.fail(result.id, message)

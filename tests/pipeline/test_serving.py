@@ -199,7 +199,7 @@ def test_the_panels_scores_are_kept_shown_exported_and_learnt(scored: tuple[Site
     [
         ("no JSON", "not saved"),
         ('{"scores": {}}', "expected scores, judge and note"),
-        ('{"scores": {"other": 1}, "judge": "", "note": ""}', "the scores of this head are score"),
+        ('{"scores": {"other": 1}, "judge": "", "note": ""}', "the scores of this routine are score"),
         ('{"scores": {"score": "7"}, "judge": "", "note": ""}', "score is not a number"),
         ('{"scores": {"score": NaN}, "judge": "", "note": ""}', "score is not a number"),
         ('{"scores": {"score": true}, "judge": "", "note": ""}', "score is not a number"),
