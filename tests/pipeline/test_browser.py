@@ -13,7 +13,7 @@ from serving_process import Server, serving
 pytestmark = pytest.mark.browser
 
 HOSTILE = "\"'><img src=x onerror=alert(1)><script>alert(2)<script>{{ 7*7 }}.mp4"
-PATIENCE_MS = 180_000
+PATIENCE_MS = 120_000
 
 
 @pytest.fixture(scope="module")
