@@ -33,7 +33,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory, write_video) -> Path:
     folder = tmp_path_factory.mktemp("uploads")
     for seed, name in enumerate(("routine.mp4", "other.mp4", HOSTILE, "long.mp4")):
         write_video(folder / name, seconds=15 if name == "long.mp4" else 5.2, seed=seed, size=(160, 120))
-    (folder / "broken.mp4").write_bytes(b"no video")
     return folder
 
 
@@ -128,7 +127,15 @@ def test_several_at_once_a_broken_file_and_a_hostile_name(
     for one in (page, other):
         one.goto(server.url)
     upload(other, folder / "other.mp4", folder / "routine.mp4")
-    upload(page, folder / "broken.mp4", folder / HOSTILE)
+    dropped = page.evaluate_handle(
+        """() => {
+            const dropped = new DataTransfer();
+            ["broken.mp4", "also broken.mp4"].forEach((name) => dropped.items.add(new File(["no video"], name)));
+            return dropped;
+        }"""
+    )
+    page.locator("#drop").dispatch_event("drop", {"dataTransfer": dropped})
+    upload(page, folder / HOSTILE, folder / "routine.mp4")
     expect(row(page, "broken.mp4", "failed").get_by_role("alert")).to_contain_text("cannot be read as a video")
     row(page, "other.mp4")  # each page shows the other's videos
     row(other, HOSTILE)
