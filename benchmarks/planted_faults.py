@@ -120,10 +120,12 @@ def _draw(routines: Sequence[Routine], folder: Path) -> None:
     rows = [f"{routine.name},{routine.judgement.execution},{routine.part}\n" for routine in routines]
     write_atomic(folder / "labels.csv", ("video,Execution,split\n" + "".join(rows)).encode())
     with progress("routines") as bar:
-        for routine in bar.track(routines, description="rendering"):
+        task = bar.add_task("rendering", total=len(routines))
+        for routine in routines:
             video = folder / "videos" / f"{routine.name}.mp4"
             if not video.exists():
                 write_video(routine, video)
+            bar.advance(task)
 
 
 def _main(
