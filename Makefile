@@ -3,7 +3,7 @@
 PYTHON ?= python3
 RUN = .venv/bin/python
 
-.PHONY: demo test test-slow test-gpu lint clean
+.PHONY: demo test test-slow test-browser test-gpu lint clean
 
 demo: .venv/installed
 	$(RUN) -m cofinal.pipeline.demo
@@ -17,6 +17,9 @@ test-slow: .venv/installed-dev
 test-gpu: .venv/installed-dev
 	$(RUN) -m pytest -m gpu
 
+test-browser: .venv/installed-dev
+	$(RUN) -m pytest -m browser
+
 lint: .venv/installed-dev
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
@@ -27,7 +30,7 @@ lint: .venv/installed-dev
 	$(PYTHON) -m venv .venv
 
 .venv/installed: .venv/bin/python setup.cfg pyproject.toml
-	$(RUN) -m pip install --editable '.[openvino]'
+	$(RUN) -m pip install --editable '.[openvino,serve]'
 	@touch $@
 
 .venv/installed-dev: .venv/installed

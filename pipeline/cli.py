@@ -54,6 +54,11 @@ def score_video_command() -> None:
     _run(_score_video)
 
 
+def serve_scores_command() -> None:
+    """Run `serve-scores`."""
+    _run(_serve_scores)
+
+
 def list_backbones_command() -> None:
     """Run `list-backbones`."""
     _run(_list_backbones)
@@ -369,6 +374,52 @@ def _score_video(
     return 1 if result.failed else 0
 
 
+@takes_fields_of(ExtractorOptions)
+def _serve_scores(
+    head: Annotated[
+        Path | None, typer.Option(help="The head file, from train-head; by default the default head.")
+    ] = None,
+    *,
+    port: Annotated[int, typer.Option(help="The port to listen on; 0 takes a free one.")] = 8000,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Where videos, reports and scores are kept; by default in the user's data folder."
+        ),
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="COFINAL_TOKEN", show_envvar=True, help="Ask everyone for this token first."),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="The address to listen on; 0.0.0.0 lets the network in, and needs --token.")
+    ] = "127.0.0.1",
+    max_upload: Annotated[float, typer.Option(metavar="GB", help="Refuse larger videos.")] = 4.0,
+    options: ExtractorOptions,
+    debug: Debug = False,
+    version: Version = False,
+) -> int:
+    """Score videos in a browser: upload them, see each report beside its video, keep the panel's scores.
+
+    Ctrl-C stops it. What is in the queue goes on when the same command runs again.
+
+    \b
+    Examples:
+      serve-scores
+      serve-scores --head club.safetensors --data scores/ --port 9000
+      serve-scores --host 0.0.0.0 --token three-long-words
+    """
+    try:
+        from .serving.server import serve_scores
+    except ModuleNotFoundError as error:
+        if error.name not in ("starlette", "uvicorn"):
+            raise
+        raise ValueError(f"serve-scores needs {error.name}: pip install 'cofinal[serve]'") from error
+
+    serve_scores(head, port=port, data=data, token=token, host=host, max_upload=max_upload, **vars(options))
+    return 0
+
+
 def _list_backbones(as_json: Json = False, debug: Debug = False, version: Version = False) -> int:
     """List the backbones: what each is, what it costs, where its weights come from and whether they are here.
 
@@ -391,6 +442,7 @@ COMMANDS: dict[str, tuple[Callable[[], None], str]] = {
     "extract-features": (extract_features_command, "videos -> cached clip features"),
     "train-head": (train_head_command, "features and judges' scores -> a head"),
     "score-video": (score_video_command, "a video -> coarse grade, fine grade and final score"),
+    "serve-scores": (serve_scores_command, "the same in a browser, with a list of results and the panel's scores"),
     "list-backbones": (list_backbones_command, "the known backbones, their cost and their weights"),
 }
 """The console commands by name, each with its purpose."""

@@ -2,8 +2,10 @@
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from functools import cache
+from html import unescape
 from typing import Any
 from urllib.parse import quote
 
@@ -23,21 +25,33 @@ def script(name: str) -> Markup:
     return Markup(environment.loader.get_source(environment, name)[0])
 
 
-def policy(code: str = "", *, with_video: bool = False) -> str:
-    """Return the content security policy of a page: nothing is fetched, and no script runs but this one."""
+def policy(code: str = "", *, served: bool = False) -> str:
+    """Return the content security policy of a page: nothing is fetched, and no script runs but this one.
+
+    Args:
+        code: the script.
+        served: the page comes from serve-scores, and may fetch from it and send to it.
+    """
     allowed = [
         "default-src 'none'",
         "img-src data:",
         "style-src 'unsafe-inline'",
         "base-uri 'none'",
-        "form-action 'none'",
+        "form-action 'self'" if served else "form-action 'none'",
     ]
     if code:
         digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
         allowed.append(f"script-src 'sha256-{digest}'")
-    if with_video:
-        allowed.append("media-src 'self'")
+    if served:
+        allowed += ["media-src 'self'", "connect-src 'self'"]
     return "; ".join(allowed)
+
+
+def stated_policy(page: str) -> str:
+    """Return the policy that a page was made with; a later version of this program may have other scripts."""
+    found = re.search('http-equiv="Content-Security-Policy" content="([^"]*)"', page)
+    assert found, "every page has a policy"
+    return unescape(found[1])
 
 
 def format_time(seconds: float) -> str:

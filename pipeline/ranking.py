@@ -90,8 +90,8 @@ def _span(verdict: TargetScore | SumScore) -> str:
 
 def ranking_csv(places: Sequence[Place], failed: Iterable[Mapping[str, str]]) -> bytes:
     """Return the ranking as a CSV file: a line a routine, best first, then one for each that failed."""
-    rows = [{"rank": place.rank, **_row(place.score)} for place in places]
-    rows += [{"video": _path(failure["video"]), "error": _path(failure["error"])} for failure in failed]
+    rows = [{"rank": place.rank, **score_row(place.score)} for place in places]
+    rows += [{"video": safe_cell(failure["video"]), "error": safe_cell(failure["error"])} for failure in failed]
     columns = list(dict.fromkeys([key for row in rows for key in row if key not in LAST] + LAST))
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, restval="")
@@ -103,8 +103,9 @@ def ranking_csv(places: Sequence[Place], failed: Iterable[Mapping[str, str]]) ->
 LAST = ["warnings", "error"]
 
 
-def _row(score: Score) -> dict[str, Any]:
-    row: dict[str, Any] = {"video": _path(score.video), "action": score.action or ""}
+def score_row(score: Score) -> dict[str, Any]:
+    """Return a score as a row of a table."""
+    row: dict[str, Any] = {"video": safe_cell(score.video), "action": score.action or ""}
     for target, verdict in score.scores.items():
         row[target] = verdict.score
         if verdict.interval is not None:
@@ -116,6 +117,6 @@ def _row(score: Score) -> dict[str, Any]:
     return row | {"warnings": "; ".join(score.warnings)}
 
 
-def _path(text: str) -> str:
+def safe_cell(text: str) -> str:
     """Return a path, or a text that starts with one, such that no spreadsheet takes it for a formula."""
     return f"./{text}" if text[:1] in "=+-@\t\r" else text

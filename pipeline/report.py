@@ -49,13 +49,23 @@ class _Target:
     """How far one judge is from the others."""
 
 
-def render_report(scored: ScoredRoutine, head: Head, video_url: str | None = None) -> str:
+@dataclass(frozen=True)
+class Served:
+    """Where serve-scores has what belongs to a report."""
+
+    video: str
+    """URL of the video: a player is in the page, and every `data-time` seeks it."""
+    panel: str
+    """URL of the panel's scores and note, which the page gets from there and puts there."""
+
+
+def render_report(scored: ScoredRoutine, head: Head, served: Served | None = None) -> str:
     """Return the page of one routine.
 
     Args:
         scored: the routine.
         head: the head that scored it.
-        video_url: where a server has the video: then a player is in the page, and every `data-time` seeks it.
+        served: for serve-scores, where the page's video and its panel's scores are.
     """
     score, evidence = scored.score, scored.score.evidence
     timed = bool(score.clip_times)
@@ -89,10 +99,10 @@ def render_report(scored: ScoredRoutine, head: Head, video_url: str | None = Non
 
     targets = [shown(name, verdict) for name, verdict in score.targets.items()]
     contributions = np.array([evidence.targets[target.name].contributions for target in targets])
-    code = script("report.js")
+    code = script("own_score.js" if served is None else "panel.js") + script("report.js")
     return render(
         "report.html.j2",
-        policy=policy(code, with_video=video_url is not None),
+        policy=policy(code, served=served is not None),
         script=code,
         score=score,
         name=Path(score.video).name,
@@ -107,7 +117,7 @@ def render_report(scored: ScoredRoutine, head: Head, video_url: str | None = Non
         clip_rows=list(zip(labels, spans[:, 0].tolist(), contributions.T.tolist(), strict=True)),
         key=f"{score.provenance['video']['sha256'][:16]}-{score.provenance['head']['sha256'][:16]}",
         provenance=_provenance(score, head),
-        video_url=video_url,
+        served=served,
     )
 
 

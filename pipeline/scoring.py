@@ -107,12 +107,19 @@ class Scorer:
         return self._backbone
 
     def score(
-        self, video: Path, *, action: str | None = None, thumbnails: bool = False, on_stage: OnStage | None = None
+        self,
+        video: Path,
+        *,
+        name: str | None = None,
+        action: str | None = None,
+        thumbnails: bool = False,
+        on_stage: OnStage | None = None,
     ) -> ScoredRoutine:
         """Score one routine.
 
         Args:
             video: a video, or a `.npy` of clip features of the head's kind.
+            name: what the video is called, if its file is called otherwise.
             action: what this routine shows, where it is known and no action is set for all.
             thumbnails: keep small pictures of the video.
             on_stage: is told of the progress.
@@ -130,11 +137,12 @@ class Scorer:
             self.load_backbone()
             routine = self._extract(video, thumbnails, report)
         report("scoring", 0, None)
-        action, assumed = (named, []) if named else _assume_action(video, self.head, routine.features)
+        called = video if name is None else Path(name)
+        action, assumed = (named, []) if named else _assume_action(called, self.head, routine.features)
         evidence = explain(self.head, routine.features, routine.clip_times, action=action, filming=routine.filming)
         targets = verdicts(self.head, routine.features, action)
         score = Score(
-            video=str(video),
+            video=str(called),
             head=str(self.head_path),
             action=action,
             targets=targets,

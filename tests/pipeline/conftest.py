@@ -15,6 +15,7 @@ COMMANDS = {
     "extract-features": cli.extract_features_command,
     "train-head": cli.train_head_command,
     "score-video": cli.score_video_command,
+    "serve-scores": cli.serve_scores_command,
     "list-backbones": cli.list_backbones_command,
 }
 

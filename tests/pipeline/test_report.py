@@ -16,7 +16,7 @@ from cofinal.extractors.thumbnails import Thumbnail
 from cofinal.pipeline.evidence import Neighbour, TargetEvidence
 from cofinal.pipeline.options import ExtractorOptions
 from cofinal.pipeline.pages import script
-from cofinal.pipeline.report import render_report
+from cofinal.pipeline.report import Served, render_report
 from cofinal.pipeline.scoring import ScoredRoutine, Scorer
 
 HOSTILE = "\"'><img src=x onerror=alert(1)><script>alert(2)<script>{{ 7*7 }}"
@@ -54,7 +54,7 @@ def check(page: str) -> Page:
     """Check that a page is whole and fetches, runs and sends nothing of others."""
     parsed = Page(page)
     assert parsed.open == []
-    assert "".join(parsed.texts.get("script", [])) in ("", script("report.js"))
+    assert "".join(parsed.texts.get("script", [])) in ("", script("own_score.js") + script("report.js"))
     for tag, attributes in parsed.tags:
         assert tag not in ("iframe", "object", "embed", "link", "base")
         assert not [name for name in attributes if name.startswith("on")]
@@ -108,7 +108,7 @@ def test_a_report_shows_score_times_moments_and_where_they_come_from(scored: tup
 
 
 def test_a_server_gets_a_player_that_every_moment_seeks(scored: tuple) -> None:
-    parsed = Page(render_report(*scored, video_url="/video/x"))
+    parsed = Page(render_report(*scored, Served("/video/x", "/panel/x")))
     (player,) = [attributes for tag, attributes in parsed.tags if tag == "video"]
     assert player["src"] == "/video/x"
     assert [tag for tag, attributes in parsed.tags if "data-time" in attributes].count("button") >= 8 + 4
