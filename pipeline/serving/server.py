@@ -42,8 +42,8 @@ def serve_scores(
         options: the fields of `ExtractorOptions`, given as keyword arguments.
 
     Raises:
-        ValueError: bad arguments, no head, no backbone, or another server has the folder.
-        OSError: the port is taken, or the folder cannot be written.
+        ValueError: bad arguments, no head, no backbone, or another program has the port or the folder.
+        OSError: the folder cannot be written.
         KeyboardInterrupt: Ctrl-C.
     """
     if options.fps is not None:
