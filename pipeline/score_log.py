@@ -11,7 +11,7 @@ from .verdict import Score
 
 
 class ScoreLog:
-    """A file of scores. A score counts while its video is unchanged and settings, head and program are the same.
+    """A file of scores. A score counts while its video is unchanged and the settings are the same.
 
     Args:
         path: the file; None keeps nothing.
@@ -30,23 +30,32 @@ class ScoreLog:
         for line in content.splitlines():
             with suppress(ValueError, KeyError, TypeError):  # a line that a kill tore is scored again
                 entry = json.loads(line)
-                self._entries[entry["source"]] = entry
+                self._entries[entry["name"]] = entry
         if content and not content.endswith(b"\n"):
             append_durable(path, b"\n")
 
-    def find(self, video: Path) -> Score | None:
-        """Return the score of an unchanged video, if it is there."""
-        entry = self._entries.get(str(video.absolute()))
-        if entry is None or entry.get("settings") != self._settings:
+    def find(self, name: str, video: Path, action: str | None) -> Score | None:
+        """Return the score of an unchanged video, if it is there.
+
+        Args:
+            name: the routine's name; only its last score counts, because its report is that of the last score.
+            video: its file.
+            action: what the judges' labels say that it shows.
+        """
+        entry = self._entries.get(name)
+        if entry is None or entry.get("settings") != self._settings or entry.get("action") != action:
+            return None
+        if entry.get("source") != str(video.absolute()):
             return None
         with suppress(OSError, KeyError, TypeError, ValueError):
             if is_untouched(entry, video) or source_facts(video)["sha256"] == entry["sha256"]:
                 return Score.from_json(entry["score"])
         return None
 
-    def add(self, video: Path, score: Score) -> None:
-        """Keep a score; when this returns, it survives a power cut."""
+    def add(self, name: str, video: Path, action: str | None, score: Score) -> None:
+        """Keep a score; when this returns, it survives a power cut. Arguments as of `find`."""
         if self._path is None:
             return
-        entry = {**source_facts(video), "settings": self._settings, "score": score.as_json()}
+        about = {"name": name, "action": action, "settings": self._settings}
+        entry = {**source_facts(video), **about, "score": score.as_json()}
         append_durable(self._path, json.dumps(entry, allow_nan=False).encode() + b"\n")

@@ -120,7 +120,7 @@ def score_videos(
     settings = {
         "program": __version__,
         "head": scorer.head_facts["sha256"],
-        "arguments": [action, target, weight_type, extractor, weights, None if judged is None else dataset],
+        "arguments": [action, target, weight_type, extractor, weights],
         "options": asdict(options),
     }
     log, result = ScoreLog(outputs.log, settings), ScoringResult(rank_by=rank_by)
@@ -160,10 +160,10 @@ class _Outputs:
 
     @property
     def log(self) -> Path | None:
-        """Where scores are kept: with the reports, or else beside the table."""
+        """Where scores are kept: with the reports, or else beside the table. The one score of a page is not kept."""
         if self.folder is not None:
             return self.folder / LOG_NAME
-        return None if self.csv is None else self.csv.with_suffix(".jsonl")
+        return None if self.csv is None or self.page is not None else self.csv.with_name(f"{self.csv.name}.jsonl")
 
     def page_of(self, name: str) -> Path | None:
         return self.page if self.folder is None else self.folder / f"{name}.html"
@@ -193,16 +193,15 @@ class _Run:
 
     def _score(self, name: str, path: Path, on_stage: OnStage) -> None:
         page = self.outputs.page_of(name)
-        score = self.log.find(path)
+        row = self.judged.rows.get(name) if self.judged else None
+        action = row.action if row else None
+        score = self.log.find(name, path, action)
         if score is not None and (page is None or page.exists()):
             self.result.kept += 1
             self._take(name, score)
             return
-        row = self.judged.rows.get(name) if self.judged else None
         try:
-            scored = self.scorer.score(
-                path, action=row.action if row else None, thumbnails=page is not None, on_stage=on_stage
-            )
+            scored = self.scorer.score(path, action=action, thumbnails=page is not None, on_stage=on_stage)
         except Exception as error:  # whatever goes wrong with one of several videos, the others are still scored
             if self.alone:
                 raise
@@ -214,7 +213,7 @@ class _Run:
         if page is not None:
             on_stage("reporting", 0, None)
             self._write("report", page, render_report(scored, self.scorer.head).encode("utf-8", "backslashreplace"))
-        self.log.add(path, scored.score)
+        self.log.add(name, path, action, scored.score)
 
     def _take(self, name: str, score: Score) -> None:
         self.result.scores[name] = score

@@ -64,13 +64,21 @@ def test_a_folder_is_scored_by_one_process_and_ranked(
     shutil.copy(videos / "v4.mp4", folder / "a/v1.mp4")
     os.utime(folder / "a/v2.mp4")
     shutil.copy(videos / "v3.mp4", folder / "v3.mp4")
-    (reports / "scores.jsonl").open("a").write('{"source": "torn')
+    (reports / "scores.jsonl").open("a").write('{"name": "torn')
     result = score_videos(folder, trained, csv=table, report=reports)
     assert (len(result.scores), result.kept, len(result.failed)) == (4, 2, 1)
     changed = {page.stem for page, when in written.items() if page.stat().st_mtime_ns != when}
     assert changed == {"v1"}
     assert result.scores["a/v1"].targets == score_video(store / "v4.npy", trained).targets
     assert score_videos(folder, trained, csv=table, report=reports).kept == 4
+
+    # another video of the same name takes the report over
+    other = tmp_path / "other/a/v0.mp4"
+    other.parent.mkdir(parents=True)
+    shutil.copy(videos / "v5.mp4", other)
+    assert score_videos(other.parent.parent, trained, report=reports).kept == 0
+    assert score_videos(folder, trained, report=reports).kept == 3
+    assert str(folder / "a/v0.mp4") in (reports / "a/v0.html").read_text()
     shutil.rmtree(folder / "a")
     assert score_videos(folder, trained, csv=table, report=reports, decoder="pyav").kept == 0
 
@@ -181,7 +189,7 @@ def test_a_spreadsheet_takes_no_name_for_a_formula(
 def test_an_interrupted_run_keeps_what_is_done(videos: Path, trained: Path, tmp_path: Path) -> None:
     run = [sys.executable, "-m", "cofinal", "score-video", videos, "--head", trained, "--csv", tmp_path / "s.csv"]
     process = subprocess.Popen(list(map(str, run)), stderr=subprocess.PIPE, text=True)
-    log = tmp_path / "s.jsonl"
+    log = tmp_path / "s.csv.jsonl"
     while not log.exists() or not log.read_text():
         assert process.poll() is None
         time.sleep(0.01)
