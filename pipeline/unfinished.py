@@ -14,7 +14,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from ..data.files import make_folder, remove_temporaries, write_atomic
+from ..data.files import TEMPORARY_PREFIX, make_folder, remove_temporaries, write_atomic
 from ..data.lock import Lock, LockedError
 from .examples import Dataset
 from .extraction import versions
@@ -23,7 +23,7 @@ from .trainings import SUFFIX, HeadTraining, make_jobs
 
 HEADS = Path("heads")
 """Where heads without a name go."""
-RECORD = "run.json"
+RECORD, LOCK = "run.json", "lock"
 
 
 def fingerprint(splits: Mapping[int, Sequence[Split]], dataset: Dataset, training: HeadTraining) -> dict[str, str]:
@@ -100,14 +100,15 @@ def kept_trainings(head: Path, decides: dict[str, str], *, total: int, resume: b
     """
     folder = folder_of(head)
     make_folder(folder)
-    lock, is_done = Lock(folder / "lock"), False
+    _check_own(folder)
+    lock, is_done = Lock(folder / LOCK), False
     try:
         lock.acquire()
     except LockedError as holder:
         raise ValueError(f"{head} is being trained by another run ({holder}); give another --out") from holder
     try:
-        _check_kept(folder, decides, resume=resume)
         remove_temporaries(folder)
+        _check_kept(folder, decides, resume=resume)
         write_atomic(folder / RECORD, json.dumps(decides).encode())
         yield folder
         is_done = True
@@ -124,6 +125,13 @@ def kept_trainings(head: Path, decides: dict[str, str], *, total: int, resume: b
 def count_finished(folder: Path) -> int:
     """Return how many finished trainings a folder keeps."""
     return len(list(folder.glob(f"*{SUFFIX}")))
+
+
+def _check_own(folder: Path) -> None:
+    """Refuse a folder of the user's own: the run removes its folder at the end."""
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(TEMPORARY_PREFIX)} - {LOCK}
+    if names and RECORD not in names:
+        raise ValueError(f"{folder} keeps the finished trainings of a run, but it holds other files; rename it")
 
 
 def _check_kept(folder: Path, decides: dict[str, str], *, resume: bool) -> None:

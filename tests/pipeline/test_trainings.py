@@ -127,6 +127,15 @@ def test_a_head_that_another_run_trains_is_refused(tmp_path: Path) -> None:
         assert (tmp_path / "h.partial").exists()
 
 
+def test_a_folder_of_the_users_own_is_left_alone(tmp_path: Path) -> None:
+    notes = tmp_path / "head.partial/notes.txt"
+    notes.parent.mkdir()
+    notes.touch()
+    with pytest.raises(ValueError, match="holds other files"):
+        kept_trainings(tmp_path / "head.safetensors", RUN, total=4, resume=False).__enter__()
+    assert list(notes.parent.iterdir()) == [notes]
+
+
 def test_new_heads_get_names_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     first, second = new_head("csv"), new_head("csv")
