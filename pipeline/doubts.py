@@ -63,8 +63,8 @@ def _of_filming(training: dict[str, Any], filming: Filming) -> Iterator[str]:
             low, high = (f"{end:.4g}" for end in span)
             yield sentence.format(f"{value:.4g}", low if low == high else f"{low} to {high}")
     if filming.cuts_s and training["has_cuts"] is False:
-        more = f" and {len(filming.cuts_s) - 1} more times" if len(filming.cuts_s) > 1 else ""
-        yield f"the picture is cut at {filming.cuts_s[0]:.1f} s{more}, and the training videos are single takes"
+        more = f" (the first of {len(filming.cuts_s)} cuts)" if len(filming.cuts_s) > 1 else ""
+        yield f"the picture is cut at {filming.cuts_s[0]:.1f} s{more}, and no training video has a cut"
     if filming.stills_s and training["has_stills"] is False:
         start, end = filming.stills_s[0]
         yield f"the picture stands still from {start:.1f} to {end:.1f} s, and no training video has a still"
