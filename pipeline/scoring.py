@@ -14,7 +14,6 @@ from ..data.source_files import source_facts
 from ..data.target_rules import parse_sum
 from ..extractors.backbone import Backbone
 from ..extractors.extract import extract
-from ..extractors.frame_folders import is_frame_folder
 from ..extractors.thumbnails import Thumbnail
 from ..models.checkpoint import Head
 from .evidence import explain
@@ -22,7 +21,7 @@ from .extraction import versions
 from .filming import Filming
 from .heads import check_identity, extractor_of, head_warnings, open_head
 from .options import ExtractorOptions, takes_fields_of
-from .sources import NEEDS_FPS
+from .sources import find_routines, is_one_routine
 from .stages import OnStage, show_stages
 from .verdict import Score, sum_scores, verdicts
 
@@ -295,14 +294,9 @@ def score_video(
         ValueError: bad arguments, no head, or features of another kind than the head's.
     """
     path = Path(video)
-    if not path.exists():
-        raise ValueError(f"{path} does not exist; name a video or a .npy of clip features")
-    if path.is_dir() and not is_frame_folder(path):
-        raise ValueError(f"{path} is a folder; score_videos takes folders")
-    if path.is_dir() and options.fps is None:
-        raise ValueError(f"{path} {NEEDS_FPS}")
-    if options.fps is not None and not path.is_dir():
-        raise ValueError(f"{path} is no folder of numbered frames: leave --fps out")
+    if not is_one_routine([path]):
+        raise ValueError(f"{path} names several routines; score_videos takes folders, stores and lists")
+    find_routines([path], options.fps)  # checks that it is there, and that fps fits it
     scorer = Scorer(
         head,
         action=action,

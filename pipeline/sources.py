@@ -37,11 +37,6 @@ class Sources:
         return f"{self.paths[name]}{segment.suffix if segment else ''}"
 
 
-NEEDS_FPS = (
-    "holds numbered frames: say how many are a second with --fps, for example --fps 25 (extract-features, score-video)"
-)
-
-
 def find_videos(videos: str | Path, fps: float | None = None) -> Sources:
     """Find the videos of a VIDEOS argument.
 
@@ -143,7 +138,10 @@ def _require_frames(named: str, paths: Iterable[Path], fps: float | None) -> Non
 
 def _require_fps(folder: Path, fps: float | None) -> None:
     if fps is None:
-        raise ValueError(f"{folder} {NEEDS_FPS}")
+        raise ValueError(
+            f"{folder} holds numbered frames: say how many are a second with --fps, for example --fps 25 "
+            "(extract-features, score-video)"
+        )
 
 
 def _search(root: Path, fps: float | None) -> Sources:
