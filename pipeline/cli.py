@@ -229,7 +229,7 @@ def _train_head(
         bool | None,
         typer.Option(
             "--set-default/--no-set-default",
-            help="Make it score-video's default head; by default only if there is none yet.",
+            help="Make it score-video's default head; by default only if there is none and the head has no warning.",
         ),
     ] = None,
     extractor: Annotated[

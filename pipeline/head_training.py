@@ -77,7 +77,8 @@ def train_head(
         targets: train these targets only.
         actions: train these actions only.
         out: the head file to write; None for `heads/<dataset>-<date>.safetensors`.
-        set_default: make it score-video's default head; None: only if there is none yet and it scores real videos.
+        set_default: make it score-video's default head; None: only if there is none yet, it is known
+            what made the features, and the head has no warning.
         extractor: `BACKBONE:RECIPE:WEIGHTS`, what made features that came without a manifest.
         label_options: the fields of `LabelOptions`, given as keyword arguments.
         options: the fields of `TrainingOptions`, given as keyword arguments.
