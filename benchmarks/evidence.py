@@ -16,7 +16,8 @@ from scipy.stats import spearmanr
 from cofinal.data.text_labels import read_rg
 from cofinal.models.checkpoint import load_head
 from cofinal.pipeline.console import ends_well
-from cofinal.pipeline.scoring import Score, score_video
+from cofinal.pipeline.scoring import score_video
+from cofinal.pipeline.verdict import Score
 
 from .tables import print_table
 
@@ -52,7 +53,6 @@ def _percentiles(head: Path, true: dict[str, float], unseen: dict[str, Score]) -
     scores, actions = np.array(loaded.metadata["training_set"]["scores"][TARGET]), loaded.neighbourhood.actions
     expected, found = [], []
     for video, score in unseen.items():
-        assert score.evidence is not None
         assert score.action is not None
         same = scores[actions == loaded.metadata["actions"].index(score.action)]
         expected.append(100 * (same < true[video]).mean())
@@ -80,7 +80,6 @@ def _actions(demo: Path, true: dict[str, str]) -> list[tuple[str, str]]:
 
 
 def _doubts(score: Score) -> list[str]:
-    assert score.evidence is not None
     return score.evidence.doubts
 
 

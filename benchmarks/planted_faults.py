@@ -101,7 +101,6 @@ def find_faults(folder: Path, *, seed: int = 0, num_train: int = NUM_TRAIN, num_
     findings = []
     for routine in routines[num_train:]:
         score = score_video(folder / "features" / f"{routine.name}.npy", head)
-        assert score.evidence is not None
         contributions = np.array(score.evidence.targets["Execution"].contributions)
         at_fault = contributions[fault_clip(routine, score.clip_times)]
         rank = 1 + int((contributions < at_fault).sum())
