@@ -46,7 +46,7 @@ def pooling_notes(results: Mapping[str, Any]) -> list[str]:
     if not moved:
         return []
     return [
-        f"with so few routines a fold the pooled figures mislead: the training mean, which ranks nothing, has SRCC "
+        f"with so few routines in each fold the pooled figures mislead: the training mean, which ranks nothing, has SRCC "
         f"{_listed(moved)}, because a fold of high scores leaves a low mean; the head's SRCC is drawn down like that, "
         "and its interval does not show it"
     ]

@@ -510,7 +510,7 @@ def test_a_head_with_warnings_is_the_default_only_when_asked(command, store: Pat
     run = ["train-head", store, "--dataset", "csv", "--labels", videos, "--epochs", 1, "--folds", 4, "--out", head]
     ended = command(*run)
     assert "warning: this head was trained on 8 routines only; expect little" in ended.err
-    assert "note: with so few routines a fold the pooled figures mislead" in ended.err
+    assert "note: with so few routines in each fold the pooled figures mislead" in ended.err
     assert f"{head} does not become score-video's default head with these warnings; --set-default does it" in ended.err
     assert not default.exists()
     assert "trained on 8 routines only" in command("score-video", store / "v0.npy", "--head", head).err
