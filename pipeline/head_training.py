@@ -322,4 +322,5 @@ def print_training(result: TrainingResult) -> None:
         )
     average = result.results["average"]
     print_result(f"average: SRCC {format_figure(average, 'srcc', 3)}, R-l2 {format_figure(average, 'r_l2', 2)}")
-    print_message(f"head: {result.head} (results, predictions, learning curves and plots beside it)")
+    page = result.head.with_suffix(".html").name
+    print_message(f"head: {result.head} (beside it the page {page}, results, predictions, learning curves and plots)")

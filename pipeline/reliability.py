@@ -46,9 +46,9 @@ def pooling_notes(results: Mapping[str, Any]) -> list[str]:
     if not moved:
         return []
     return [
-        f"with so few routines in each fold the pooled figures mislead: the training mean, which ranks nothing, has SRCC "
-        f"{_listed(moved)}, because a fold of high scores leaves a low mean; the head's SRCC is drawn down like that, "
-        "and its interval does not show it"
+        "with so few routines in each fold the pooled figures mislead: the training mean, which ranks nothing, has "
+        f"SRCC {_listed(moved)}, because a fold of high scores leaves a low mean; this lowers the head's SRCC too, and "
+        "its interval does not show it"
     ]
 
 

@@ -108,7 +108,7 @@ def test_a_routine_like_those_in_training_raises_no_doubt() -> None:
         (ROUTINES[3, :6], {}, "has 6 clips, and the training routines have 8"),
         (ROUTINES[3], {"frames_per_s": 50.0}, "has 50 frames a second, and the training videos have 25"),
         (ROUTINES[3], {"aspect": 16 / 9}, "1.778 times as wide as high, and those of the training videos 1.5"),
-        (ROUTINES[3], {"cuts_s": [3.24, 5, 9]}, "is cut at 3.2 s (the first of 3 cuts), and no training video has a cut"),
+        (ROUTINES[3], {"cuts_s": [3.24, 5, 9]}, "cut at 3.2 s (the first of 3 cuts), and no training video has a cut"),
         (ROUTINES[3], {"stills_s": [[1, 4.5]]}, "stands still from 1.0 to 4.5 s, and no training video has a still"),
     ],
 )
