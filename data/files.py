@@ -8,7 +8,7 @@ TEMPORARY_PREFIX, TEMPORARY_SUFFIX = ".writing-", ".tmp"
 
 
 class WriteError(Exception):
-    """The disk became full or failed during the work; what was written before stays valid."""
+    """The disk became full, or a file or process failed, during the work; what was written before stays valid."""
 
 
 def write_atomic(path: Path, content: bytes) -> None:

@@ -86,7 +86,8 @@ def train_head(
     Raises:
         ValueError: bad arguments, labels or features: no head was written.
         VideoError: none of the videos could be extracted.
-        OSError, WriteError: the head cannot be written.
+        OSError: the head cannot be written; nothing was done.
+        WriteError: a file could not be written during the work; finished trainings are kept for `resume`.
     """
     started = time.perf_counter()
     training = HeadTraining(*configure(options), str(resolve_device(options.device)))

@@ -1,12 +1,13 @@
 """score-video: routines in; their scores, a ranking, reports, and the accuracy where judges' scores are there too."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..data.files import write_atomic
+from ..data.files import WriteError, write_atomic
 from .console import one_sentence, print_message
 from .options import ExtractorOptions, LabelOptions, takes_fields_of
 from .ranking import Place, ranked, ranking_csv, ranking_target
@@ -89,7 +90,8 @@ def score_videos(
     Raises:
         VideoError: the only video cannot be scored. Of several, `failed` says which.
         ValueError: bad arguments, no head, no video, or labels that do not fit; nothing was done.
-        OSError: an output cannot be written.
+        OSError: an output cannot be written; nothing was done.
+        WriteError: an output could not be written during the work; the scores so far are kept.
     """
     named = [Path(x) for x in ([videos] if isinstance(videos, str | Path) else videos)]
     routines = find_routines(named, options.fps)
@@ -213,7 +215,9 @@ class _Run:
         if page is not None:
             on_stage("reporting", 0, None)
             self._write("report", page, render_report(scored, self.scorer.head).encode("utf-8", "backslashreplace"))
-        self.log.add(name, path, action, scored.score)
+        if self.outputs.log is not None:
+            with _explained_failure(self.outputs.log):
+                self.log.add(name, path, action, scored.score)
 
     def _take(self, name: str, score: Score) -> None:
         self.result.scores[name] = score
@@ -234,5 +238,16 @@ class _Run:
             self._write("reports", self.outputs.folder / "index.html", page.encode("utf-8", "backslashreplace"))
 
     def _write(self, kind: str, path: Path, content: bytes) -> None:
-        write_atomic(path, content)
+        with _explained_failure(path):
+            write_atomic(path, content)
         self.result.files[kind] = path
+
+
+@contextmanager
+def _explained_failure(path: Path) -> Iterator[None]:
+    """Turn the failure to write an output into one that says how to go on."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or one_sentence(error)
+        raise WriteError(f"{path} cannot be written ({why}); correct that and run the same command again") from error

@@ -14,8 +14,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from ..data.files import TEMPORARY_PREFIX, make_folder, remove_temporaries, write_atomic
+from ..data.files import TEMPORARY_PREFIX, WriteError, make_folder, remove_temporaries, write_atomic
 from ..data.lock import Lock, LockedError
+from .console import one_sentence
 from .examples import Dataset
 from .extraction import versions
 from .splits import Split
@@ -97,6 +98,7 @@ def kept_trainings(head: Path, decides: dict[str, str], *, total: int, resume: b
     Raises:
         ValueError: another run trains this head, or finished trainings are there that cannot be used.
         KeyboardInterrupt: with a sentence on what is kept.
+        WriteError: a file cannot be written, or a process was killed; the sentence says what is kept.
     """
     folder = folder_of(head)
     make_folder(folder)
@@ -113,13 +115,19 @@ def kept_trainings(head: Path, decides: dict[str, str], *, total: int, resume: b
         yield folder
         is_done = True
     except KeyboardInterrupt:
-        kept = count_finished(folder)
-        how = f" in {folder}; the same command with --resume goes on" if kept else ""
-        raise KeyboardInterrupt(f"{kept} of {total} trainings are kept{how}") from None
+        raise KeyboardInterrupt(_what_is_kept(folder, total)) from None
+    except OSError as error:
+        raise WriteError(f"{one_sentence(error)}; {_what_is_kept(folder, total)}") from error
     finally:
         lock.release()
         if is_done or not count_finished(folder):
             shutil.rmtree(folder)
+
+
+def _what_is_kept(folder: Path, total: int) -> str:
+    kept = count_finished(folder)
+    how = f" in {folder}; the same command with --resume goes on" if kept else ""
+    return f"{kept} of {total} trainings are kept{how}"
 
 
 def count_finished(folder: Path) -> int:

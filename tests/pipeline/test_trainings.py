@@ -16,6 +16,7 @@ import pytest
 import torch
 from made_up_routines import dataset_of
 
+from cofinal.data.files import WriteError
 from cofinal.models.checkpoint import load_head
 from cofinal.models.cofinal import CoFInAlConfig, CoFInAlRecipe
 from cofinal.pipeline import training_pool
@@ -102,6 +103,19 @@ def test_finished_trainings_stay_until_the_head_is_written(tmp_path: Path) -> No
     with kept_trainings(head, RUN, total=4, resume=True) as found:
         assert len(list(found.glob("*.npz"))) == 3
     assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_fails_costs_no_finished_training(tmp_path: Path) -> None:
+    head, folder = tmp_path / "h.safetensors", tmp_path / "h.partial"
+
+    def run() -> None:
+        with kept_trainings(head, RUN, total=4, resume=True):
+            (folder / "0 1.npz").touch()
+            raise OSError(28, "No space left on device", "h.html")
+
+    with pytest.raises(WriteError, match=r"^h\.html: No space left on device; 1 of 4 trainings are kept in .*--resume"):
+        run()
+    assert (folder / "0 1.npz").exists()
 
 
 def test_trainings_of_other_settings_labels_or_features_are_refused(tmp_path: Path) -> None:
