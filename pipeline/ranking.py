@@ -60,13 +60,14 @@ def ranking_table(places: Sequence[Place], target: str) -> Table:
     """Return the ranking as a table for the terminal: every target's score, and of `target` the interval and grade."""
     first = places[0].score
     level = first.scores[target].interval
-    table = Table(title=f"ranked by {target}, in points", title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
+    title = Text(printable(f"ranked by {target}, in points"), "table.title")
+    table = Table(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("rank", justify="right")
     table.add_column("routine")
     if first.action is not None:
         table.add_column("action")
     for name in first.scores:
-        table.add_column(name, justify="right", style="bold" if name == target else "")
+        table.add_column(Text(printable(name)), justify="right", style="bold" if name == target else "")
     if level is not None:
         table.add_column(f"{level.level:.0%}", justify="right")
     table.add_column("grade")

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.box import SIMPLE
 from rich.table import Table
+from rich.text import Text
 
 from ..data.files import write_atomic
 from .baselines import BASELINES
+from .console import printable
 from .evaluation import average, evaluate, over_seeds, r_l2, srcc
 from .plots import plot_curves, plot_predictions
 from .training_page import render_training
@@ -178,7 +180,7 @@ def results_tables(results: dict[str, Any]) -> tuple[Table, Table]:
         for key in found.get("targets", {}):
             of_baselines = (found["baselines"][name][key] for name in BASELINES)
             cells = (f"{format_figure(x, 'srcc', 3)} ({x['r_l2']:.2f})" for x in of_baselines)
-            baselines.add_row(key + note, *cells)
+            baselines.add_row(Text(printable(key + note)), *cells)
     return head, baselines
 
 
@@ -189,7 +191,7 @@ def figures_table(title: str, targets: Mapping[str, dict[str, Any]]) -> Table:
     table = _table(title, ["n", "SRCC", "95%", "R-l2", "MAE", "RMSE", *extra.values()])
     for key, figures in targets.items():
         table.add_row(
-            key,
+            Text(printable(key)),
             str(figures["n"]),
             format_figure(figures, "srcc", 3),
             "{:.2f} to {:.2f}".format(*figures["intervals"]["srcc"]),
