@@ -115,6 +115,8 @@ def score_videos(
     if dataset is not None:
         places = places_of_labels(None if labels is None else Path(labels), named)
         judged = read_judged(scorer.head, scorer.head_path, routines, dataset, places, label_options)
+        if outputs.csv is not None and outputs.csv.resolve() in [file.resolve() for file in judged.labels.files]:
+            raise ValueError(f"--csv {csv} is the judges' table, which it would overwrite; name another file")
         for note in judged.notes:
             print_message(f"note: {note}")
     elif label_options != LabelOptions():

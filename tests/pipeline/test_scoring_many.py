@@ -142,6 +142,7 @@ def test_coverage_is_that_of_the_heads_intervals(command, tmp_path: Path) -> Non
         (["v0.mp4", "v1.mp4", "--labels", "labels.csv"], "--labels needs --dataset"),
         (["v0.mp4", "v1.mp4", "--dataset", "csv"], "name the judges' scores with --labels"),
         (["v0.mp4", "--dataset", "csv"], "one video was named"),
+        (["v0.mp4", "v1.mp4", "--dataset", "csv", "--labels", "labels.csv", "--csv", "labels.csv"], "judges' table"),
         (["v0.mp4", "v1.mp4", "--panel", "score=A,B"], "--dataset is missing"),
         (["v0.mp4", "gone.mp4"], "gone.mp4 does not exist"),
     ],
