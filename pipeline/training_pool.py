@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -96,10 +96,15 @@ def _run_in_pool(jobs: Sequence[Job], trainer: Trainer, processes: int, on_epoch
         initargs=(routines, trainer.training, trainer.folder, epochs, os.getpid()),
         env={"OMP_NUM_THREADS": "1"},  # or each process would make a thread a core before it is told not to
     )
+    waiting, running = iter(left), set[Future[None]]()
     try:
-        with _without_interrupts():
-            running = {pool.submit(_train_in_worker, job) for job in left}
-        while running:
+        while True:
+            with _without_interrupts():
+                # one more than there are processes, so that none is idle; loky stumbles over many when it is shut down
+                next_ones = itertools.islice(waiting, processes + 1 - len(running))
+                running |= {pool.submit(_train_in_worker, job) for job in next_ones}
+            if not running:
+                break
             finished, running = wait(running, POLL_S)
             for future in finished:
                 future.result()
