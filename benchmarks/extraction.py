@@ -293,6 +293,9 @@ def score(video: Path, video_s: float) -> str:
         "identity": load("i3d", engine="torch").identity,
         "weights": "published",
         "generated": True,
+        "doubts": [],
+        "sums": [],
+        "routines": 0,
         "intervals": {"level": 0.9, "radii": {}},
     }
     head = video.with_name("head.safetensors")
