@@ -12,7 +12,7 @@ import typer
 
 from .. import __version__
 from .console import ends_well, print_result
-from .options import ExtractorOptions, LabelOptions, TrainingOptions, takes_fields_of
+from .options import ExtractorOptions, HeadOptions, LabelOptions, TrainingOptions, takes_fields_of
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
@@ -275,6 +275,7 @@ def _train_head(
 
 
 @takes_fields_of(LabelOptions)
+@takes_fields_of(HeadOptions)
 @takes_fields_of(ExtractorOptions)
 def _score_video(
     videos: Annotated[
@@ -310,24 +311,7 @@ def _score_video(
         typer.Option(help="The label file or its folder; by default beside the features or videos."),
     ] = None,
     label_options: LabelOptions,
-    target: Annotated[
-        str | None, typer.Option(help="For a .pkl head: the score it predicts, for example Total.")
-    ] = None,
-    weight_type: Annotated[
-        int | None,
-        typer.Option(help="For a .pkl head: the activate_regular_restrictions of its training, 0 to 3."),
-    ] = None,
-    extractor: Annotated[
-        str | None,
-        typer.Option(
-            metavar="BACKBONE:RECIPE:WEIGHTS",
-            help="What made the training features of a head that does not record it; WEIGHTS is a file or published.",
-        ),
-    ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="The backbone's weights file, if it has moved since the training."),
-    ] = None,
+    head_options: HeadOptions,
     options: ExtractorOptions,
     as_json: Annotated[
         bool,
@@ -362,12 +346,9 @@ def _score_video(
             rank_by=rank_by,
             dataset=dataset,
             labels=labels,
-            target=target,
-            weight_type=weight_type,
-            extractor=extractor,
-            weights=weights,
             on_score=printer.take,
             **vars(label_options),
+            **vars(head_options),
             **vars(options),
         )
     printer.finish(result)

@@ -15,7 +15,7 @@ from ..extractors.backbone import Backbone
 from ..models.checkpoint import Head, load_head, load_reference
 from ..models.reference import FULL_SCORE, ReferenceCoFInAl
 from .extraction import weights_origin
-from .options import ExtractorOptions
+from .options import ExtractorOptions, HeadOptions
 from .training_set import is_training_set
 
 
@@ -31,22 +31,13 @@ def make_default(head: Path) -> None:
     write_atomic(default_head_path(), head.read_bytes())
 
 
-def open_head(
-    head: str | Path | None,
-    *,
-    target: str | None = None,
-    weight_type: int | None = None,
-    action: str | None = None,
-    extractor: str | None = None,
-) -> tuple[Head, Path]:
+def open_head(head: str | Path | None, *, action: str | None, options: HeadOptions) -> tuple[Head, Path]:
     """Load a head file, by default the default head.
 
     Args:
         head: a file that train-head wrote, or a `.pkl` that the public CoFInAl code saved.
-        target: the score that a public head predicts; needed for a public head, refused for others.
-        weight_type: the table of grade values that a public head was trained with; needed and refused likewise.
         action: the apparatus or event that a public head was trained for.
-        extractor: `BACKBONE:RECIPE:WEIGHTS`, what made the features of a head that does not know it.
+        options: `target` and `weight_type` are needed for a public head, and refused for others.
 
     Raises:
         ValueError: there is no such file, it cannot be read, or the other arguments do not fit it.
@@ -60,17 +51,17 @@ def open_head(
             )
         raise ValueError(f"the head {path} does not exist; train one with train-head or name another")
     if path.suffix == ".pkl":
-        opened = _open_reference(path, target, weight_type, action)
-    elif target is not None or weight_type is not None:
+        opened = _open_reference(path, options.target, options.weight_type, action)
+    elif options.target is not None or options.weight_type is not None:
         raise ValueError(f"{path} records what it scores; leave --target and --weight-type out")
     else:
         opened = load_head(path)
         _check_metadata(opened, path)
-    if extractor is None:
+    if options.extractor is None:
         return opened, path
     if (recorded := opened.metadata["identity"]) is not None:
         raise ValueError(f"{path} records that it was trained on {describe_identity(recorded)}; leave --extractor out")
-    identity, weights = parse_extractor(extractor, opened.network.config.feature_dim)
+    identity, weights = parse_extractor(options.extractor, opened.network.config.feature_dim)
     return replace(opened, metadata={**opened.metadata, "identity": identity, "weights": weights}), path
 
 

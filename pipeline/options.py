@@ -118,6 +118,26 @@ class ExtractorOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HeadOptions:
+    """What a head file may not say of itself."""
+
+    target: Annotated[str | None, Option("For a .pkl head: the score it predicts, for example Total.")] = None
+    weight_type: Annotated[
+        int | None, Option("For a .pkl head: the activate_regular_restrictions of its training, 0 to 3.")
+    ] = None
+    extractor: Annotated[
+        str | None,
+        Option(
+            "What made the training features of a head that does not record it; WEIGHTS is a file or published.",
+            metavar="BACKBONE:RECIPE:WEIGHTS",
+        ),
+    ] = None
+    weights: Annotated[
+        str | None, Option("The backbone's weights file, if it has moved since the training.", metavar="FILE")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class LabelOptions:
     """How train-head reads the labels; all but the ranges are for tables (`--dataset csv`).
 

@@ -20,7 +20,7 @@ from .evidence import explain
 from .extraction import versions
 from .filming import Filming
 from .heads import check_identity, extractor_of, head_warnings, open_head
-from .options import ExtractorOptions, takes_fields_of
+from .options import ExtractorOptions, HeadOptions, takes_fields_of
 from .sources import find_routines, is_one_routine
 from .stages import OnStage, show_stages
 from .verdict import Score, sum_scores, verdicts
@@ -64,19 +64,14 @@ class Scorer:
         head: str | Path | None = None,
         *,
         action: str | None = None,
-        target: str | None = None,
-        weight_type: int | None = None,
-        extractor: str | None = None,
-        weights: str | None = None,
+        head_options: HeadOptions = HeadOptions(),
         options: ExtractorOptions,
     ) -> None:
         started = time.perf_counter()
-        self.head, self.head_path = open_head(
-            head, target=target, weight_type=weight_type, action=action, extractor=extractor
-        )
+        self.head, self.head_path = open_head(head, action=action, options=head_options)
         self.head_facts = _file_facts(self.head_path)
         self.warnings = head_warnings(self.head.metadata)
-        self._action, self._weights, self._options = action, weights, options
+        self._action, self._weights, self._options = action, head_options.weights, options
         self._backbone: Backbone | None = None
         self._reader = options.reader()
         self._load_seconds = time.perf_counter() - started
@@ -264,16 +259,14 @@ def _file_facts(path: Path) -> dict[str, Any]:
     return {"sha256": facts["sha256"], "bytes": facts["size"]}
 
 
+@takes_fields_of(HeadOptions)
 @takes_fields_of(ExtractorOptions)
 def score_video(
     video: str | Path,
     head: str | Path | None = None,
     *,
     action: str | None = None,
-    target: str | None = None,
-    weight_type: int | None = None,
-    extractor: str | None = None,
-    weights: str | None = None,
+    head_options: HeadOptions,
     options: ExtractorOptions,
 ) -> Score:
     """Score a routine with the extractor that the head was trained with.
@@ -283,10 +276,7 @@ def score_video(
         head: a head file, or a `.pkl` that the public CoFInAl code saved; None for the default head.
         action: the apparatus or event, where the head has several; None to take it from the file's name. For a public
             head, the one that it was trained for.
-        target: the score that a public head predicts.
-        weight_type: the `activate_regular_restrictions` that a public head was trained with.
-        extractor: `BACKBONE:RECIPE:WEIGHTS`, what made the training features of a head that does not record it.
-        weights: the backbone's weights file, if it has moved since the training.
+        head_options: the fields of `HeadOptions`, given as keyword arguments.
         options: the fields of `ExtractorOptions`, given as keyword arguments.
 
     Raises:
@@ -297,14 +287,6 @@ def score_video(
     if not is_one_routine([path]):
         raise ValueError(f"{path} names several routines; score_videos takes folders, stores and lists")
     find_routines([path], options.fps)  # checks that it is there, and that fps fits it
-    scorer = Scorer(
-        head,
-        action=action,
-        target=target,
-        weight_type=weight_type,
-        extractor=extractor,
-        weights=weights,
-        options=options,
-    )
+    scorer = Scorer(head, action=action, head_options=head_options, options=options)
     with scorer, show_stages(1) as begin:
         return scorer.score(path, on_stage=begin(0, path)).score

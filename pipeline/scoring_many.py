@@ -9,7 +9,7 @@ from typing import Any
 from .. import __version__
 from ..data.files import WriteError, write_atomic
 from .console import one_sentence, print_message
-from .options import ExtractorOptions, LabelOptions, takes_fields_of
+from .options import ExtractorOptions, HeadOptions, LabelOptions, takes_fields_of
 from .ranking import Place, ranked, ranking_csv, ranking_target
 from .report import render_index, render_report
 from .score_evaluation import Judged, evaluate_scores, places_of_labels, read_judged
@@ -44,6 +44,7 @@ class ScoringResult:
 
 
 @takes_fields_of(LabelOptions)
+@takes_fields_of(HeadOptions)
 @takes_fields_of(ExtractorOptions)
 def score_videos(
     videos: str | Path | Sequence[str | Path],
@@ -56,10 +57,7 @@ def score_videos(
     dataset: str | None = None,
     labels: str | Path | None = None,
     label_options: LabelOptions,
-    target: str | None = None,
-    weight_type: int | None = None,
-    extractor: str | None = None,
-    weights: str | None = None,
+    head_options: HeadOptions,
     options: ExtractorOptions,
     on_score: Callable[[Score], None] | None = None,
 ) -> ScoringResult:
@@ -80,10 +78,7 @@ def score_videos(
         dataset: the format of judges' scores to compare with, as of `train_head`.
         labels: the label file or its folder; None to look beside the features or videos.
         label_options: the fields of `LabelOptions`, given as keyword arguments.
-        target: as of `score_video`.
-        weight_type: as of `score_video`.
-        extractor: as of `score_video`.
-        weights: as of `score_video`.
+        head_options: the fields of `HeadOptions`, given as keyword arguments.
         options: the fields of `ExtractorOptions`, given as keyword arguments.
         on_score: called with each score as it comes.
 
@@ -101,15 +96,7 @@ def score_videos(
         raise ValueError("--labels needs --dataset, the format of the label file: csv for a table")
     if alone and dataset is not None:
         raise ValueError("--dataset compares several scores with the judges', and one video was named; name more")
-    scorer = Scorer(
-        head,
-        action=action,
-        target=target,
-        weight_type=weight_type,
-        extractor=extractor,
-        weights=weights,
-        options=options,
-    )
+    scorer = Scorer(head, action=action, head_options=head_options, options=options)
     rank_by = ranking_target(scorer.score_names, rank_by)
     judged = None
     if dataset is not None:
@@ -124,7 +111,7 @@ def score_videos(
     settings = {
         "program": __version__,
         "head": scorer.head_facts["sha256"],
-        "arguments": [action, target, weight_type, extractor, weights],
+        "arguments": [action, *asdict(head_options).values()],
         "options": asdict(options),
     }
     log, result = ScoreLog(outputs.log, settings), ScoringResult(rank_by=rank_by)
