@@ -92,22 +92,16 @@ def score_videos(
     routines = find_routines(named, options.fps)
     alone = is_one_routine(named)
     outputs = _Outputs.at(csv, report, alone)
-    if labels is not None and dataset is None:
-        raise ValueError("--labels needs --dataset, the format of the label file: csv for a table")
-    if alone and dataset is not None:
-        raise ValueError("--dataset compares several scores with the judges', and one video was named; name more")
+    _check_label_options(dataset, labels, label_options, alone)
     scorer = Scorer(head, action=action, head_options=head_options, options=options)
     rank_by = ranking_target(scorer.score_names, rank_by)
     judged = None
     if dataset is not None:
         places = places_of_labels(None if labels is None else Path(labels), named)
         judged = read_judged(scorer.head, scorer.head_path, routines, dataset, places, label_options)
-        if outputs.csv is not None and outputs.csv.resolve() in [file.resolve() for file in judged.labels.files]:
-            raise ValueError(f"--csv {csv} is the judges' table, which it would overwrite; name another file")
+        outputs.spare(judged.labels.files)
         for note in judged.notes:
             print_message(f"note: {note}")
-    elif label_options != LabelOptions():
-        raise ValueError("--dataset is missing: the options of labels are for comparing with judges' scores")
     settings = {
         "program": __version__,
         "head": scorer.head_facts["sha256"],
@@ -122,6 +116,15 @@ def score_videos(
         run.score_all(routines, begin)
     run.finish()
     return result
+
+
+def _check_label_options(dataset: str | None, labels: str | Path | None, options: LabelOptions, alone: bool) -> None:
+    if labels is not None and dataset is None:
+        raise ValueError("--labels needs --dataset, the format of the label file: csv for a table")
+    if alone and dataset is not None:
+        raise ValueError("--dataset compares several scores with the judges', and one video was named; name more")
+    if dataset is None and options != LabelOptions():
+        raise ValueError("--dataset is missing: the options of labels are for comparing with judges' scores")
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,11 @@ class _Outputs:
         if not alone:
             raise ValueError(f"--report {place} is one page, and there are several videos; name a folder")
         return cls(table, None, place)
+
+    def spare(self, files: Sequence[Path]) -> None:
+        """Refuse to overwrite label files."""
+        if self.csv is not None and self.csv.resolve() in [file.resolve() for file in files]:
+            raise ValueError(f"--csv {self.csv} is the judges' table, which it would overwrite; name another file")
 
     @property
     def log(self) -> Path | None:
