@@ -24,6 +24,8 @@ class Examples:
     """`(routines, targets)` in points, NaN where a target has no score."""
     actions: np.ndarray | None
     """Index of each routine's action; None where there is only one."""
+    names: list[str]
+    """Each routine's name in the feature store."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -35,13 +37,12 @@ class Examples:
             [self.features[i] for i in indices],
             self.scores[indices],
             None if self.actions is None else self.actions[indices],
+            [self.names[i] for i in indices],
         )
 
     def groups(self) -> list[str] | None:
-        """Return each routine's group; one without a group is its own. None where no routine has a group."""
-        if not any(row.group for row in self.rows):
-            return None
-        return [f"group {row.group}" if row.group else f"row {row.where}" for row in self.rows]
+        """Return each routine's group, as of `groups_of`."""
+        return groups_of(self.rows)
 
     def published_folds(self) -> list[np.ndarray] | None:
         """Return the routines of each published fold; None where a routine has none, or only one fold is there."""
@@ -49,6 +50,13 @@ class Examples:
         if len(folds) < len(self.rows) or len(set(folds)) < 2:
             return None
         return [np.flatnonzero(np.array(folds) == fold) for fold in sorted(set(folds))]
+
+
+def groups_of(rows: Sequence[LabelRow]) -> list[str] | None:
+    """Return the group of each row; one without a group is its own. None where no row has a group."""
+    if not any(row.group for row in rows):
+        return None
+    return [f"group {row.group}" if row.group else f"row {row.where}" for row in rows]
 
 
 @dataclass(frozen=True)
@@ -153,4 +161,4 @@ def load_dataset(store: FeatureStore, labels: LabelSet, selected: LabelSet | Non
     actions = None
     if len(selected.actions) > 1:
         actions = np.array([selected.actions.index(row.action) for row in rows])
-    return Dataset(selected, Examples(list(rows), features, scores, actions), joined.leftovers())
+    return Dataset(selected, Examples(list(rows), features, scores, actions, list(names)), joined.leftovers())

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ..data.datasets import join, with_column
 from ..data.feature_store import FeatureStore
@@ -115,7 +116,7 @@ def train_head(
     decides, total = fingerprint(splits, data, training), len(make_jobs(splits))
     head_path = _head_path(out, dataset, options)
     with kept_trainings(head_path, decides, total=total, resume=options.resume) as kept:
-        outcome = _train(splits, data, training, kept, options.workers)
+        outcome = _train(splits, data, training, kept, total, options.workers)
         sums = sum_predictions(outcome.predictions, data.labels.sums)
         predictions = [*outcome.predictions, *sums]
         results = {
@@ -129,16 +130,9 @@ def train_head(
         routines = data.examples.at(splits[options.seed][-1].training)
         metadata = {
             "dataset": dataset,
-            "targets": list(data.labels.targets),
-            "ranges": dict(zip(data.labels.targets, outcome.network.config.ranges, strict=True)),
-            "sums": [str(one) for one in data.labels.sums],
-            "actions": list(data.labels.actions),
             "identity": identity,
             "weights": weights,
-            "manifest": feature_store.manifest,
-            "intervals": {"level": conformal.LEVEL, "radii": outcome.radii},
-            "generated": _are_generated(feature_store),
-            "routines": len(routines),
+            **_describe_head(outcome, data.labels, routines, feature_store),
             "training_set": record_training_set(routines, all_labels, feature_store, anonymous=options.anonymous),
         }
         metadata["doubts"] = doubts(results, predictions, metadata)
@@ -148,7 +142,7 @@ def train_head(
             "training": describe_training(protocol, splits[options.seed][-1], data.examples, outcome, training, options)
             | {"seconds": round(time.perf_counter() - started, 1)},
         }
-        sources = _sources(feature_store, data.labels)
+        sources = _sources(feature_store, data.examples)
         write_results(head_path, results, predictions, outcome.curves, identity, sources)
         neighbourhood = Neighbourhood.fit(routines.features, routines.actions)
         write_atomic(head_path, serialise_head(outcome.network, metadata | {"results": results}, neighbourhood))
@@ -210,10 +204,11 @@ def _feature_identity(
     return store.identity, store.manifest["weights"]
 
 
-def _sources(store: FeatureStore, labels: LabelSet) -> dict[str, str]:
+def _sources(store: FeatureStore, examples: Examples) -> dict[str, str]:
     """Return by a label's video the file that its features were made of."""
-    pairs = join(labels, store.names(), VIDEO_SUFFIXES).pairs
-    records = ((row.video, store.records.get(name, {})) for row, name in pairs)
+    records = (
+        (row.video, store.records.get(name, {})) for row, name in zip(examples.rows, examples.names, strict=True)
+    )
     return {video: record["source"] for video, record in records if "source" in record}
 
 
@@ -253,10 +248,14 @@ def _left_out(protocol: str, examples: Examples) -> list[str]:
 
 
 def _train(
-    splits: dict[int, list[Split]], data: Dataset, training: HeadTraining, kept: Path, workers: int | None
+    splits: dict[int, list[Split]],
+    data: Dataset,
+    training: HeadTraining,
+    kept: Path,
+    total: int,
+    workers: int | None,
 ) -> Outcome:
-    """Train and evaluate the heads of all seeds, with a progress bar over all epochs."""
-    total = len(make_jobs(splits))
+    """Train and evaluate the heads of all seeds, `total` trainings, with a progress bar over all epochs."""
     if before := count_finished(kept):
         print_message(f"{before} of {total} trainings are kept from the interrupted run")
     with progress("epochs") as bar:
@@ -269,6 +268,20 @@ def _train(
             workers=workers,
             on_epochs=lambda done: bar.update(task, completed=done),
         )
+
+
+def _describe_head(outcome: Outcome, labels: LabelSet, routines: Examples, store: FeatureStore) -> dict[str, Any]:
+    """Return the entries of a head's metadata that say what it scores and what it was trained on."""
+    return {
+        "targets": list(labels.targets),
+        "ranges": dict(zip(labels.targets, outcome.network.config.ranges, strict=True)),
+        "sums": [str(one) for one in labels.sums],
+        "actions": list(labels.actions),
+        "manifest": store.manifest,
+        "intervals": {"level": conformal.LEVEL, "radii": outcome.radii},
+        "generated": _are_generated(store),
+        "routines": len(routines),
+    }
 
 
 def _check_head_path(path: Path, store: Path) -> None:

@@ -11,7 +11,7 @@ from ..data.labels import LabelRow, LabelSet, read_labels, with_ranges
 from ..extractors.video import VIDEO_SUFFIXES
 from ..models.checkpoint import Head
 from ..models.reference import ReferenceCoFInAl
-from .examples import label_places, select_labels
+from .examples import groups_of, label_places, select_labels
 from .options import LabelOptions
 from .results import summarise_predictions
 from .sources import is_store
@@ -107,9 +107,16 @@ def evaluate_scores(judged: Judged, scores: Mapping[str, Score]) -> dict[str, An
         ("test" or "all"), `unscored` and `warnings`.
     """
     rows = {name: row for name, row in judged.rows.items() if name in scores}
+    groups, has_events = groups_of([*rows.values()]), all(row.event for row in rows.values())
     entries = [
-        _about(name, row, rows.values()) | _compared(target, row.scores[target], scores[name])
-        for name, row in rows.items()
+        {
+            "video": name,
+            "action": row.action or "",
+            **({} if groups is None else {"group": groups[place]}),
+            **({"event": row.event} if has_events else {}),
+            **_compared(target, row.scores[target], scores[name]),
+        }
+        for place, (name, row) in enumerate(rows.items())
         for target in judged.labels.targets
         if target in row.scores
     ]
@@ -123,15 +130,6 @@ def evaluate_scores(judged: Judged, scores: Mapping[str, Score]) -> dict[str, An
         "unscored": len(judged.rows) - len(rows),
         "warnings": judged.warnings,
     }
-
-
-def _about(name: str, row: LabelRow, rows: Any) -> dict[str, Any]:
-    about: dict[str, Any] = {"video": name, "action": row.action or ""}
-    if any(other.group for other in rows):
-        about["group"] = row.group or row.where
-    if all(other.event for other in rows):
-        about["event"] = row.event
-    return about
 
 
 def _compared(target: str, true: float, score: Score) -> dict[str, Any]:

@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ..data.datasets import join
 from ..data.feature_store import FeatureStore
 from ..data.labels import LabelSet
-from ..extractors.video import VIDEO_SUFFIXES
 from .examples import Examples
 from .filming import Filming, filming_of_training
 
@@ -26,8 +24,7 @@ def record_training_set(
         `set`, the training set's name; `names` of its routines or None; `scores` in points by target, None where
         unknown; lowest and highest number of `clips`; `filming` (`filming_of_training`).
     """
-    name_of = {row.where: name for row, name in join(labels, store.names(), VIDEO_SUFFIXES).pairs}
-    records = [store.records.get(name_of[row.where], {}) for row in examples.rows]
+    records = [store.records.get(name, {}) for name in examples.names]
     lengths = [len(x) for x in examples.features]
     return {
         "set": labels.files[0].name if labels.dataset == "csv" else labels.dataset,

@@ -29,4 +29,4 @@ def dataset_of(scores: np.ndarray, groups: list[str | None] | None = None, *, te
         for i, (score, group) in enumerate(zip(scores, groups, strict=True))
     ]
     labels = LabelSet("csv", ("score",), {"score": (0, 20)}, (), tuple(rows), ())
-    return Dataset(labels, Examples(rows, features, np.asarray(scores)[:, None], None), [])
+    return Dataset(labels, Examples(rows, features, np.asarray(scores)[:, None], None, [row.video for row in rows]), [])

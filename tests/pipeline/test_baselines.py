@@ -18,7 +18,7 @@ def baselines_of(features: list[np.ndarray], scores: np.ndarray, actions: np.nda
     targets = ("A", "B")[: scores.shape[1]]
     rows = [LabelRow(f"v{i}", {}, f"row {i}") for i in range(len(features))]
     labels = LabelSet("csv", targets, {}, () if actions is None else ("Ball", "Hoop"), tuple(rows), ())
-    return Baselines(Examples(rows, features, scores, actions), labels)
+    return Baselines(Examples(rows, features, scores, actions, [row.video for row in rows]), labels)
 
 
 def routines(num: int, seed: int = 0) -> tuple[list[np.ndarray], np.ndarray]:
