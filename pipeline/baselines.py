@@ -15,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from ..data.labels import LabelSet
 from ..models.cofinal import SummaryTokens
 from ..models.kernel_ridge import KernelRidge, mix_targets
+from ..models.neighbourhood import summarise_routine
 from .examples import Examples
 
 BASELINES = ("mean", "ridge", "kernel_ridge")
@@ -35,7 +36,7 @@ class Baselines:
 
     def __init__(self, examples: Examples, labels: LabelSet) -> None:
         self.examples, self.labels = examples, labels
-        self.moments = np.stack([np.concatenate([x.mean(0), x.std(0)]) for x in map(_double, examples.features)])
+        self.moments = np.stack([*map(summarise_routine, examples.features)])
 
     def predict(self, training: NDArray, test: NDArray) -> dict[str, NDArray]:
         """Fit every baseline on some routines and predict others.
@@ -100,7 +101,3 @@ def ridge(train: NDArray, scores: NDArray, test: NDArray) -> NDArray:
         model = make_pipeline(StandardScaler(), Ridge(RIDGE_PENALTY * train.shape[1]))
         predicted[:, m] = model.fit(train[known], column[known]).predict(test)
     return predicted
-
-
-def _double(features: NDArray) -> NDArray:
-    return features.astype(np.float64)

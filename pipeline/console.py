@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -126,12 +126,17 @@ class _ProgressLines(Progress):
 
     def _line(self, task: Task) -> str:
         if task.total is None:
-            return f"{task.description}: {_duration(task.elapsed or 0)} so far"
-        time_left = f", {_duration(task.time_remaining)} left" if task.time_remaining is not None else ""
+            return f"{task.description}: {format_duration(task.elapsed or 0)} so far"
+        time_left = f", {format_duration(task.time_remaining)} left" if task.time_remaining is not None else ""
         return f"{task.description}: {int(task.completed)} of {int(task.total)} {self.unit}{time_left}"
 
 
-def _duration(seconds: float) -> str:
+def format_span(span: Sequence[float]) -> str:
+    """Return a span of points: `3.24 to 6.10`."""
+    return f"{span[0]:.2f} to {span[1]:.2f}"
+
+
+def format_duration(seconds: float) -> str:
     """Return a duration in the unit that fits: `40 s`, `12 min`, `3.5 h`."""
     if seconds < 120:
         return f"{seconds:.0f} s"

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
 from functools import cache
 from html import unescape
 from typing import Any
@@ -11,6 +10,8 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+
+from .console import format_span
 
 
 def render(template: str, **values: Any) -> str:
@@ -60,10 +61,6 @@ def format_time(seconds: float) -> str:
     return f"{tenths / 10:.1f} s" if tenths < 600 else f"{tenths // 600}:{tenths % 600 / 10:04.1f}"
 
 
-def _format_span(span: Sequence[float]) -> str:
-    return f"{span[0]:.2f} to {span[1]:.2f}"
-
-
 @cache
 def _environment() -> Environment:
     environment = Environment(
@@ -76,7 +73,7 @@ def _environment() -> Environment:
     environment.globals["zip"] = zip
     environment.filters |= {
         "n": lambda x: f"{x:.2f}".rstrip("0").rstrip("."),
-        "span": _format_span,
+        "span": format_span,
         "time": format_time,
         "url": lambda path: quote(path, errors="surrogateescape"),
     }

@@ -43,19 +43,24 @@ def plot_predictions(predictions: Sequence[Mapping[str, Any]], results: Mapping[
     return png(figure)
 
 
+def losses_by_name(curves: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """Return each loss (trainings, epochs) of learning curves, as of `plot_curves`."""
+    epochs = max(row["epoch"] for row in curves)
+    names = [name for name in curves[0] if name not in ("seed", "split", "epoch")]
+    return {name: np.array([row[name] for row in curves], float).reshape(-1, epochs) for name in names}
+
+
 def plot_curves(curves: Sequence[Mapping[str, Any]]) -> bytes:
     """Plot training losses over epochs, a panel a loss: mean, lowest and highest over all trainings.
 
     Args:
         curves: an entry for each epoch of each training, in order: `seed`, `split`, `epoch` and losses.
     """
-    epochs = max(row["epoch"] for row in curves)
-    names = [name for name in curves[0] if name not in ("seed", "split", "epoch")]
-    figure = Figure(figsize=(3.2 * len(names), 3), layout="constrained")
-    for place, name in enumerate(names, start=1):
-        axes = figure.add_subplot(1, len(names), place)
-        losses = np.array([row[name] for row in curves]).reshape(-1, epochs)  # (trainings, epochs)
-        epoch = np.arange(1, epochs + 1)
+    by_name = losses_by_name(curves)
+    figure = Figure(figsize=(3.2 * len(by_name), 3), layout="constrained")
+    for place, (name, losses) in enumerate(by_name.items(), start=1):
+        axes = figure.add_subplot(1, len(by_name), place)
+        epoch = np.arange(1, losses.shape[1] + 1)
         axes.fill_between(epoch, losses.min(0), losses.max(0), color=PALE, linewidth=0)
         axes.plot(epoch, losses.mean(0), color=INK)
         axes.set(title=name, xlabel="epoch", ylim=(0, None))

@@ -12,7 +12,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
-from .console import printable
+from .console import format_span, printable
 from .verdict import Score, SumScore, TargetScore
 
 
@@ -86,22 +86,27 @@ def ranking_table(places: Sequence[Place], target: str) -> Table:
 
 
 def _span(verdict: TargetScore | SumScore) -> str:
-    return "" if verdict.interval is None else "{:.2f} to {:.2f}".format(*verdict.interval.span)
+    return "" if verdict.interval is None else format_span(verdict.interval.span)
 
 
 def ranking_csv(places: Sequence[Place], failed: Iterable[Mapping[str, str]]) -> bytes:
     """Return the ranking as a CSV file: a line a routine, best first, then one for each that failed."""
     rows = [{"rank": place.rank, **score_row(place.score)} for place in places]
     rows += [{"video": safe_cell(failure["video"]), "error": safe_cell(failure["error"])} for failure in failed]
-    columns = list(dict.fromkeys([key for row in rows for key in row if key not in LAST] + LAST))
+    columns = dict.fromkeys([key for row in rows for key in row if key not in LAST] + LAST)
+    return table_csv(rows, list(columns))
+
+
+LAST = ["warnings", "error"]
+
+
+def table_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> bytes:
+    """Return rows as a CSV file; a row may lack columns."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, restval="")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode("utf-8", "backslashreplace")
-
-
-LAST = ["warnings", "error"]
 
 
 def score_row(score: Score) -> dict[str, Any]:

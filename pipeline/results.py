@@ -15,7 +15,7 @@ from rich.text import Text
 
 from ..data.files import write_atomic
 from .baselines import BASELINES
-from .console import printable
+from .console import format_span, printable
 from .evaluation import average, evaluate, over_seeds, r_l2, srcc
 from .plots import plot_curves, plot_predictions
 from .training_page import render_training
@@ -194,7 +194,7 @@ def figures_table(title: str, targets: Mapping[str, dict[str, Any]]) -> Table:
             Text(printable(key)),
             str(figures["n"]),
             format_figure(figures, "srcc", 3),
-            "{:.2f} to {:.2f}".format(*figures["intervals"]["srcc"]),
+            format_span(figures["intervals"]["srcc"]),
             format_figure(figures, "r_l2", 2),
             f"{figures['mae']:.2f}",
             f"{figures['rmse']:.2f}",

@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from .console import print_message, print_result, print_table, printable
+from .console import format_span, print_message, print_result, print_table, printable
 from .ranking import ranking_table
 from .results import figures_table
 from .scoring_many import ScoringResult
@@ -79,7 +79,7 @@ def print_score(score: Score) -> None:
     if rivals:
         print_result(f"  borderline coarse grade: {', '.join(rivals)}")
     for target, one in score.sums.items():
-        interval = f" ({one.interval.level:.0%}: {_span(one.interval.span)})" if one.interval else ""
+        interval = f" ({one.interval.level:.0%}: {format_span(one.interval.span)})" if one.interval else ""
         print_result(f"  {target} {one.score:.2f}{interval}: {one.formula}, from the scores above")
     if score.trained_on is not None:
         print_message(f"head: {score.head}, trained on {score.trained_on} routines")
@@ -93,7 +93,7 @@ def _verdict_table(score: Score) -> Table:
     columns = {
         "": [Text(printable(target)) for target in score.targets],
         "score": [Text(f"{v.score:.2f}", "bold") for v in verdicts],
-        f"{level:.0%} interval": [Text(_span(v.interval.span) if v.interval else "") for v in verdicts],
+        f"{level:.0%} interval": [Text(format_span(v.interval.span) if v.interval else "") for v in verdicts],
         "coarse grade": [Text(_grade(v.coarse.grade, v.coarse.of, v.coarse.span)) for v in verdicts],
         "fine grade": [Text(_grade(f.subgrade, f.of, f.span) if f else "") for f in fine],
     }
@@ -107,11 +107,7 @@ def _verdict_table(score: Score) -> Table:
 
 
 def _grade(grade: int, of: int, span: tuple[float, float] | None) -> str:
-    return f"{grade} of {of}" + (f", {_span(span)}" if span else "")
-
-
-def _span(span: tuple[float, float]) -> str:
-    return "{:.2f} to {:.2f}".format(*span)
+    return f"{grade} of {of}" + (f", {format_span(span)}" if span else "")
 
 
 def print_ranking(result: ScoringResult) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..data.feature_store import describe_identity
 from .pages import policy, render
+from .plots import losses_by_name
 
 NUM_MISSES = 5
 """The largest errors that are listed for each target."""
@@ -71,7 +72,7 @@ def render_training(
         baselines=list(results["baselines"]),
         plots=[_plot(target, predictions, of_target["srcc"]) for target, of_target in figures.items()],
         misses=[(target, _misses(target, predictions, head.parent, sources)) for target in figures],
-        curves=_curves(curves),
+        curves=[_curve(name, losses) for name, losses in losses_by_name(curves).items()],
         trainings=sum(row["epoch"] == 1 for row in curves),
         provenance=[
             ("extractor", describe_identity(identity)),
@@ -114,12 +115,6 @@ def _misses(
 def _link(file: str, folder: Path) -> str:
     """Return a link that still works when head and videos move together."""
     return quote(Path(os.path.relpath(file, folder.absolute())).as_posix(), errors="surrogateescape")
-
-
-def _curves(rows: Sequence[Mapping[str, Any]]) -> list[_Curve]:
-    epochs = max(row["epoch"] for row in rows)
-    names = [name for name in rows[0] if name not in ("seed", "split", "epoch")]
-    return [_curve(name, np.array([row[name] for row in rows], float).reshape(-1, epochs)) for name in names]
 
 
 def _curve(name: str, losses: np.ndarray) -> _Curve:  # losses (trainings, epochs)

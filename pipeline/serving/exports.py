@@ -1,13 +1,11 @@
 """The list of results as tables: all of it, and the panel's scores alone as labels for train-head."""
 
-import csv
-import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..ranking import LAST, safe_cell, score_row
+from ..ranking import LAST, safe_cell, score_row, table_csv
 from .library import Panel, Result
 
 LIKE_A_NUMBER = re.compile(r"[\d.,eE%+-]+")
@@ -55,8 +53,4 @@ def _table(rows: Sequence[dict[str, Any]]) -> bytes:
     last = ["uploaded_as", "judged_by", "remarks", *LAST]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     columns.sort(key=lambda column: last.index(column) if column in last else -1)
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, restval="")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode("utf-8", "backslashreplace")
+    return table_csv(rows, columns)

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..console import one_sentence, print_message
+from ..console import format_duration, one_sentence, print_message
 from ..report import Served, render_report
 from ..scoring import Scorer
 from .library import Library, Result
@@ -40,7 +40,7 @@ class Progress:
         text = f"{self.stage}: {self.done_s:.0f} of {self.total_s:.0f} s of video"
         if share > 0:
             left_s = max(0, (self.at - self.since) * (1 - share) / share - (time.monotonic() - self.at))
-            text += f", {left_s:.0f} s left" if left_s < 120 else f", {left_s / 60:.0f} min left"
+            text += f", {format_duration(left_s)} left"
         return {"text": text, "share": round(share, 3)}
 
 

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from cofinal.pipeline import console
-from cofinal.pipeline.console import _duration
+from cofinal.pipeline.console import format_duration
 
 WORK = """
 import sys, time
@@ -59,7 +59,7 @@ def test_work_goes_on_when_nobody_reads_stderr() -> None:
 
 @pytest.mark.parametrize(("seconds", "text"), [(40.2, "40 s"), (720, "12 min"), (12600, "3.5 h")])
 def test_durations(seconds: float, text: str) -> None:
-    assert _duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 def test_results_stay_on_stdout_while_a_terminal_shows_progress(
