@@ -139,12 +139,7 @@ def extract_features(
             _keep(feature_store, name, sources.describe(name), finished, summary)
             shown.over(sources.describe(name))
     if classes:
-        records = {name: feature_store.records.get(name, {}) for name in sources.paths}
-        summary.classes = {
-            name: {key: record[key] for key in ("class", "probability")}
-            for name, record in records.items()
-            if "class" in record
-        }
+        summary.classes = _recorded_classes(feature_store, sources)
     summary.seconds = round(time.perf_counter() - started, 3)
     return summary
 
@@ -306,6 +301,16 @@ def _top_class(extraction: Extraction) -> dict[str, Any]:
     mean = extraction.probabilities.mean(axis=0)
     top = int(mean.argmax())
     return {"class": i3d.class_names()[top], "probability": round(float(mean[top]), 4)}
+
+
+def _recorded_classes(store: FeatureStore, sources: Sources) -> dict[str, dict[str, Any]]:
+    """Return the most probable class of each video whose record has one, and its probability."""
+    records = {name: store.records.get(name, {}) for name in sources.paths}
+    return {
+        name: {key: record[key] for key in ("class", "probability")}
+        for name, record in records.items()
+        if "class" in record
+    }
 
 
 @contextmanager

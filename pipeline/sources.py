@@ -66,9 +66,8 @@ def _find_videos(root: Path, fps: float | None) -> Sources:
     if root.suffix.lower() != ".txt":
         return Sources({root.stem: root}, root.parent, 0)
     try:
-        lines = root.read_text(encoding="utf-8-sig").split(
-            "\n"
-        )  # splitlines would split at characters that names may have
+        # splitlines would split at characters that names may have
+        lines = root.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{root} is not a text file with one path per line ({error})") from error
     listed = [root.parent / line.strip() for line in lines if line.strip()]
