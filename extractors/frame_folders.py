@@ -109,7 +109,7 @@ def probe_frames(folder: Path, limits: Limits, fps: float | None, heartbeat: Cal
         transfer="unknown",
         num_video_streams=1,
         is_generated=False,
-        has_twin_stream=False,
+        longest_run=0,
         times=np.arange(len(paths)) / fps,
         end_s=len(paths) / fps,
         stated_end_s=len(paths) / fps,

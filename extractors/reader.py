@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from .memory import most_decoder_bytes, process_limit_bytes, suitable_decoder_bytes
 from .reader_process import (
     ERRORS,
     HEARTBEAT,
@@ -35,7 +36,6 @@ from .reader_process import (
     array_to_json,
     facts_from_json,
     facts_to_json,
-    memory_limit_bytes,
 )
 from .video import Limits, VideoError, VideoFacts
 
@@ -71,14 +71,27 @@ class Reader:
     Args:
         limits: how large and long a video may be.
         stall_timeout_s: seconds without a frame (without a packet during a scan) after which a video is given up.
+        decoder_bytes: how much decord may decode at once; None for what suits one reader on this machine.
 
     Raises:
-        ValueError: the timeout is not positive.
+        ValueError: the timeout is not positive, or the decoder's memory is too large.
     """
 
-    def __init__(self, limits: Limits = Limits(), *, stall_timeout_s: float = STALL_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        limits: Limits = Limits(),
+        *,
+        stall_timeout_s: float = STALL_TIMEOUT_S,
+        decoder_bytes: int | None = None,
+    ) -> None:
         if not stall_timeout_s > 0:
             raise ValueError(f"stall-timeout must be more than 0 seconds, not {stall_timeout_s:g}")
+        self.decoder_bytes = suitable_decoder_bytes() if decoder_bytes is None else decoder_bytes
+        if not 0 <= self.decoder_bytes <= most_decoder_bytes():
+            raise ValueError(
+                f"decoder-memory must be from 0 to {most_decoder_bytes() / 2**20:.0f} MiB, half of what a process that "
+                f"reads videos may allocate, not {self.decoder_bytes / 2**20:.0f}"
+            )
         self.limits = limits
         self.stall_timeout_s = stall_timeout_s
         self.concealed = (0, 0.0)
@@ -125,7 +138,7 @@ class Reader:
             return self._probed[1]
         self._num_videos += 1
         # a leak would be counted against the memory limit of later videos
-        is_leaking = self._process is not None and self._process.leaked_bytes() > memory_limit_bytes() // 4
+        is_leaking = self._process is not None and self._process.leaked_bytes() > process_limit_bytes() // 4
         if self._num_videos > VIDEOS_A_PROCESS or is_leaking:
             self._end_process()
         with self._busy():
@@ -201,6 +214,7 @@ class Reader:
                     "seek_times": None if seek_times is None else array_to_json(seek_times),
                     "colours": colours,
                     "deinterlace": deinterlace,
+                    "memory_bytes": self.decoder_bytes,
                     "limits": asdict(self.limits),
                     "ring": ring,
                 },
@@ -270,7 +284,7 @@ class Reader:
             raise ERRORS[message["kind"]](message["error"])
         self._end_process()
         if message["kind"] == "memory":
-            raise ReaderError(f"{path} takes more than {memory_limit_bytes() / 2**20:.0f} MiB of memory to read")
+            raise ReaderError(f"{path} takes more than {process_limit_bytes() / 2**20:.0f} MiB of memory to read")
         raise ReaderError(f"{path} cannot be read ({message.get('error')})")
 
     @contextmanager

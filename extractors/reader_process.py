@@ -9,8 +9,8 @@ anything that comes from here.
      "allow_gaps", "fps"}                                      {"times"} of `TIMES_AT_ONCE` frames each; or {"error",
                                                                "kind"}
     {"read": facts, "decoder", "wanted", "seek_times",         {"slot", "height", "width"} for each wanted frame, then
-     "colours", "deinterlace", "limits", "ring"}               {"concealed", "first_s"}; or {"error", "kind"}.
-                                                               {"grow": bytes} if a frame is too large for a slot; the
+     "colours", "deinterlace", "memory_bytes", "limits",       {"concealed", "first_s"}; or {"error", "kind"}.
+     "ring"}                                                   {"grow": bytes} if a frame is too large for a slot; the
                                                                parent then sends a larger {"ring"}
     {"free": slot}
 
@@ -35,10 +35,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from .memory import process_limit_bytes
 from .video import BrokenError, Limits, UnfaithfulError, VideoError, VideoFacts
-
-MEMORY_BYTES = 4 * 2**30
-"""Limit of what reading may allocate, where the system enforces it (Linux); half of the machine's memory if less."""
 
 TIMES_AT_ONCE = 4096
 
@@ -127,6 +125,7 @@ class _ReaderProcess:
             seek_times=array_from_json(request["seek_times"], np.float64) if request["seek_times"] else None,
             colours=request["colours"],
             deinterlace=request["deinterlace"],
+            memory_bytes=request["memory_bytes"],
             limits=Limits(**request["limits"]),
             heartbeat=self._heartbeat,
             on_concealed=concealed_s.append,
@@ -173,7 +172,7 @@ def _limit_memory() -> None:
         return
     import resource  # does not exist on Windows
 
-    limit = allocated + memory_limit_bytes()
+    limit = allocated + process_limit_bytes()
     resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.getrlimit(resource.RLIMIT_DATA)[1]))
 
 
@@ -184,13 +183,6 @@ def allocated_bytes(pid: int) -> int:
     except FileNotFoundError:
         return 0
     return 1024 * next((int(line.split()[1]) for line in status if line.startswith("VmData:")), 0)
-
-
-def memory_limit_bytes() -> int:
-    """How much a reading process may allocate on this machine."""
-    if not hasattr(os, "sysconf"):
-        return MEMORY_BYTES
-    return min(MEMORY_BYTES, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
 
 
 def array_to_json(array: np.ndarray) -> str:

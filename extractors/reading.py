@@ -111,7 +111,12 @@ def read_video(task: Task, reader: Reader, recipe: Recipe) -> Generator[tuple[Re
         plan = make_plan(probe(is_cut=video.segment is not None), recipe, video.segment)
         is_sought = plan.seek_times is not None
         name, reason = choose_decoder(
-            plan.facts, video.decoder, recipe.colours, deinterlace=video.deinterlace, is_sought=is_sought
+            plan.facts,
+            video.decoder,
+            recipe.colours,
+            deinterlace=video.deinterlace,
+            is_sought=is_sought,
+            memory_bytes=reader.decoder_bytes,
         )
         try:
             yield from read(plan, name, reason)

@@ -26,6 +26,8 @@ import av.error
 import numpy as np
 from av.stream import Disposition
 
+from .cutting import Cutter, RunLengths
+
 VIDEO_SUFFIXES = frozenset(
     {".3g2", ".3gp", ".asf", ".avi", ".divx", ".f4v", ".flv", ".gif", ".m2ts", ".m2v", ".m4v", ".mkv", ".mov", ".mp4"}
     | {".mpeg", ".mpg", ".mts", ".mxf", ".ogm", ".ogv", ".ts", ".vob", ".webm", ".wmv"}
@@ -141,8 +143,6 @@ class VideoFacts:
     """Video streams in the file, without cover pictures."""
     is_generated: bool
     """Whether the file says that it is a generated routine of this program."""
-    has_twin_stream: bool
-    """Whether another video stream has frames of the same size, so that a size does not show the stream."""
     times: np.ndarray
     """(N,) seconds at which the frames are shown, ascending."""
     end_s: float
@@ -151,6 +151,9 @@ class VideoFacts:
     """End of the video as the container states it; `end_s` if it states none."""
     num_discarded: int
     """Packets that an edit list discards."""
+    longest_run: int
+    """Most frames between two places where the video can be cut (`extractors.cutting`); 0 if packets and frames differ.
+    """
     num_restarts: int
     """How often the file's timestamps restart; `times` continue across restarts."""
     has_timestamps: bool
@@ -187,9 +190,16 @@ class VideoFacts:
         return self.end_s - float(self.times[0])
 
     @property
-    def decoded_bytes(self) -> int:
-        """Size of all frames as RGB."""
-        return len(self.times) * self.height * self.width * 3
+    def frame_bytes(self) -> int:
+        """Size of a frame as RGB."""
+        return self.height * self.width * 3
+
+    def check_complete(self, num_frames: int) -> None:
+        """Raise an error if the file is damaged, or if it gave another number of frames than its packets announce."""
+        if self.damage and not self.is_partial:
+            raise VideoError(self.failure)
+        if num_frames != len(self.times):
+            raise UnfaithfulError(f"{self.path} announces {len(self.times)} frames, and {num_frames} come out of it")
 
     def without_times(self) -> "VideoFacts":
         """The same facts with the first frame's time for all frames: an array that takes no memory."""
@@ -226,7 +236,7 @@ def probe(
         VideoError: the file cannot be opened, holds no video, cannot be decoded, or is too large or too long.
     """
     path = Path(path)
-    packets, num_discarded, others_end_s = _scan_packets(path, limits, heartbeat)
+    packets, num_discarded, longest_run, others_end_s = _scan_packets(path, limits, heartbeat)
     with open_video(path, limits, one_thread=by_decoding) as (container, stream):
         frames = decode_frames(path, container, stream, heartbeat)
         first = next(frames, None)
@@ -257,7 +267,6 @@ def probe(
         rotation, is_mirrored = orientation(first)
         is_turned = rotation % 180 != 0
         aspect = stream.sample_aspect_ratio or Fraction(1)  # the container's, else the codec's
-        sizes = _video_sizes(container)
         return VideoFacts(
             path=path,
             container=container.format.name,
@@ -271,13 +280,13 @@ def probe(
             field_order=_field_order(stream, first),
             matrix=stated_name(MATRICES, first.colorspace),
             transfer=stated_name(TRANSFERS, first.color_trc),
-            num_video_streams=len(sizes),
+            num_video_streams=_num_video_streams(container),
             is_generated=GENERATED_COMMENT in container.metadata.values(),
-            has_twin_stream=sizes.count(sorted([first.width, first.height])) > 1,
             times=timeline.times,
             end_s=timeline.end_s,
             stated_end_s=timeline.stated_end_s,
             num_discarded=num_discarded,
+            longest_run=longest_run if shown is packets else 0,
             num_restarts=shown.num_restarts,
             has_timestamps=shown.times is not None,
             paused_s=float((lost_or_paused_s - lost_s).sum()),
@@ -436,17 +445,20 @@ class _Timestamps:
         return self._last[1] if self._all_known else 0
 
 
-def _scan_packets(path: Path, limits: Limits, heartbeat: Callable[[], object]) -> tuple[_Timestamps, int, float | None]:
+def _scan_packets(
+    path: Path, limits: Limits, heartbeat: Callable[[], object]
+) -> tuple[_Timestamps, int, int, float | None]:
     """Read all packets without decoding them.
 
     Returns:
-        The timestamps of the packets that are shown, the number of those that an edit list discards, and the time in
-        seconds of the last packet of the other streams: None if the container states the video's own duration.
+        The timestamps of the packets that are shown, the number of those that an edit list discards, the frames of the
+        longest run, and the time in seconds of the last packet of the other streams: None if the container states the
+        video's own duration.
     """
     num_discarded, others_end_s = 0, None
     # an error that ends the scan is left to the decoding, which runs into it again
     with open_video(path, limits) as (container, stream), suppress(av.error.FFmpegError):
-        shown = _Timestamps(stream)
+        shown, runs = _Timestamps(stream), RunLengths(Cutter.of(stream))
         _, _, is_own = _stated_span(container, stream)
         for packet in container.demux(stream) if is_own else container.demux():
             heartbeat()
@@ -457,7 +469,8 @@ def _scan_packets(path: Path, limits: Limits, heartbeat: Callable[[], object]) -
                 num_discarded += 1
             elif packet.size:  # PyAV ends the stream with an empty packet
                 shown.add(packet.pts, packet.dts, packet.duration)
-    return shown, num_discarded, others_end_s
+                runs.add(packet)
+    return shown, num_discarded, runs.longest, others_end_s
 
 
 def _decode_timestamps(
@@ -550,11 +563,9 @@ def stated_name(names: tuple[str, ...], number: int) -> str:
     return names[number] if number < len(names) else "unknown"
 
 
-def _video_sizes(container: Any) -> list[list[int]]:
-    """The shorter and longer side of the frames of each video stream, cover pictures left out."""
-    streams = (stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic)
-    codecs = (stream.codec_context for stream in streams)
-    return [sorted([codec.width, codec.height]) if codec else [] for codec in codecs]
+def _num_video_streams(container: Any) -> int:
+    """How many video streams there are, cover pictures left out."""
+    return sum(not stream.disposition & Disposition.attached_pic for stream in container.streams.video)
 
 
 def _times(path: Path, stream: Any, timestamps: _Timestamps) -> np.ndarray:

@@ -129,7 +129,7 @@ def extract_features(
         run = extract_many(
             names,
             network,
-            readers=[stack.enter_context(options.reader()) for _ in range(num_readers)],
+            readers=[stack.enter_context(options.reader(num_readers)) for _ in range(num_readers)],
             batch_clips=batch_clips,
             classify=classes,
             on_progress=lambda video, *seconds: shown.part(sources.describe(names[video]), *seconds),

@@ -15,6 +15,7 @@ from typer.models import OptionInfo
 
 from ..data.score_tables import TableOptions
 from ..extractors.decoders import check_decoder
+from ..extractors.memory import suitable_decoder_bytes
 from ..extractors.reader import STALL_TIMEOUT_S, Reader
 from ..extractors.video import Limits
 
@@ -76,6 +77,10 @@ class ExtractorOptions:
     precision: Annotated[str, Option("auto, fp32, bf16 or fp16.")] = "auto"
     engine: Annotated[str, Option("On a CPU: torch, openvino, or auto, which is OpenVINO if it is installed.")] = "auto"
     decoder: Annotated[str, Option("auto, decord or pyav.")] = "auto"
+    decoder_memory: Annotated[
+        int | None,
+        Option("MiB that decord may decode at once, in each reader; by default by the free memory and the readers."),
+    ] = None
     allow_partial: Annotated[
         bool, Option("Of a damaged video, use the clips before the damage.", "--allow-partial")
     ] = False
@@ -99,9 +104,15 @@ class ExtractorOptions:
             raise ValueError(f"fps must be more than 0, not {self.fps:g}")
         self.reader()  # checks the limits; it starts no process until it reads
 
-    def reader(self) -> Reader:
-        """Return a new reader with these limits."""
-        return Reader(Limits(self.max_pixels, self.max_duration), stall_timeout_s=self.stall_timeout)
+    def reader(self, num_readers: int = 1) -> Reader:
+        """Return a new reader with these limits, one of several."""
+        return Reader(
+            Limits(self.max_pixels, self.max_duration),
+            stall_timeout_s=self.stall_timeout,
+            decoder_bytes=(
+                suitable_decoder_bytes(num_readers) if self.decoder_memory is None else self.decoder_memory * 2**20
+            ),
+        )
 
     def extract_options(self) -> dict[str, Any]:
         """Return what `extractors.extract.extract` takes of these options."""

@@ -13,7 +13,7 @@ READABLE = {
     "starts_at_8s.mp4": (12, 8.333, 8.6997, (112, 200), "decord"),
     "two_video_streams.mp4": (390, 0.0, 12.9796, (270, 480), "decord"),
     "unordered_timestamps.mov": (4, 0.0, 0.09375, (50, 50), "decord"),
-    "variable_frame_rate_1080p.mp4": (72, 0.0, 2.5333, (1080, 1920), "pyav"),
+    "variable_frame_rate_1080p.mp4": (72, 0.0, 2.5333, (1080, 1920), "decord"),
 }
 BROKEN = {
     "corrupted_midway.mp4": r"breaks off after \d+ frames, at 2\.\d\d s \(Invalid data",

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from cofinal.extractors import decoders
-from cofinal.extractors.reader_process import memory_limit_bytes
+from cofinal.extractors.memory import process_limit_bytes
 from cofinal.extractors.video import VideoError, VideoFacts
 
 KEPT = []
@@ -36,7 +36,7 @@ def _fault(path: Path) -> None:
             while True:
                 kept.append(np.ones(2**26, np.uint8))
         case "keep":
-            KEPT.append(np.empty(memory_limit_bytes() // 3, np.uint8))
+            KEPT.append(np.empty(process_limit_bytes() // 3, np.uint8))
         case "raise":
             raise RuntimeError("a fault\nin two lines")
         case "garbage":

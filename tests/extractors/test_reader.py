@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cofinal.extractors import memory
 from cofinal.extractors import reader as reader_module
-from cofinal.extractors import reader_process
 from cofinal.extractors.decoders import read_frames
 from cofinal.extractors.reader import MAX_SLOTS, Reader, ReaderError
 from cofinal.extractors.video import Limits, VideoError, probe
@@ -285,9 +285,9 @@ def test_a_limit_on_the_file_size_is_reported(limit: int, message: str, render) 
 
 
 def test_the_memory_limit_is_no_more_than_half_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader_process, "MEMORY_BYTES", 2**60)
+    monkeypatch.setattr(memory, "PROCESS_BYTES", 2**60)
     if hasattr(os, "sysconf"):
-        assert 0 < reader_process.memory_limit_bytes() < 2**50
+        assert 0 < memory.process_limit_bytes() < 2**50
 
 
 def alive(pid: int) -> bool:

@@ -21,7 +21,7 @@ def test_times_from_decoding_are_those_of_the_packets(shared: Path) -> None:
     for path in (shared / "videos" / "awkward" / name for name in READABLE):
         scanned, decoded = probe(path), probe(path, by_decoding=True)
         assert np.array_equal(scanned.times, decoded.times), path
-        assert scanned.to_json() == decoded.to_json()
+        assert replace(scanned, longest_run=0).to_json() == decoded.to_json()
 
 
 def test_an_unknown_codec(render, tmp_path: Path) -> None:

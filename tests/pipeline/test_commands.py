@@ -218,6 +218,7 @@ def test_random_weights_say_so(command, videos: Path, tmp_path: Path) -> None:
         (["v.mp4", "out", "--device", "tpu"], "auto, cpu, cuda"),
         (["v.mp4", "out", "--precision", "int4"], "fp32, bf16, fp16"),
         (["v.mp4", "out", "--decoder", "ffmpeg"], "auto, decord, pyav"),
+        (["v.mp4", "out", "--decoder-memory", "-1"], "decoder-memory must be from 0 to"),
         (["v.mp4", "out", "--batch-clips", "0"], "at least 1"),
         (["v.mp4", "out", "--stall-timeout", "0"], "more than 0 seconds"),
         (["v.mp4", "out", "--weights", "gone.pt"], "gone.pt"),
