@@ -137,16 +137,16 @@ class Measured:
     record: dict[str, Any]
 
 
-def measure(short: Path, path: Path, recipe: str, delay_s: float, num_readers: int) -> Measured:
+def measure(short: Path, path: Path, recipe: str, delay_s: float, num_readers: int, decoder: str) -> Measured:
     """Extract a video once in each reader, all at the same time, after a warm-up in each."""
     backbone = Backbone("sleeper", get_recipe(recipe), Sleeper(delay_s), 1024, "random", "cpu", "fp32")
     with ExitStack() as stack:
         readers = [stack.enter_context(Reader()) for _ in range(num_readers)]
         for reader in readers:
-            extract(short, backbone, reader=reader)
+            extract(short, backbone, reader=reader, decoder=decoder)
         before, _ = pss_mib(os.getpid())
         with peak_pss() as peak:
-            run = extract_many([Video(path) for _ in readers], backbone, readers=readers)
+            run = extract_many([Video(path, decoder=decoder) for _ in readers], backbone, readers=readers)
             records = [finished.extraction().record for finished in run]
     return Measured(before, peak.memory, peak.files, records[0])
 
@@ -157,6 +157,7 @@ def _main(
     recipe: Annotated[str, typer.Option(help="How frames become clips.")] = "actionnet-i3d",
     container: Annotated[str, typer.Option(help="mp4 or mkv.")] = "mp4",
     readers: Annotated[int, typer.Option(help="Number of readers, and of videos at the same time.")] = 1,
+    decoder: Annotated[str, typer.Option(help="auto, decord or pyav.")] = "auto",
 ) -> None:
     """Measure and print a line for each duration."""
     os.environ["MALLOC_MMAP_THRESHOLD_"] = str(2**20)
@@ -169,7 +170,7 @@ def _main(
         for duration in minutes or [1, 10, 60]:
             path = write_video(Path(name) / f"{duration}.{container}", packets, template, 60 * duration)
             with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
-                measured = fresh.submit(measure, short, path, recipe, delay, readers).result()
+                measured = fresh.submit(measure, short, path, recipe, delay, readers, decoder).result()
             first = first or measured
             seconds, clips = measured.record["stage_seconds"], measured.record["clips"]
             cost, cost_of_first = measured.peak - measured.before, first.peak - first.before
