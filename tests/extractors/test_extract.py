@@ -252,6 +252,17 @@ def test_pyav_reads_again_what_crashed_decord(render, monkeypatch: pytest.Monkey
         extract(path, colours(), decoder="decord")
 
 
+@pytest.mark.skipif(importlib.util.find_spec("decord") is None, reason="decord has no wheel here")
+def test_the_memory_of_decord_is_that_of_the_reader(render) -> None:
+    path = render("video.mp4", num_frames=40, g="10")
+    needed_bytes = probe(path).longest_run * 64 * 96 * 3
+    for decoder_bytes, expected in ((needed_bytes, "decord"), (needed_bytes - 1, "pyav")):
+        with Reader(decoder_bytes=decoder_bytes) as reader:
+            record = extract(path, colours(), reader=reader).record
+        assert record["decoder"] == expected
+        assert ("(--decoder-memory)" in record["decoder_reason"]) == (expected == "pyav")
+
+
 @pytest.mark.shared
 def test_invalid_options(action: Path) -> None:
     path = action / "cleaning_pool.mp4"
