@@ -34,7 +34,7 @@ from cofinal.models.gdlt import GDLT
 from cofinal.models.head import HeadNetwork
 from cofinal.models.predict import predict
 from cofinal.pipeline.console import ends_well, print_message
-from cofinal.pipeline.evaluation import r_l2, srcc
+from cofinal.pipeline.evaluation import mae, r_l2, srcc
 from cofinal.pipeline.examples import Examples
 from cofinal.pipeline.plots import INK, MARK, PALE, png
 from cofinal.pipeline.protocol import run_protocol
@@ -46,6 +46,7 @@ from .cross_validation import (
     DEFAULT,
     FISV,
     FisvArgument,
+    KeepOption,
     RoutinesOption,
     Source,
     Variant,
@@ -54,6 +55,7 @@ from .cross_validation import (
     folds_of,
     load,
 )
+from .tables import print_table
 
 GRADES, SUBGRADES = (1, 2, 3, 4, 6), (2, 4, 8, 16)
 PERPLEXITY = 20
@@ -72,6 +74,8 @@ class Work:
     """Fold seeds of Figure 4."""
     epochs: int | None
     """Of gdlt and cofinal-paper; None for their own number."""
+    keep: Path | None
+    """Folder of finished folds."""
 
     def heads(self) -> list[Variant]:
         """Return the heads of Figure 5."""
@@ -100,7 +104,7 @@ def grades(work: Work) -> None:
         )
         for size in sizes
     ]
-    entries = cross_validate(variants, work.source, ["random"], range(work.seeds))
+    entries = cross_validate(variants, work.source, ["random"], range(work.seeds), keep=work.keep)
     arrays = {variant.name: as_arrays(entries[variant.name, "random"]) for variant in variants}
     targets = load(work.source, "random").labels.targets
     rows = []
@@ -127,12 +131,12 @@ def _srcc_of_seeds(arrays: dict[str, NDArray], target: int) -> list[float]:
 
 
 def predicted(work: Work) -> None:
-    """Draw held-out scores against true ones, a column a head."""
+    """Draw held-out scores against true ones, a column a head, and print the heads' figures."""
     heads = work.heads()
-    entries = cross_validate(heads, work.source, ["random"], [0])
+    entries = cross_validate(heads, work.source, ["random"], [0], keep=work.keep)
     targets = load(work.source, "random").labels.targets
     figure = Figure(figsize=(4 * len(heads), 3.5 * len(targets)), layout="constrained")
-    rows = []
+    rows, table = [], []
     for place, head in enumerate(heads):
         of_head = entries[head.name, "random"]
         rows += [
@@ -146,9 +150,12 @@ def predicted(work: Work) -> None:
             axes.scatter(truth, scores, s=9, color=INK, alpha=0.5, linewidths=0)
             ends = [min(truth.min(), scores.min()), max(truth.max(), scores.max())]
             axes.plot(ends, ends, color=MARK, linewidth=1)
-            figures = f"SRCC {srcc(truth, scores):.3f}, R-l2 {r_l2(truth, scores):.2f}"
-            axes.set(title=f"{head.name}, {target}: {figures}", xlabel="true (points)", ylabel="predicted (points)")
+            figures = [f"{srcc(truth, scores):.3f}", f"{r_l2(truth, scores):.2f}", f"{mae(truth, scores):.2f}"]
+            table.append([head.name, target, *figures])
+            title = f"{head.name}, {target}: SRCC {figures[0]}, R-l2 {figures[1]}"
+            axes.set(title=title, xlabel="true (points)", ylabel="predicted (points)")
     work.write("predicted", figure, rows)
+    print_table(["random folds, seed 0", "target", "SRCC", "R-l2", "MAE"], table)
 
 
 def embeddings(work: Work) -> None:
@@ -304,11 +311,12 @@ def _main(
     seeds: Annotated[int, typer.Option(help="Fold seeds of Figure 4, from 0 on.")] = 3,
     epochs: Annotated[int | None, typer.Option(help="Of gdlt and cofinal-paper; by default their own number.")] = None,
     routines: RoutinesOption = None,
+    keep: KeepOption = None,
 ) -> None:
     """Draw figures."""
     if unknown := [name for name in figures if name not in FIGURES]:
         raise ValueError(f"unknown figure {unknown[0]!r}; known are {', '.join(FIGURES)}")
-    work = Work(Source(fisv, routines), out, seeds, epochs)
+    work = Work(Source(fisv, routines), out, seeds, epochs, keep)
     for name in figures:
         FIGURES[name](work)
 

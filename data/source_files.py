@@ -3,6 +3,7 @@
 import hashlib
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,13 @@ def source_facts(source: Path) -> dict[str, Any]:
     size, mtime_ns = _version(source)
     sha256 = _sha256_of_version(source, size, mtime_ns)
     return {"source": str(source.absolute()), "size": size, "mtime_ns": mtime_ns, "sha256": sha256}
+
+
+def source_size(source: Path) -> int:
+    """Return the size of a video in bytes; 0 if it cannot be looked at."""
+    with suppress(OSError):
+        return _version(source)[0]
+    return 0
 
 
 def is_untouched(record: Mapping[str, Any], source: Path) -> bool:

@@ -4,9 +4,9 @@ import logging
 import platform
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,9 +14,10 @@ from typing import Any
 
 from rich.progress import Progress
 
-from ..data.feature_store import FeatureStore, Status
+from ..data.feature_store import MAX_ATTEMPTS, FeatureStore, Status
 from ..data.files import WriteError
 from ..data.labels import read_labels
+from ..data.shards import Shard
 from ..data.source_files import source_facts
 from ..extractors import i3d
 from ..extractors.backbone import Backbone, resolve_backbone
@@ -27,6 +28,7 @@ from ..extractors.video import VideoError
 from .console import err, one_sentence, print_message, print_result, printable, progress, waiting
 from .examples import label_places
 from .options import ExtractorOptions, takes_fields_of
+from .shards import choose_shard, videos_of_shard
 from .sources import Sources, cut_segments, find_videos
 
 logger = logging.getLogger(__name__)
@@ -39,7 +41,7 @@ class ExtractionSummary:
     store: str
     identity: dict[str, str]
     videos: int
-    """Videos found, each segment counted as one."""
+    """Videos found, each segment counted as one; with `shard`, those of this part."""
     extracted: int = 0
     already_done: int = 0
     clips: int = 0
@@ -67,6 +69,7 @@ def extract_features(
     recipe: str | None = None,
     weights: str | None = None,
     readers: str | int = "auto",
+    shard: str | None = None,
     batch_clips: int | None = None,
     overwrite: bool = False,
     classes: bool = False,
@@ -90,6 +93,8 @@ def extract_features(
         weights: the name of published weights, a file, or "random" for untrained ones; None for the first published.
         readers: number of processes that read videos, each another one; "auto" is 1 for a backbone on the CPU, else one
             less than the cores, at most 16.
+        shard: "2/8" to extract the second of eight parts, while other processes extract the others; "auto" for what
+            Slurm, torchrun, Open MPI or PMI say of this process, also of its GPU; None for all videos.
         batch_clips: clips in a batch; None for what suits the device.
         overwrite: extract all videos again.
         classes: also name each video's most probable Kinetics-400 class.
@@ -110,14 +115,20 @@ def extract_features(
     elif labels is not None:
         raise ValueError("labels say which segments to cut: name their format with --dataset, or leave --labels out")
     _check_arguments(feature_store, batch_clips, readers)
+    part, device = choose_shard(shard, options.device) if shard is not None else (None, options.device)
+    options = replace(options, device=device)
     backbone, reason = resolve_backbone(backbone, options.device)
     network = _load_backbone(backbone, reason, recipe, weights, classes, options)
     manifest = manifest_of(network, weights, sources) | {"backbone_choice": reason or "named"}
-    summary = ExtractionSummary(str(feature_store.folder), network.identity, len(sources.paths))
-    summary.warnings += _open_store(feature_store, manifest, sources)
 
     with ExitStack() as stack:
         stack.enter_context(feature_store)
+        warnings = _open_store(feature_store, manifest, sources, part)
+        if part is not None:
+            sources = videos_of_shard(feature_store, sources, part)
+        with waiting("comparing the videos with the store"):
+            feature_store.refuse_other_sources(sources.paths)
+        summary = ExtractionSummary(str(feature_store.folder), network.identity, len(sources.paths), warnings=warnings)
         stack.enter_context(_explained_interruption(summary))
         shown = _Shown(stack.enter_context(progress("videos")), summary.videos)
         needs = partial(_status, feature_store, overwrite=overwrite, retry=retry_failed, classes=classes)
@@ -126,18 +137,21 @@ def extract_features(
             for name in _left_to_do(feature_store, sources, needs, summary, shown)
         }
         num_readers = min(suitable_readers(network) if readers == "auto" else int(readers), len(names))
-        run = extract_many(
-            names,
-            network,
-            readers=[stack.enter_context(options.reader(num_readers)) for _ in range(num_readers)],
-            batch_clips=batch_clips,
-            classify=classes,
-            on_progress=lambda video, *seconds: shown.part(sources.describe(names[video]), *seconds),
-        )
-        for finished in stack.enter_context(closing(run)):
-            name = names[finished.video]
-            _keep(feature_store, name, sources.describe(name), finished, summary)
-            shown.over(sources.describe(name))
+        all_readers = [stack.enter_context(options.reader(num_readers)) for _ in range(num_readers)]
+        for together in _apart(feature_store, sources, names):
+            run = extract_many(
+                together,
+                network,
+                readers=all_readers[: len(together)],
+                batch_clips=batch_clips,
+                classify=classes,
+                on_progress=lambda video, *seconds: shown.part(sources.describe(names[video]), *seconds),
+            )
+            with closing(run):
+                for finished in run:
+                    name = names[finished.video]
+                    _keep(feature_store, name, sources.describe(name), finished, summary)
+                    shown.over(sources.describe(name))
     if classes:
         summary.classes = _recorded_classes(feature_store, sources)
     summary.seconds = round(time.perf_counter() - started, 3)
@@ -182,11 +196,9 @@ def _load_backbone(
     return network
 
 
-def _open_store(store: FeatureStore, manifest: dict[str, Any], sources: Sources) -> list[str]:
+def _open_store(store: FeatureStore, manifest: dict[str, Any], sources: Sources, shard: Shard | None) -> list[str]:
     """Open the store for these videos; return the warnings, which are printed too."""
-    with waiting("comparing the videos with the store"):
-        store.refuse_other_sources(sources.paths)
-    warnings = store.open(manifest, sources.paths)
+    warnings = store.open(manifest, sources.paths, shard)
     if manifest["weights"] == "random":
         warnings.append("the backbone's weights are RANDOM: these features mean nothing")
     if sources.num_others:
@@ -247,10 +259,13 @@ def _left_to_do(
     names = []
     for name, path in sources.paths.items():
         status = status_of(name, path)
-        if status is Status.TO_DO:
+        if status is Status.TO_DO and store.attempts(name, path) < MAX_ATTEMPTS:
             names.append(name)
             continue
-        if status is Status.DONE:
+        if status is Status.TO_DO:
+            reason = f"{path} is given up: it was being extracted when {MAX_ATTEMPTS} runs crashed or were killed"
+            _fail(store, name, sources.describe(name), source_facts(path), VideoError(reason), summary)
+        elif status is Status.DONE:
             store.update_source_facts(name, path)
             summary.already_done += 1
         else:
@@ -260,12 +275,26 @@ def _left_to_do(
     return names
 
 
+def _apart(store: FeatureStore, sources: Sources, videos: Mapping[Video, str]) -> Iterator[list[Video]]:
+    """Yield the videos in groups to extract together: all, but those that a run did not survive last and alone.
+
+    So whatever ended that run ends no run with the others on the way, and only itself is blamed.
+    """
+    suspects = [video for video, name in videos.items() if store.attempts(name, sources.paths[name])]
+    if others := [video for video in videos if video not in suspects]:
+        yield others
+    for suspect in suspects:
+        yield [suspect]
+
+
 def _video(store: FeatureStore, sources: Sources, name: str, options: ExtractorOptions) -> Video:
     path = sources.paths[name]
 
     def find_facts() -> dict[str, Any]:
         store.path(name)  # refuses a name that cannot be stored before hours are spent on its video
-        return source_facts(path)
+        facts = source_facts(path)
+        store.begin(name, facts)
+        return facts
 
     segment = sources.segments[name].span if name in sources.segments else None
     return Video(path, segment=segment, find_facts=find_facts, **options.extract_options())
@@ -281,17 +310,24 @@ def _keep(store: FeatureStore, name: str, video: str, finished: Finished, summar
     except WriteError:
         raise  # the disk has failed, so all other videos would fail too
     except Exception as error:  # whatever goes wrong with one video, the others are still extracted
-        message = one_sentence(error)
         logger.debug("", exc_info=True)
-        store.append({"video": name, **facts, "error": message, "unusable": isinstance(error, VideoError)})
-        summary.failed.append({"video": video, "error": message})
-        print_message(f"failed: {message}")
+        _fail(store, name, video, facts, error, summary)
         return
     summary.extracted += 1
     summary.clips += len(extraction.features)
     for warning in extraction.record["warnings"]:
         summary.warnings.append(f"{video}: {warning}")
         print_message(f"warning: {video}: {warning}")
+
+
+def _fail(
+    store: FeatureStore, name: str, video: str, facts: dict[str, Any], error: Exception, summary: ExtractionSummary
+) -> None:
+    """Record, count and print a failure."""
+    message = one_sentence(error)
+    store.append({"video": name, **facts, "error": message, "unusable": isinstance(error, VideoError)})
+    summary.failed.append({"video": video, "error": message})
+    print_message(f"failed: {message}")
 
 
 def _top_class(extraction: Extraction) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -30,6 +30,15 @@ class Sources:
     """Folders of numbered frames that are left alone because nothing says how many frames are a second."""
     segments: dict[str, Segment] = field(default_factory=dict)
     """By store name the segment of the file; absent where the whole video is meant."""
+
+    def video_of(self, name: str) -> str:
+        """Return the store name of the whole video, for a segment too."""
+        segment = self.segments.get(name)
+        return name.removesuffix(segment.suffix) if segment else name
+
+    def of_videos(self, videos: Collection[str]) -> "Sources":
+        """Return only these videos, by their store names, and their segments."""
+        return replace(self, paths={name: path for name, path in self.paths.items() if self.video_of(name) in videos})
 
     def describe(self, name: str) -> str:
         """Return the path of a video; a segment's ends as its store name does."""
