@@ -147,12 +147,12 @@ def _main(
             width, height = map(int, size.split("x"))
             path = write_routine(Path(folder, f"{size}-{gop}.mp4"), (width, height), seconds, gop)
             for num_readers in map(int, readers.split(",")):
-                print_message(f"{size}, key frames {gop} apart, {num_readers} readers")
                 rates, cpus, peaks = measure_all(path, turns, num_readers, delay / 1000)
                 cells = [f"{rates[0]:.0f}", f"{rates[1]:.0f}", f"{rates[1] / rates[0]:.2f}"]
                 cells += [f"{cpus[0]:.2f}", f"{cpus[1]:.2f}", f"{cpus[1] / cpus[0]:.2f}"]
                 cells += [f"{peaks[0]:.0f}", f"{peaks[1]:.0f}"]
                 rows.append([size, str(gop), str(num_readers), *cells])
+                print_message(" | ".join(rows[-1]))
             path.unlink()
     columns = ["size", "key frames every", "readers"]
     columns += ["PyAV, frames a second", "decord", "ratio", "PyAV, CPU ms a frame", "decord", "ratio"]
