@@ -9,8 +9,10 @@ Each cut is proven: the first frame of a segment, as decord gives it, must equal
 The segment before ends with that frame too, and there decord has decoded it after all that comes before.
 """
 
+import ctypes
 import io
 import os
+import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -59,6 +61,7 @@ def read_with_decord(
                     yield index, frame
                 index += 1
             check_reports()
+            _return_free_memory()
     facts.check_complete(index)
     if not shows_what_is_up:
         raise UnfaithfulError(f"the key frames of {facts.path} do not show which way up decord's frames are")
@@ -169,6 +172,12 @@ def _damage_reports(path: Path) -> Iterator[Callable[[], None]]:
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
+
+
+def _return_free_memory() -> None:
+    """Let the C library give freed frames back to the system; else it keeps up to another segment's."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _import_decord() -> Any:
