@@ -37,7 +37,8 @@ from .files import (
     write_atomic,
 )
 from .lock import Lock, LockedError
-from .source_files import is_untouched, source_facts, source_sha256
+from .remote import RemoteFile
+from .source_files import is_other_video, is_untouched, source_facts
 
 FORMAT = 1
 IDENTITY_KEYS = ("backbone", "recipe", "weights_sha256")
@@ -169,11 +170,11 @@ class FeatureStore:
         self._opened = False
         self.lock.release()
 
-    def status(self, name: str, source: Path) -> Status:
+    def status(self, name: str, source: Path | RemoteFile) -> Status:
         """Return whether a video is done, has failed or is to do. Nothing is written.
 
         A file with the recorded size and modification time counts as unchanged. Otherwise a done video's content hash
-        decides, which takes as long as reading the file.
+        decides, which takes as long as reading the file. A remote file is unchanged if its size and version are.
         """
         record = self.records.get(name)
         if record is None:
@@ -181,7 +182,8 @@ class FeatureStore:
         try:
             if is_success(record):
                 done = self._has_array(name, record) and (
-                    is_untouched(record, source) or source_facts(source)["sha256"] == record["sha256"]
+                    is_untouched(record, source)
+                    or (isinstance(source, Path) and source_facts(source)["sha256"] == record["sha256"])
                 )
                 return Status.DONE if done else Status.TO_DO
             # "unusable" marks failures that are the file's fault; others, such as a full disk, may not happen again
@@ -189,27 +191,29 @@ class FeatureStore:
         except (OSError, ValueError):
             return Status.TO_DO  # the source cannot be read; the extraction will report why
 
-    def update_source_facts(self, name: str, source: Path) -> None:
+    def update_source_facts(self, name: str, source: Path | RemoteFile) -> None:
         """Record the size and modification time of a done video's file if they changed while its content did not.
 
         The next run then need not hash the file again.
         """
         record = self.records[name]
         with suppress(OSError, ValueError):  # the file may have gone since its status was asked
-            if not is_untouched(record, source) and (facts := source_facts(source))["sha256"] == record["sha256"]:
+            if (
+                isinstance(source, Path)
+                and not is_untouched(record, source)
+                and (facts := source_facts(source))["sha256"] == record["sha256"]
+            ):
                 self.append({**record, **facts})
 
-    def refuse_other_sources(self, sources: Mapping[str, Path]) -> None:
+    def refuse_other_sources(self, sources: Mapping[str, Path | RemoteFile]) -> None:
         """Refuse a video if the store has another video of the same name whose file still exists.
 
         Raises:
             ValueError: there is such a video; the message names both.
         """
         for name, source in sources.items():
-            recorded = self.records.get(name, {}).get("source")
-            if recorded in (None, str(source.absolute())) or not (os.path.exists(recorded) and source.exists()):
-                continue
-            if not os.path.samefile(recorded, source) and source_sha256(Path(recorded)) != source_sha256(source):
+            record = self.records.get(name, {})
+            if (recorded := record.get("source")) is not None and is_other_video(record, source):
                 raise ValueError(
                     f"{recorded} and {source} would both become {name}.npy; rename one or extract them into two stores"
                 )
@@ -420,7 +424,8 @@ def _parse_record(line: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(record, dict) or not isinstance(record.get("video"), str):
         return None
-    kinds: dict[str, type] = {"size": int, "mtime_ns": int, "sha256": str} if is_success(record) else {}
+    version: dict[str, type] = {"version": str} if "version" in record else {"mtime_ns": int}
+    kinds = {"size": int, "sha256": str, **version} if is_success(record) else {}
     is_valid = all(isinstance(record.get(key), kind) for key, kind in kinds.items())
     return record if is_valid and isinstance(record.get("source", ""), str) else None
 

@@ -1,11 +1,14 @@
 """Which version of a video features were made from: the size, time and content of a file, or of a folder's files."""
 
 import hashlib
+import os
 import stat
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from .remote import RemoteFile, is_url, look_up
 
 
 def file_sha256(path: Path) -> str:
@@ -44,9 +47,26 @@ def source_facts(source: Path) -> dict[str, Any]:
     return {"source": str(source.absolute()), "size": size, "mtime_ns": mtime_ns, "sha256": sha256}
 
 
-def is_untouched(record: Mapping[str, Any], source: Path) -> bool:
-    """Return whether a video has the size and modification time of a record."""
+def is_untouched(record: Mapping[str, Any], source: Path | RemoteFile) -> bool:
+    """Return whether a video has the size and modification time of a record, or on object storage the version."""
+    if isinstance(source, RemoteFile):
+        return (record.get("size"), record.get("version")) == (source.size, source.version)
     return (record.get("size"), record.get("mtime_ns")) == _version(source)
+
+
+def is_other_video(record: Mapping[str, Any], source: Path | RemoteFile) -> bool:
+    """Return whether a record is of another video than this one, which still exists.
+
+    If one of the two is remote, only their sizes are compared, because content would be downloaded for it.
+    """
+    recorded = record["source"]
+    if isinstance(source, RemoteFile) or is_url(recorded):
+        if recorded == str(source) or record.get("size") == _size(source):
+            return False
+        return look_up([recorded]) != [None] if is_url(recorded) else os.path.exists(recorded)
+    if recorded == str(source.absolute()) or not (os.path.exists(recorded) and source.exists()):
+        return False
+    return not os.path.samefile(recorded, source) and source_sha256(Path(recorded)) != source_sha256(source)
 
 
 @lru_cache(
@@ -54,6 +74,12 @@ def is_untouched(record: Mapping[str, Any], source: Path) -> bool:
 )  # a touched or changed file is hashed once, though its status and its record both need the hash
 def _sha256_of_version(source: Path, size: int, mtime_ns: int) -> str:
     return source_sha256(source)
+
+
+def _size(source: Path | RemoteFile) -> int | None:
+    if isinstance(source, RemoteFile):
+        return source.size
+    return _version(source)[0] if source.exists() else None
 
 
 def _version(source: Path) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterable, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from queue import Empty, Full, Queue
 
@@ -101,8 +101,10 @@ class ReadingThreads:
 
     def _read(self, task: Task, reader: Reader) -> None:
         try:
-            task.facts = task.video.find_facts()
-            with closing(read_video(task, reader, self._recipe)) as clips:
+            with ExitStack() as stack:
+                stack.callback(task.video.release)
+                task.facts = task.video.find_facts()
+                clips = stack.enter_context(closing(read_video(task, reader, self._recipe)))
                 for reading, pixels in clips:
                     self._put(Clip(reading, pixels))
                     if self._stopped.is_set() or task.is_over:

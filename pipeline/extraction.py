@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,6 +17,7 @@ from rich.progress import Progress
 from ..data.feature_store import FeatureStore, Status
 from ..data.files import WriteError
 from ..data.labels import read_labels
+from ..data.remote import RemoteFile, Scratch, local_address
 from ..data.source_files import source_facts
 from ..extractors import i3d
 from ..extractors.backbone import Backbone, resolve_backbone
@@ -27,6 +28,7 @@ from ..extractors.video import VideoError
 from .console import err, one_sentence, print_message, print_result, printable, progress, waiting
 from .examples import label_places
 from .options import ExtractorOptions, takes_fields_of
+from .remote_sources import find_remote_videos, is_remote
 from .sources import Sources, cut_segments, find_videos
 
 logger = logging.getLogger(__name__)
@@ -81,7 +83,7 @@ def extract_features(
 
     Args:
         videos: a video, a folder of numbered frames, a folder of videos (searched recursively), a `.txt` list of paths,
-            or what `find_videos` found.
+            a URL of one of these (but for frames), a list of URLs, or what `find_videos` found.
         store: the feature store's folder, created if it is missing.
         dataset: cut the segments of this dataset's labels out of the videos, one array a segment; as in `train_head`.
         labels: the label file or its folder; None to look in the store and with the videos, and beside both.
@@ -103,26 +105,29 @@ def extract_features(
     """
     started = time.perf_counter()
     # everything that can be refused is refused before the first video is read
-    feature_store = FeatureStore(store)
-    sources = videos if isinstance(videos, Sources) else find_videos(videos, options.fps)
-    if dataset is not None:
-        sources = _cut(sources, dataset, [Path(labels)] if labels else label_places(feature_store, sources.folder))
-    elif labels is not None:
-        raise ValueError("labels say which segments to cut: name their format with --dataset, or leave --labels out")
-    _check_arguments(feature_store, batch_clips, readers)
-    backbone, reason = resolve_backbone(backbone, options.device)
-    network = _load_backbone(backbone, reason, recipe, weights, classes, options)
-    manifest = manifest_of(network, weights, sources) | {"backbone_choice": reason or "named"}
-    summary = ExtractionSummary(str(feature_store.folder), network.identity, len(sources.paths))
-    summary.warnings += _open_store(feature_store, manifest, sources)
-
     with ExitStack() as stack:
+        scratch = stack.enter_context(Scratch())
+        feature_store = FeatureStore(local_address(store))
+        sources = videos if isinstance(videos, Sources) else _find(videos, options.fps, scratch)
+        if dataset is not None:
+            sources = _cut(sources, dataset, _label_places(feature_store, sources, labels))
+        elif labels is not None:
+            raise ValueError(
+                "labels say which segments to cut: name their format with --dataset, or leave --labels out"
+            )
+        _check_arguments(feature_store, batch_clips, readers)
+        backbone, reason = resolve_backbone(backbone, options.device)
+        network = _load_backbone(backbone, reason, recipe, weights, classes, options)
+        manifest = manifest_of(network, weights, sources) | {"backbone_choice": reason or "named"}
+        summary = ExtractionSummary(str(feature_store.folder), network.identity, len(sources.paths))
+        summary.warnings += _open_store(feature_store, manifest, sources)
+
         stack.enter_context(feature_store)
         stack.enter_context(_explained_interruption(summary))
         shown = _Shown(stack.enter_context(progress("videos")), summary.videos)
         needs = partial(_status, feature_store, overwrite=overwrite, retry=retry_failed, classes=classes)
         names = {
-            _video(feature_store, sources, name, options): name
+            _video(feature_store, sources, name, scratch, options): name
             for name in _left_to_do(feature_store, sources, needs, summary, shown)
         }
         num_readers = min(suitable_readers(network) if readers == "auto" else int(readers), len(names))
@@ -134,14 +139,29 @@ def extract_features(
             classify=classes,
             on_progress=lambda video, *seconds: shown.part(sources.describe(names[video]), *seconds),
         )
-        for finished in stack.enter_context(closing(run)):
+        stack.enter_context(closing(run))
+        stack.callback(scratch.stop)
+        for finished in run:
             name = names[finished.video]
-            _keep(feature_store, name, sources.describe(name), finished, summary)
+            _keep(feature_store, name, sources, scratch, finished, summary)
             shown.over(sources.describe(name))
     if classes:
         summary.classes = _recorded_classes(feature_store, sources)
     summary.seconds = round(time.perf_counter() - started, 3)
     return summary
+
+
+def _find(videos: str | Path, fps: float | None, scratch: Scratch) -> Sources:
+    videos = local_address(videos)
+    return find_remote_videos(videos, scratch) if is_remote(videos) else find_videos(videos, fps)
+
+
+def _label_places(store: FeatureStore, sources: Sources, labels: str | Path | None) -> list[Path]:
+    if labels is not None:
+        return [Path(labels)]
+    if sources.remote:
+        raise ValueError("the labels of videos at a URL are read from the disk: name their file with --labels")
+    return label_places(store, sources.folder)
 
 
 def _cut(sources: Sources, dataset: str, places: list[Path]) -> Sources:
@@ -150,7 +170,7 @@ def _cut(sources: Sources, dataset: str, places: list[Path]) -> Sources:
     cut = cut_segments(sources, labels)
     if not cut.segments:
         raise ValueError(
-            f"{labels.files[0]} cuts none of the videos in {sources.folder}: its rows have no start and end, or name "
+            f"{labels.files[0]} cuts none of the videos in {sources.place}: its rows have no start and end, or name "
             "other videos; leave --dataset out to extract whole videos"
         )
     print_message(f"{len(cut.segments)} segments of {len(set(map(cut.paths.get, cut.segments)))} videos")
@@ -185,12 +205,12 @@ def _load_backbone(
 def _open_store(store: FeatureStore, manifest: dict[str, Any], sources: Sources) -> list[str]:
     """Open the store for these videos; return the warnings, which are printed too."""
     with waiting("comparing the videos with the store"):
-        store.refuse_other_sources(sources.paths)
+        store.refuse_other_sources({name: sources.source(name) for name in sources.paths})
     warnings = store.open(manifest, sources.paths)
     if manifest["weights"] == "random":
         warnings.append("the backbone's weights are RANDOM: these features mean nothing")
     if sources.num_others:
-        print_message(f"{sources.num_others} other files in {sources.folder} left alone")
+        print_message(f"{sources.num_others} other files in {sources.place} left alone")
     if sources.num_frame_folders_left:
         print_message(
             f"{sources.num_frame_folders_left} folders of numbered frames in {sources.folder} left alone; with --fps "
@@ -201,11 +221,13 @@ def _open_store(store: FeatureStore, manifest: dict[str, Any], sources: Sources)
     return warnings
 
 
-def _status(store: FeatureStore, name: str, path: Path, *, overwrite: bool, retry: bool, classes: bool) -> Status:
+def _status(
+    store: FeatureStore, name: str, source: Path | RemoteFile, *, overwrite: bool, retry: bool, classes: bool
+) -> Status:
     """Return a video's status in the store, or TO_DO if the options ask for more than is there."""
     if overwrite:
         return Status.TO_DO
-    status = store.status(name, path)
+    status = store.status(name, source)
     lacks_class = classes and status is Status.DONE and "class" not in store.records[name]
     return Status.TO_DO if lacks_class or (retry and status is Status.FAILED) else status
 
@@ -239,19 +261,20 @@ class _Shown:
 def _left_to_do(
     store: FeatureStore,
     sources: Sources,
-    status_of: Callable[[str, Path], Status],
+    status_of: Callable[[str, Path | RemoteFile], Status],
     summary: ExtractionSummary,
     shown: _Shown,
 ) -> list[str]:
     """Count the videos that are done or failed in an earlier run; return the names of the others."""
     names = []
-    for name, path in sources.paths.items():
-        status = status_of(name, path)
+    for name in sources.paths:
+        source = sources.source(name)
+        status = status_of(name, source)
         if status is Status.TO_DO:
             names.append(name)
             continue
         if status is Status.DONE:
-            store.update_source_facts(name, path)
+            store.update_source_facts(name, source)
             summary.already_done += 1
         else:
             error = f"{store.records[name]['error']} (failed in an earlier run; --retry-failed tries again)"
@@ -260,20 +283,27 @@ def _left_to_do(
     return names
 
 
-def _video(store: FeatureStore, sources: Sources, name: str, options: ExtractorOptions) -> Video:
-    path = sources.paths[name]
+def _video(store: FeatureStore, sources: Sources, name: str, scratch: Scratch, options: ExtractorOptions) -> Video:
+    path, source = sources.paths[name], sources.source(name)
+    segment = sources.segments[name].span if name in sources.segments else None
 
     def find_facts() -> dict[str, Any]:
         store.path(name)  # refuses a name that cannot be stored before hours are spent on its video
-        return source_facts(path)
+        return scratch.fetch(source) if isinstance(source, RemoteFile) else source_facts(path)
 
-    segment = sources.segments[name].span if name in sources.segments else None
-    return Video(path, segment=segment, find_facts=find_facts, **options.extract_options())
+    video = Video(path, segment=segment, find_facts=find_facts, **options.extract_options())
+    if not isinstance(source, RemoteFile):
+        return video
+    scratch.num_reads[source] += 1
+    return replace(video, release=partial(scratch.release, source))
 
 
-def _keep(store: FeatureStore, name: str, video: str, finished: Finished, summary: ExtractionSummary) -> None:
+def _keep(
+    store: FeatureStore, name: str, sources: Sources, scratch: Scratch, finished: Finished, summary: ExtractionSummary
+) -> None:
     """Write the features of a video and count it; a failure is recorded and does not stop the run."""
-    facts = {"source": str(Path(finished.video.path).absolute()), **finished.facts}
+    video, source = sources.describe(name), sources.source(name)
+    facts = {"source": str(source.absolute() if isinstance(source, Path) else source), **finished.facts}
     try:
         extraction = finished.extraction()
         record = {**facts, **extraction.record, "seconds": extraction.record["stage_seconds"]["wall"]}
@@ -281,7 +311,7 @@ def _keep(store: FeatureStore, name: str, video: str, finished: Finished, summar
     except WriteError:
         raise  # the disk has failed, so all other videos would fail too
     except Exception as error:  # whatever goes wrong with one video, the others are still extracted
-        message = one_sentence(error)
+        message = scratch.with_urls(one_sentence(error))
         logger.debug("", exc_info=True)
         store.append({"video": name, **facts, "error": message, "unusable": isinstance(error, VideoError)})
         summary.failed.append({"video": video, "error": message})
@@ -348,7 +378,7 @@ def manifest_of(network: Backbone, weights: str | None, sources: Sources) -> dic
         "engine": network.engine,
         "device": network.device,
         "versions": versions("cofinal", "torch", "torchvision", "openvino", "av", "decord", "numpy"),
-        "videos": str(sources.folder.absolute()),
+        "videos": sources.url or str(sources.folder.absolute()),
     }
 
 
