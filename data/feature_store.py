@@ -250,13 +250,16 @@ class FeatureStore:
         if self.records.get(name, {}).get("features_sha256", sha256) != sha256:
             # withdraw the old record first: a kill between array and record would leave the new array with the old one
             self.append({"video": name, "replaced": True})
+        self._write_array(path, buffer.getvalue())
+        self.append({"video": name, **record, "features_bytes": buffer.tell(), "features_sha256": sha256})
+
+    def _write_array(self, path: Path, content: bytes) -> None:
         try:
-            write_atomic(path, buffer.getvalue())
+            write_atomic(path, content)
         except OSError as error:
             if error.errno in DISK_ERRORS:
                 raise self._disk_failed(error) from error
             raise ValueError(f"{path} cannot be written ({error.strerror})") from error
-        self.append({"video": name, **record, "features_bytes": buffer.tell(), "features_sha256": sha256})
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Append a video's record (with key `video`); when this returns, the record survives a power cut.
@@ -298,7 +301,7 @@ class FeatureStore:
         """Refuse a store whose identity is unknown or differs from the manifest's."""
         identity = {key: manifest[key] for key in IDENTITY_KEYS}
         if self.identity is None:
-            if self.folder.is_dir() and next(self.folder.rglob("*.npy"), None) is not None:
+            if self._has_arrays():
                 raise ValueError(
                     f"{self.folder} holds .npy files but no manifest.json, so their extractor is unknown; "
                     "extract into another folder"
@@ -349,6 +352,10 @@ class FeatureStore:
         """Return whether a video's array is here, with the recorded size in bytes."""
         path = self._array(name)
         return self._is_inside(name) and path.exists() and path.stat().st_size == record.get("features_bytes")
+
+    def _has_arrays(self) -> bool:
+        """Return whether there are any features here."""
+        return self.folder.is_dir() and next(self.folder.rglob("*.npy"), None) is not None
 
     def _is_inside(self, name: str) -> bool:
         """Return whether a name's folder is the store's or below it, with links resolved."""
@@ -424,8 +431,7 @@ def _parse_record(line: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(record, dict) or not isinstance(record.get("video"), str):
         return None
-    version: dict[str, type] = {"version": str} if "version" in record else {"mtime_ns": int}
-    kinds = {"size": int, "sha256": str, **version} if is_success(record) else {}
+    kinds: dict[str, type] = {"size": int, "mtime_ns": int, "sha256": str} if is_success(record) else {}
     is_valid = all(isinstance(record.get(key), kind) for key, kind in kinds.items())
     return record if is_valid and isinstance(record.get("source", ""), str) else None
 

@@ -17,7 +17,9 @@ from rich.progress import Progress
 from ..data.feature_store import FeatureStore, Status
 from ..data.files import WriteError
 from ..data.labels import read_labels
-from ..data.remote import RemoteFile, Scratch, local_address
+from ..data.remote import RemoteFile, is_url, local_address
+from ..data.remote_store import RemoteStore
+from ..data.scratch import Scratch
 from ..data.source_files import source_facts
 from ..extractors import i3d
 from ..extractors.backbone import Backbone, resolve_backbone
@@ -84,7 +86,7 @@ def extract_features(
     Args:
         videos: a video, a folder of numbered frames, a folder of videos (searched recursively), a `.txt` list of paths,
             a URL of one of these (but for frames), a list of URLs, or what `find_videos` found.
-        store: the feature store's folder, created if it is missing.
+        store: the feature store's folder or URL, created if it is missing.
         dataset: cut the segments of this dataset's labels out of the videos, one array a segment; as in `train_head`.
         labels: the label file or its folder; None to look in the store and with the videos, and beside both.
         backbone: the network that turns clips into features; "auto" is Video Swin on a GPU and I3D on a CPU.
@@ -107,7 +109,7 @@ def extract_features(
     # everything that can be refused is refused before the first video is read
     with ExitStack() as stack:
         scratch = stack.enter_context(Scratch())
-        feature_store = FeatureStore(local_address(store))
+        feature_store = _feature_store(local_address(store), scratch)
         sources = videos if isinstance(videos, Sources) else _find(videos, options.fps, scratch)
         if dataset is not None:
             sources = _cut(sources, dataset, _label_places(feature_store, sources, labels))
@@ -119,8 +121,8 @@ def extract_features(
         backbone, reason = resolve_backbone(backbone, options.device)
         network = _load_backbone(backbone, reason, recipe, weights, classes, options)
         manifest = manifest_of(network, weights, sources) | {"backbone_choice": reason or "named"}
-        summary = ExtractionSummary(str(feature_store.folder), network.identity, len(sources.paths))
-        summary.warnings += _open_store(feature_store, manifest, sources)
+        summary = ExtractionSummary(scratch.with_urls(str(feature_store.folder)), network.identity, len(sources.paths))
+        summary.warnings += _open_store(feature_store, manifest, sources, scratch)
 
         stack.enter_context(feature_store)
         stack.enter_context(_explained_interruption(summary))
@@ -149,6 +151,13 @@ def extract_features(
         summary.classes = _recorded_classes(feature_store, sources)
     summary.seconds = round(time.perf_counter() - started, 3)
     return summary
+
+
+def _feature_store(store: str | Path, scratch: Scratch) -> FeatureStore:
+    if not is_url(store):
+        return FeatureStore(store)
+    with waiting(f"reading the records of {store}"):
+        return RemoteStore(str(store), scratch.path_of(str(store).rstrip("/")))
 
 
 def _find(videos: str | Path, fps: float | None, scratch: Scratch) -> Sources:
@@ -202,11 +211,11 @@ def _load_backbone(
     return network
 
 
-def _open_store(store: FeatureStore, manifest: dict[str, Any], sources: Sources) -> list[str]:
+def _open_store(store: FeatureStore, manifest: dict[str, Any], sources: Sources, scratch: Scratch) -> list[str]:
     """Open the store for these videos; return the warnings, which are printed too."""
     with waiting("comparing the videos with the store"):
         store.refuse_other_sources({name: sources.source(name) for name in sources.paths})
-    warnings = store.open(manifest, sources.paths)
+    warnings = [scratch.with_urls(warning) for warning in store.open(manifest, sources.paths)]
     if manifest["weights"] == "random":
         warnings.append("the backbone's weights are RANDOM: these features mean nothing")
     if sources.num_others:

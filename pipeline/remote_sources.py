@@ -2,7 +2,8 @@
 
 from pathlib import Path, PurePosixPath
 
-from ..data.remote import RemoteFile, Scratch, is_url, list_files, look_up, read_file
+from ..data.remote import RemoteFile, is_url, list_files, look_up, read_file
+from ..data.scratch import Scratch
 from ..extractors.video import VIDEO_SUFFIXES
 from .console import waiting
 from .sources import CLUTTER, Sources, name_paths, split_list
@@ -79,8 +80,4 @@ def _sources(files: list[RemoteFile], folder: str | None, scratch: Scratch, num_
     """Name files by their path below a folder, or by their stem if they are elsewhere."""
     remote = {scratch.path_of(file.url): file for file in files}
     root = scratch.path_of(folder) if folder else scratch.folder / "list"
-    try:
-        paths = name_paths(list(remote), root)
-    except ValueError as error:
-        raise ValueError(scratch.with_urls(str(error))) from None
-    return Sources(paths, root, num_others, remote=remote, url=folder)
+    return Sources(name_paths(list(remote), root), root, num_others, remote=remote, url=folder)

@@ -10,16 +10,25 @@ from typing import ClassVar
 
 import fsspec
 import pytest
+from cheap_backbone import colours
 from fsspec.implementations.memory import MemoryFileSystem
 
 from cofinal import extract_features
 from cofinal.data.feature_store import FeatureStore
-from cofinal.data.remote import SCRATCH_PREFIX, Scratch
+from cofinal.data.scratch import SCRATCH_PREFIX, Scratch
 from cofinal.data.source_files import file_sha256
+from cofinal.extractors.backbone import Backbone
+from cofinal.pipeline.options import ExtractorOptions
 from cofinal.pipeline.remote_sources import find_remote_videos, is_remote
+from cofinal.pipeline.verification import verify_store
 
-CHEAP = {"backbone": "i3d", "recipe": "actionnet-i3d", "weights": "random"}
-OPTIONS = ["--backbone", "i3d", "--recipe", "actionnet-i3d", "--weights", "random"]
+
+@pytest.fixture(autouse=True)
+def _cheap_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(self: ExtractorOptions, name: str, *, recipe: str | None, weights: str | None) -> Backbone:
+        return colours(recipe or "gdlt-i3d")
+
+    monkeypatch.setattr(ExtractorOptions, "load_backbone", load)
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +56,8 @@ class FaultyStorage(MemoryFileSystem):
     protocol = "faulty"
     before_reading: ClassVar[list[Callable[[str], None]]] = []
     """Called with the path of each file before it is read."""
+    before_writing: ClassVar[list[Callable[[str], None]]] = []
+    """Called with the path of each file before it is written."""
     says: ClassVar[dict[str, int]] = {}
     """Sizes in bytes that it says, where they are not the true ones."""
 
@@ -62,7 +73,7 @@ class FaultyStorage(MemoryFileSystem):
         return {name: self.info(name) for name in super().find(path, withdirs=False)}
 
     def _open(self, path, mode="rb", **options):
-        for call in self.before_reading if mode == "rb" else ():
+        for call in list(self.before_reading if mode == "rb" else self.before_writing):
             call(path)
         return super()._open(path, mode, **options)
 
@@ -71,6 +82,7 @@ class FaultyStorage(MemoryFileSystem):
 def faulty(memory, monkeypatch: pytest.MonkeyPatch) -> type[FaultyStorage]:
     fsspec.register_implementation("faulty", FaultyStorage, clobber=True)
     monkeypatch.setattr(FaultyStorage, "before_reading", [])
+    monkeypatch.setattr(FaultyStorage, "before_writing", [])
     monkeypatch.setattr(FaultyStorage, "says", {})
     return FaultyStorage
 
@@ -80,16 +92,15 @@ def films(write_video, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the videos v0, v1 and v2 of one clip each."""
     folder = tmp_path_factory.mktemp("films")
     for seed in range(3):
-        write_video(folder / f"v{seed}.mp4", seconds=3.3, seed=seed)
+        write_video(folder / f"v{seed}.mp4", seed=seed)
     return folder
 
 
-@pytest.fixture(scope="module")
-def local(films: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+@pytest.fixture
+def local(films: Path, tmp_path: Path) -> dict[str, bytes]:
     """Their features, made from the files on the disk."""
-    store = tmp_path_factory.mktemp("local") / "out"
-    extract_features(films, store, **CHEAP)
-    return arrays(store)
+    extract_features(films, tmp_path / "local")
+    return arrays(tmp_path / "local")
 
 
 def upload(storage: fsspec.AbstractFileSystem, films: Path, folder: str) -> None:
@@ -105,7 +116,7 @@ def test_videos_at_a_url_give_the_features_of_local_ones(films: Path, local, mem
     upload(memory, films, "/club/videos/a")
     upload(memory, films, "/club/videos/.hidden")
     memory.pipe_file("/club/videos/notes.pdf", b"other")
-    summary = extract_features("memory://club/videos", tmp_path / "out", readers=2, **CHEAP)
+    summary = extract_features("memory://club/videos", tmp_path / "out", readers=2)
     assert (summary.videos, summary.extracted, summary.failed) == (3, 3, [])
     assert arrays(tmp_path / "out") == {f"a/{name}": content for name, content in local.items()}
     store = FeatureStore(tmp_path / "out")
@@ -115,7 +126,7 @@ def test_videos_at_a_url_give_the_features_of_local_ones(films: Path, local, mem
 
 
 def test_a_file_url_is_its_path(films: Path, local, tmp_path: Path) -> None:
-    extract_features(f"file://{films}", f"file://{tmp_path}/out", **CHEAP)
+    extract_features(f"file://{films}", f"file://{tmp_path}/out")
     assert arrays(tmp_path / "out") == local
     assert FeatureStore(tmp_path / "out").records["v0"]["source"] == str(films / "v0.mp4")
 
@@ -125,10 +136,10 @@ def test_a_video_is_downloaded_again_only_if_its_version_has_changed(films: Path
     faulty.before_reading.append(read.append)
     upload(memory, films, "/club")
     for number in (3, 0):
-        assert extract_features("faulty://club", tmp_path / "out", **CHEAP).extracted == number
+        assert extract_features("faulty://club", tmp_path / "out").extracted == number
     assert len(read) == 3
     memory.pipe_file("/club/v1.mp4", (films / "v0.mp4").read_bytes())
-    assert extract_features("faulty://club", tmp_path / "out", **CHEAP).extracted == 1
+    assert extract_features("faulty://club", tmp_path / "out").extracted == 1
     assert read[3:] == ["/club/v1.mp4"]
     made = arrays(tmp_path / "out")
     assert made["v0.npy"] == made["v1.npy"]
@@ -162,7 +173,7 @@ def test_lists_and_single_files(films: Path, memory, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=message):
             found(listing)
     memory.pipe_file("/club/videos/a/v1.mkv", b"twin")
-    with pytest.raises(ValueError, match=r"memory://club/videos/a/v1\.mkv and memory://club/videos/a/v1\.mp4 would both"):
+    with pytest.raises(ValueError, match=r"memory://club/videos/a/v1\.mkv and memory://club/videos/a/v1\.mp4 would"):
         found("memory://club/videos")
 
 
@@ -174,7 +185,7 @@ def test_one_clear_sentence_for_a_url_that_cannot_be_read(command, memory, tmp_p
         "nonsense://club": "Protocol not known: nonsense",
         "gs://club/videos": "gcsfs",
     }.items():
-        ended = command("extract-features", url, tmp_path / "out", *OPTIONS)
+        ended = command("extract-features", url, tmp_path / "out")
         assert ended.code == 2
         assert message in ended.err
         assert url in ended.err
@@ -197,7 +208,7 @@ def test_what_happens_to_one_video_is_its_own_failure(films: Path, faulty, memor
     faulty.before_reading.append(disturb)
     faulty.says["/club/c/v0.mp4"] = (films / "v0.mp4").stat().st_size + 1  # so the download seems truncated
     faulty.says["/club/d/v0.mp4"] = 1 << 60
-    summary = extract_features("faulty://club", tmp_path / "out", **CHEAP)
+    summary = extract_features("faulty://club", tmp_path / "out")
     errors = {failure["video"].removeprefix("faulty:///club/"): failure["error"] for failure in summary.failed}
     expected = {
         "a/v1.mp4": "does not exist",
@@ -211,7 +222,7 @@ def test_what_happens_to_one_video_is_its_own_failure(films: Path, faulty, memor
     assert summary.extracted == 10
     faulty.before_reading.clear()
     faulty.says.clear()
-    again = extract_features("faulty://club", tmp_path / "out", **CHEAP)
+    again = extract_features("faulty://club", tmp_path / "out")
     assert again.extracted == 3  # those of b, c and d
     assert [failure["video"] for failure in again.failed] == ["faulty:///club/a/v2.mp4"]  # 7 bytes, no video
 
@@ -222,8 +233,8 @@ def test_no_more_copies_than_readers(films: Path, faulty, memory, scratch_place:
     for folder in "abcd":
         upload(memory, films, f"/club/{folder}")
     labels = tmp_path / "labels.csv"
-    labels.write_text("video,score,start,end\n" + "".join(f"a/v0,1,{s},{s + 3.25}\n" for s in (0, 0.01, 0.02, 0.03)))
-    summary = extract_features("faulty://club", tmp_path / "out", readers=2, dataset="csv", labels=labels, **CHEAP)
+    labels.write_text("video,score,start,end\n" + "".join(f"a/v0,1,{s},{s + 1.3}\n" for s in (0, 0.01, 0.02, 0.03)))
+    summary = extract_features("faulty://club", tmp_path / "out", readers=2, dataset="csv", labels=labels)
     assert summary.extracted == 15, summary.failed
     assert len(numbers) == 12  # each file once, also the one with four segments
     assert max(numbers) <= 2
@@ -231,17 +242,17 @@ def test_no_more_copies_than_readers(films: Path, faulty, memory, scratch_place:
 
 def test_another_video_of_the_same_name_is_refused(films: Path, memory, tmp_path: Path) -> None:
     upload(memory, films, "/club")
-    extract_features("memory://club", tmp_path / "out", **CHEAP)
+    extract_features("memory://club", tmp_path / "out")
     memory.pipe_file("/other/v0.mp4", (films / "v1.mp4").read_bytes())
-    with pytest.raises(ValueError, match=r"memory:///club/v0\.mp4 and memory:///other/v0\.mp4 would both become v0\.npy"):
-        extract_features("memory://other", tmp_path / "out", **CHEAP)
+    with pytest.raises(ValueError, match=r"memory:///club/v0\.mp4 and memory:///other/v0\.mp4 would"):
+        extract_features("memory://other", tmp_path / "out")
     memory.rm("/club", recursive=True)
-    assert extract_features("memory://other", tmp_path / "out", **CHEAP).extracted == 1
+    assert extract_features("memory://other", tmp_path / "out").extracted == 1
 
 
 def test_scratch_folders_of_killed_runs_are_removed(memory, scratch_place: Path) -> None:
     program = (
-        "import os, signal, sys, tempfile; tempfile.tempdir = sys.argv[1]; from cofinal.data.remote import Scratch; "
+        "import os, signal, sys, tempfile; tempfile.tempdir = sys.argv[1]; from cofinal.data.scratch import Scratch; "
         "Scratch().path_of('s3://bucket/x.mp4').parent.mkdir(parents=True); os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", program, str(scratch_place)]).returncode == -signal.SIGKILL
@@ -251,3 +262,93 @@ def test_scratch_folders_of_killed_runs_are_removed(memory, scratch_place: Path)
         assert not left.exists()
         assert other.folder.is_dir()
         assert one.folder.is_dir()  # in use, so the other run left it
+
+
+def test_a_store_at_a_url_becomes_one_on_the_disk(films: Path, local, memory, tmp_path: Path) -> None:
+    """The arrays are those of a local store, and a copy of the URL is a valid store with all records."""
+    (films / "broken.mp4").write_bytes(b"no video")
+    try:
+        first = extract_features(films, "memory://club/out/")
+        again = extract_features(films, "memory://club/out")
+    finally:
+        (films / "broken.mp4").unlink()
+    assert first.store == "memory://club/out"
+    assert (first.extracted, again.extracted, again.already_done) == (3, 0, 3)
+    assert len(again.failed) == 1
+    memory.get("/club/out", str(tmp_path / "out"), recursive=True)
+    assert arrays(tmp_path / "out") == local
+    checked = verify_store(tmp_path / "out")
+    assert (checked.arrays, checked.failed_videos, checked.problems) == (3, 1, [])
+    record = FeatureStore(tmp_path / "out").records["v0"]
+    assert record["source"] == str(films / "v0.mp4")
+    with pytest.raises(ValueError, match=r"memory://club/out holds features of another kind"):
+        extract_features(films, "memory://club/out", recipe="gdlt-vst")
+    memory.rm("/club/out/manifest.json")
+    with pytest.raises(ValueError, match=r"memory://club/out holds \.npy files but no manifest"):
+        extract_features(films, "memory://club/out")
+
+
+def test_a_run_to_a_url_goes_on_after_it_was_stopped(films: Path, local, faulty, memory, tmp_path: Path) -> None:
+    upload(memory, films, "/club/videos")
+    written: list[str] = []
+
+    def interrupt(path: str) -> None:
+        written.append(path)
+        if len(written) == 4:  # the manifest, an array, its record, an array
+            raise KeyboardInterrupt
+
+    faulty.before_writing.append(interrupt)
+    with pytest.raises(KeyboardInterrupt, match="1 of 3 videos are done; run the same command again"):
+        extract_features("faulty://club/videos", "faulty://club/out")
+    assert not memory.exists("/club/out/videos.jsonl")
+    faulty.before_writing.clear()
+    faulty.before_reading.append(written.append)
+    summary = extract_features("faulty://club/videos", "faulty://club/out")
+    assert (summary.extracted, summary.already_done) == (2, 1)
+    assert {path for path in written if path.endswith(".mp4")} == {"/club/videos/v1.mp4", "/club/videos/v2.mp4"}
+    memory.get("/club/out", str(tmp_path / "out"), recursive=True)
+    assert arrays(tmp_path / "out") == local
+    assert verify_store(tmp_path / "out").problems == []
+
+
+def test_runs_with_videos_of_their_own_share_a_url(films: Path, faulty, memory, tmp_path: Path) -> None:
+    """Whoever ends last writes all records, also those that came after its start."""
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "w0.mp4").write_bytes((films / "v0.mp4").read_bytes())
+
+    def extract_the_other(path: str) -> None:
+        if path.endswith("v1.npy"):
+            faulty.before_writing.clear()
+            extract_features(other, "memory://club/out")
+
+    faulty.before_writing.append(extract_the_other)
+    extract_features(films, "faulty://club/out")
+    memory.get("/club/out", str(tmp_path / "out"), recursive=True)
+    assert FeatureStore(tmp_path / "out").records.keys() == {"v0", "v1", "v2", "w0"}
+    assert verify_store(tmp_path / "out").problems == []
+
+
+def test_a_url_that_cannot_be_written(films: Path, command, faulty, memory) -> None:
+    refused = []
+
+    def refuse(path: str) -> None:
+        if path.endswith(refused[0]):
+            raise PermissionError("Access Denied")
+
+    faulty.before_writing.append(refuse)
+    for moment, code in {"manifest.json": 2, "v1.npy": 1, "records/v1.json": 1}.items():
+        refused[:] = [moment]
+        ended = command("extract-features", films, "faulty://club/out")
+        assert ended.code == code
+        assert f"faulty://club/out{'' if code == 2 else '/' + moment} cannot be written (Access Denied)" in ended.err
+    faulty.before_writing.clear()
+    assert extract_features(films, "faulty://club/out").already_done == 1
+
+
+def test_what_reads_the_disk_only_says_so(films: Path, command, memory) -> None:
+    ended = command("extract-features", "--verify", "memory://club/out")
+    assert (ended.code, "copy memory://club/out there first" in ended.err) == (2, True)
+    upload(memory, films, "/club/videos")
+    ended = command("extract-features", "memory://club/videos", "memory://club/out", "--dataset", "csv")
+    assert (ended.code, "name their file with --labels" in ended.err) == (2, True)

@@ -1,0 +1,119 @@
+"""A feature store on object storage, as one run writes it; `data.feature_store` has the store itself.
+
+    s3://bucket/out/
+      a/x.npy            features of the video a/x.mp4
+      manifest.json      as on a disk
+      records/a/x.json   the record of the video, because object storage cannot append to a file of records
+      videos.jsonl       all records, written at the end of a run: with it, a copy of the URL is a store on a disk
+
+Every object appears whole or not at all, and an array before its record. So a run may be killed at any moment, and the
+next one, on any machine, goes on. Object storage has no locks: runs that write one URL at once must work on videos of
+their own.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from .feature_store import FeatureStore
+from .files import WriteError, append_durable, write_atomic
+from .remote import REQUESTS_AT_ONCE, RemoteFile, list_files, naming, open_storage, read_file
+
+
+class RemoteStore(FeatureStore):
+    """A feature store at a URL, for writing.
+
+    Args:
+        url: the store's URL; there need be nothing yet.
+        folder: an empty folder for its manifest and records while it is written.
+
+    Raises:
+        ValueError: the URL cannot be read, or as `FeatureStore`.
+    """
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.url = url.rstrip("/")
+        self._storage, self._root = open_storage(self.url)
+        self._found: dict[str, RemoteFile] = {}
+        """What was at the URL, by its path below it."""
+        self._array_bytes: dict[str, int] = {}
+        """Size of each video's array."""
+        self._own: set[str] = set()
+        """The videos of which this run has written a record."""
+        self._pull(folder)
+        super().__init__(folder)
+
+    def __exit__(self, *error: object) -> None:
+        if error[0] is None:
+            self._put_all_records()
+        super().__exit__(*error)
+
+    def open(self, manifest: Mapping[str, Any], names: Iterable[str] = ()) -> list[str]:
+        """As `FeatureStore.open`, but without a lock for other machines."""
+        warnings = super().open(manifest, names)
+        with naming(
+            self.url, "written"
+        ):  # also for a store that exists: who may not write is told before hours of work
+            self._pipe("manifest.json", (self.folder / "manifest.json").read_bytes())
+        return warnings
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """As `FeatureStore.append`; the record is at the URL when this returns."""
+        self._put(f"records/{record['video']}.json", _line(record))
+        self._own.add(record["video"])
+        super().append(record)
+
+    def _write_array(self, path: Path, content: bytes) -> None:
+        name = path.relative_to(self.folder).as_posix()
+        self._put(name, content)
+        self._array_bytes[name.removesuffix(".npy")] = len(content)
+
+    def _has_array(self, name: str, record: Mapping[str, Any]) -> bool:
+        return self._array_bytes.get(name) == record.get("features_bytes")
+
+    def _has_arrays(self) -> bool:
+        return bool(self._array_bytes)
+
+    def _pull(self, folder: Path) -> None:
+        """Fetch the manifest and the records."""
+        records = self._new_records()
+        if "manifest.json" in self._found:
+            write_atomic(folder / "manifest.json", read_file(self._found["manifest.json"].url))
+        write_atomic(folder / "videos.jsonl", b"".join(records))
+
+    def _new_records(self) -> list[bytes]:
+        """List the URL anew; return the records that other runs have written since the last listing."""
+        before, own = self._found, {f"records/{name}.json" for name in self._own}
+        root, files = list_files(self.url)
+        self._found = {file.url.removeprefix(f"{root}/"): file for file in files}
+        arrays = (name for name in self._found if name.endswith(".npy"))
+        self._array_bytes = {name.removesuffix(".npy"): self._found[name].size for name in arrays}
+        new = [
+            file.url
+            for name, file in self._found.items()
+            if name.startswith("records/") and name.endswith(".json") and name not in own and file != before.get(name)
+        ]
+        with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+            return [content.strip() + b"\n" for content in pool.map(read_file, new)]
+
+    def _put_all_records(self) -> None:
+        """Write all records into one object, with those that other runs have written meanwhile."""
+        append_durable(self.records_path, b"".join(self._new_records()))
+        self._read()
+        self._put("videos.jsonl", b"".join(map(_line, self.records.values())))
+
+    def _put(self, name: str, content: bytes) -> None:
+        try:
+            with naming(f"{self.url}/{name}", "written"):
+                self._pipe(name, content)
+        except ValueError as error:
+            raise WriteError(f"{error}; the records so far stay valid, and the same command goes on") from error
+
+    def _pipe(self, name: str, content: bytes) -> None:
+        self._storage.pipe_file(f"{self._root}/{name}", content)
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(record, ensure_ascii=True, allow_nan=False).encode() + b"\n"
