@@ -79,7 +79,7 @@ def naming(url: str, action: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise ValueError(f"{url} cannot be {action}: it or its bucket does not exist; check the address") from error
     except Exception as error:  # storage libraries have exceptions of their own, of any base class
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{url} cannot be {action} ({reason}); check address, credentials and network") from error
 
 

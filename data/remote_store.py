@@ -4,7 +4,7 @@
       a/x.npy            features of the video a/x.mp4
       manifest.json      as on a disk
       records/a/x.json   the record of the video, because object storage cannot append to a file of records
-      videos.jsonl       all records, written at the end of a run: with it, a copy of the URL is a store on a disk
+      videos.jsonl       all records, merged when a run ends: with it, a copy of the URL is a store on a disk
 
 Every object appears whole or not at all, and an array before its record. So a run may be killed at any moment, and the
 next one, on any machine, goes on. Object storage has no locks: runs that write one URL at once must work on videos of
@@ -12,13 +12,13 @@ their own.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from .feature_store import FeatureStore
-from .files import WriteError, append_durable, write_atomic
+from .files import WriteError, append_durable, make_folder, write_atomic
 from .remote import REQUESTS_AT_ONCE, RemoteFile, list_files, naming, open_storage, read_file
 
 
@@ -42,21 +42,30 @@ class RemoteStore(FeatureStore):
         """Size of each video's array."""
         self._own: set[str] = set()
         """The videos of which this run has written a record."""
-        self._pull(folder)
+        self._list()
+        make_folder(folder)
+        for name in {"manifest.json", "videos.jsonl"} & self._found.keys():
+            write_atomic(folder / name, read_file(self._found[name].url))
         super().__init__(folder)
+        self._has_unmerged = self._read_records(self._unmerged())
 
     def __exit__(self, *error: object) -> None:
         if error[0] is None:
-            self._put_all_records()
+            before = self._found
+            self._list()
+            new = (path for path, file in self._found.items() if file != before.get(path))
+            if self._read_records(new) or self._own:
+                self._merge_records()
         super().__exit__(*error)
 
     def open(self, manifest: Mapping[str, Any], names: Iterable[str] = ()) -> list[str]:
         """As `FeatureStore.open`, but without a lock for other machines."""
         warnings = super().open(manifest, names)
-        with naming(
-            self.url, "written"
-        ):  # also for a store that exists: who may not write is told before hours of work
+        with naming(self.url, "written"):
+            # also if it was there: who may not write learns it before hours of work
             self._pipe("manifest.json", (self.folder / "manifest.json").read_bytes())
+        if self._has_unmerged:
+            self._merge_records()
         return warnings
 
     def append(self, record: Mapping[str, Any]) -> None:
@@ -76,32 +85,29 @@ class RemoteStore(FeatureStore):
     def _has_arrays(self) -> bool:
         return bool(self._array_bytes)
 
-    def _pull(self, folder: Path) -> None:
-        """Fetch the manifest and the records."""
-        records = self._new_records()
-        if "manifest.json" in self._found:
-            write_atomic(folder / "manifest.json", read_file(self._found["manifest.json"].url))
-        write_atomic(folder / "videos.jsonl", b"".join(records))
-
-    def _new_records(self) -> list[bytes]:
-        """List the URL anew; return the records that other runs have written since the last listing."""
-        before, own = self._found, {f"records/{name}.json" for name in self._own}
+    def _list(self) -> None:
         root, files = list_files(self.url)
         self._found = {file.url.removeprefix(f"{root}/"): file for file in files}
-        arrays = (name for name in self._found if name.endswith(".npy"))
-        self._array_bytes = {name.removesuffix(".npy"): self._found[name].size for name in arrays}
-        new = [
-            file.url
-            for name, file in self._found.items()
-            if name.startswith("records/") and name.endswith(".json") and name not in own and file != before.get(name)
-        ]
-        with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-            return [content.strip() + b"\n" for content in pool.map(read_file, new)]
+        arrays = (path for path in self._found if path.endswith(".npy"))
+        self._array_bytes = {path.removesuffix(".npy"): self._found[path].size for path in arrays}
 
-    def _put_all_records(self) -> None:
-        """Write all records into one object, with those that other runs have written meanwhile."""
-        append_durable(self.records_path, b"".join(self._new_records()))
+    def _unmerged(self) -> Iterator[str]:
+        """The paths of the records that are newer than the merged ones, or not among them."""
+        merged = self._found.get("videos.jsonl")
+        for path, file in self._found.items():
+            if merged is None or file.mtime_ns >= merged.mtime_ns or _video_of(path) not in self.records:
+                yield path
+
+    def _read_records(self, paths: Iterable[str]) -> bool:
+        """Read the records among these paths that are not this run's own; return whether there are any."""
+        urls = [self._found[path].url for path in paths if _video_of(path) not in (None, *self._own)]
+        with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+            append_durable(self.records_path, b"".join(line.strip() + b"\n" for line in pool.map(read_file, urls)))
         self._read()
+        return bool(urls)
+
+    def _merge_records(self) -> None:
+        """Write all records into one object."""
         self._put("videos.jsonl", b"".join(map(_line, self.records.values())))
 
     def _put(self, name: str, content: bytes) -> None:
@@ -113,6 +119,12 @@ class RemoteStore(FeatureStore):
 
     def _pipe(self, name: str, content: bytes) -> None:
         self._storage.pipe_file(f"{self._root}/{name}", content)
+
+
+def _video_of(path: str) -> str | None:
+    """Return the video of which the object is the record; None if it is another object."""
+    is_record = path.startswith("records/") and path.endswith(".json")
+    return path.removeprefix("records/").removesuffix(".json") if is_record else None
 
 
 def _line(record: Mapping[str, Any]) -> bytes:

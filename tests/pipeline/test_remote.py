@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,6 +16,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from cofinal import extract_features
 from cofinal.data.feature_store import FeatureStore
+from cofinal.data.remote import look_up
 from cofinal.data.scratch import SCRATCH_PREFIX, Scratch
 from cofinal.data.source_files import file_sha256
 from cofinal.extractors.backbone import Backbone
@@ -71,6 +73,11 @@ class FaultyStorage(MemoryFileSystem):
 
     def find(self, path, **options):
         return {name: self.info(name) for name in super().find(path, withdirs=False)}
+
+    def cat_file(self, path, **options):
+        for call in self.before_reading:
+            call(self._strip_protocol(path))
+        return super().cat_file(path, **options)
 
     def _open(self, path, mode="rb", **options):
         for call in list(self.before_reading if mode == "rb" else self.before_writing):
@@ -306,6 +313,9 @@ def test_a_run_to_a_url_goes_on_after_it_was_stopped(films: Path, local, faulty,
     summary = extract_features("faulty://club/videos", "faulty://club/out")
     assert (summary.extracted, summary.already_done) == (2, 1)
     assert {path for path in written if path.endswith(".mp4")} == {"/club/videos/v1.mp4", "/club/videos/v2.mp4"}
+    written.clear()
+    assert extract_features("faulty://club/videos", "faulty://club/out").already_done == 3
+    assert sorted(written) == ["/club/out/manifest.json", "/club/out/videos.jsonl"]  # all records in one
     memory.get("/club/out", str(tmp_path / "out"), recursive=True)
     assert arrays(tmp_path / "out") == local
     assert verify_store(tmp_path / "out").problems == []
@@ -327,6 +337,16 @@ def test_runs_with_videos_of_their_own_share_a_url(films: Path, faulty, memory, 
     memory.get("/club/out", str(tmp_path / "out"), recursive=True)
     assert FeatureStore(tmp_path / "out").records.keys() == {"v0", "v1", "v2", "w0"}
     assert verify_store(tmp_path / "out").problems == []
+
+
+def test_copying_ends_when_the_run_is_stopped(faulty, memory) -> None:
+    memory.pipe_file("/club/x.mp4", b"x" * 100)
+    (file,) = look_up(["faulty://club/x.mp4"])
+    assert file is not None
+    with Scratch() as scratch, ThreadPoolExecutor() as pool:
+        faulty.before_reading.append(lambda _: scratch.stop())
+        with pytest.raises(ValueError, match="broke off after 0 of 100 bytes"):
+            pool.submit(scratch.fetch, file).result()
 
 
 def test_a_url_that_cannot_be_written(films: Path, command, faulty, memory) -> None:
