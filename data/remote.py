@@ -103,17 +103,22 @@ def list_files(url: str) -> tuple[str, list[RemoteFile]]:
     return file_system.unstrip_protocol(path).rstrip("/"), [as_remote_file(file_system, info) for info in found]
 
 
-def look_up(urls: Sequence[str]) -> list[RemoteFile | None]:
+def find_files(urls: Sequence[str]) -> list[RemoteFile | None]:
     """Return the file at each URL; None where there is none.
 
     Raises:
         ValueError: a URL cannot be read.
     """
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-        return list(pool.map(_look_up, urls))
+        return list(pool.map(find_file, urls))
 
 
-def _look_up(url: str) -> RemoteFile | None:
+def find_file(url: str) -> RemoteFile | None:
+    """Return the file at a URL; None if there is none.
+
+    Raises:
+        ValueError: the URL cannot be read.
+    """
     file_system, path = open_storage(url)
     with naming(url, "read"):
         try:

@@ -4,8 +4,10 @@ A file is copied when it is about to be read, and its copy is removed when it ha
 """
 
 import hashlib
+import os
 import re
 import shutil
+import socket
 import tempfile
 import threading
 from collections import Counter
@@ -17,11 +19,11 @@ from typing import Any
 
 from .files import WriteError
 from .lock import Lock, LockedError
-from .remote import RemoteFile, as_remote_file, naming, open_storage
+from .remote import RemoteFile, find_file, naming, open_storage
 
 PIECE_BYTES = 8 * 2**20
 """Read at once, in one request."""
-SCRATCH_PREFIX = "cofinal-scratch-"
+SCRATCH_PREFIX = f"cofinal-scratch-{socket.gethostname()}-"
 
 
 class Scratch:
@@ -71,7 +73,7 @@ class Scratch:
 
     def with_urls(self, text: str) -> str:
         """Return a message with URLs in place of the paths of copies."""
-        return re.sub(rf"{re.escape(str(self.folder))}/(\w+)/", r"\1://", text) if self._is_made else text
+        return re.sub(rf"{re.escape(str(self.folder))}/([\w+.-]+)/", r"\1://", text) if self._is_made else text
 
     def fetch(self, file: RemoteFile) -> dict[str, Any]:
         """Copy a file to its place, unless its copy is there.
@@ -137,22 +139,23 @@ class Scratch:
         return digest.hexdigest()
 
     def _pieces(self, file: RemoteFile) -> Iterator[bytes]:
-        with naming(file.url, "read"):
-            file_system, path = open_storage(file.url)
-            if as_remote_file(file_system, file_system.info(path)) != file:
-                raise ValueError("it has changed since this run began")
-            with file_system.open(path, "rb", cache_type="none") as opened:
-                while not self._stopped.is_set() and (piece := opened.read(PIECE_BYTES)):
-                    yield piece
+        if (now := find_file(file.url)) != file:
+            what = "changed" if now else "been deleted"
+            raise ValueError(
+                f"{file} has {what} since this run began; run the same command again for what is there now"
+            )
+        file_system, path = open_storage(file.url)
+        with naming(file.url, "read"), file_system.open(path, "rb", cache_type="none") as opened:
+            while not self._stopped.is_set() and (piece := opened.read(PIECE_BYTES)):
+                yield piece
 
 
 def _remove_leftovers() -> None:
-    """Remove the scratch folders of killed runs: those that no process holds locked."""
+    """Remove the scratch folders of this user's killed runs on this machine: those that no process holds locked."""
     for folder in Path(tempfile.gettempdir()).glob(f"{SCRATCH_PREFIX}*"):
-        if not (folder / ".lock").exists():
-            continue  # it is just being made
-        lock = Lock(folder / ".lock")
-        with suppress(LockedError, OSError):  # in use, or another user's
-            if lock.acquire():
+        with suppress(LockedError, OSError):  # in use, or removed by another run meanwhile
+            is_own = not hasattr(os, "getuid") or folder.lstat().st_uid == os.getuid()
+            lock = Lock(folder / ".lock")
+            if is_own and lock.path.exists() and lock.acquire():
                 shutil.rmtree(folder, ignore_errors=True)
                 lock.release()

@@ -4,11 +4,12 @@ import hashlib
 import os
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from .remote import RemoteFile, is_url, look_up
+from .remote import RemoteFile, find_file, is_url
 
 
 def file_sha256(path: Path) -> str:
@@ -63,7 +64,7 @@ def is_other_video(record: Mapping[str, Any], source: Path | RemoteFile) -> bool
     if isinstance(source, RemoteFile) or is_url(recorded):
         if recorded == str(source) or record.get("size") == _size(source):
             return False
-        return look_up([recorded]) != [None] if is_url(recorded) else os.path.exists(recorded)
+        return _exists(recorded)
     if recorded == str(source.absolute()) or not (os.path.exists(recorded) and source.exists()):
         return False
     return not os.path.samefile(recorded, source) and source_sha256(Path(recorded)) != source_sha256(source)
@@ -74,6 +75,14 @@ def is_other_video(record: Mapping[str, Any], source: Path | RemoteFile) -> bool
 )  # a touched or changed file is hashed once, though its status and its record both need the hash
 def _sha256_of_version(source: Path, size: int, mtime_ns: int) -> str:
     return source_sha256(source)
+
+
+def _exists(source: str) -> bool:
+    if not is_url(source):
+        return os.path.exists(source)
+    with suppress(ValueError):  # what cannot be asked for any more counts as gone
+        return find_file(source) is not None
+    return False
 
 
 def _size(source: Path | RemoteFile) -> int | None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path, PurePosixPath
 
-from ..data.remote import RemoteFile, is_url, list_files, look_up, read_file
+from ..data.remote import RemoteFile, find_file, find_files, is_url, list_files, read_file
 from ..data.scratch import Scratch
 from ..extractors.video import VIDEO_SUFFIXES
 from .console import waiting
@@ -33,9 +33,8 @@ def find_remote_videos(videos: str | Path, scratch: Scratch) -> Sources:
     """
     with waiting(f"listing {videos}"):
         if not is_url(videos):
-            return _listed(Path(videos).read_bytes(), str(videos), None, scratch)
-        (file,) = look_up([str(videos)])
-        if file is None:
+            return _listed(Path(videos).read_bytes(), str(videos), Path(videos).parent, scratch)
+        if (file := find_file(str(videos))) is None:
             return _search(str(videos), scratch)
         if file.url.lower().endswith(".txt"):
             return _listed(read_file(file.url), file.url, file.folder, scratch)
@@ -63,12 +62,12 @@ def _is_hidden(path: str) -> bool:
     return any(not part or part.startswith(".") or part in CLUTTER for part in path.split("/")[:-1])
 
 
-def _listed(content: bytes, list_name: str, folder: str | None, scratch: Scratch) -> Sources:
+def _listed(content: bytes, list_name: str, folder: str | Path, scratch: Scratch) -> Sources:
     lines = split_list(content, list_name)
-    if folder is None and (others := [line for line in lines if not is_url(line)]):
+    if isinstance(folder, Path) and (others := [line for line in lines if not is_url(line)]):
         raise ValueError(f"{list_name} lists URLs and the path {others[0]}; make two lists of them")
     urls = [line if is_url(line) else f"{folder}/{line}" for line in lines]
-    found = look_up(urls)
+    found = find_files(urls)
     if missing := [url for url, file in zip(urls, found, strict=True) if file is None]:
         raise ValueError(
             f"{list_name} lists {missing[0]}, which is no file there ({len(missing)} of {len(urls)} are not)"
@@ -76,8 +75,10 @@ def _listed(content: bytes, list_name: str, folder: str | None, scratch: Scratch
     return _sources([file for file in found if file], folder, scratch)
 
 
-def _sources(files: list[RemoteFile], folder: str | None, scratch: Scratch, num_others: int = 0) -> Sources:
-    """Name files by their path below a folder, or by their stem if they are elsewhere."""
+def _sources(files: list[RemoteFile], folder: str | Path, scratch: Scratch, num_others: int = 0) -> Sources:
+    """Name files by their path below a folder (a URL, or a path for a list on the disk), or else by their stem."""
     remote = {scratch.path_of(file.url): file for file in files}
-    root = scratch.path_of(folder) if folder else scratch.folder / "list"
+    if isinstance(folder, Path):
+        return Sources(name_paths(list(remote), scratch.folder / "list"), folder, num_others, remote=remote)
+    root = scratch.path_of(folder)
     return Sources(name_paths(list(remote), root), root, num_others, remote=remote, url=folder)

@@ -50,8 +50,8 @@ SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
 SCRIPTS = dict(line.split(" = ") for line in SETUP["options.entry_points"]["console_scripts"].strip().splitlines())
 PROGRAMS = {*SCRIPTS, "python", "python3", "make", "pip", ".venv/bin/pip", "conda", "source"}
-FOREIGN_OPTIONS = {"--index-url"}
-"""Of pip."""
+FOREIGN_OPTIONS = {"--index-url", "--exclude"}
+"""Of pip and aws."""
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")  # a module is run twice
 

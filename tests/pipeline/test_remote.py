@@ -16,7 +16,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from cofinal import extract_features
 from cofinal.data.feature_store import FeatureStore
-from cofinal.data.remote import look_up
+from cofinal.data.remote import find_file
 from cofinal.data.scratch import SCRATCH_PREFIX, Scratch
 from cofinal.data.source_files import file_sha256
 from cofinal.extractors.backbone import Backbone
@@ -218,7 +218,7 @@ def test_what_happens_to_one_video_is_its_own_failure(films: Path, faulty, memor
     summary = extract_features("faulty://club", tmp_path / "out")
     errors = {failure["video"].removeprefix("faulty:///club/"): failure["error"] for failure in summary.failed}
     expected = {
-        "a/v1.mp4": "does not exist",
+        "a/v1.mp4": "has been deleted since this run began",
         "a/v2.mp4": "has changed since this run began",
         "b/v0.mp4": "the network is slow",
         "c/v0.mp4": "broke off after",
@@ -341,7 +341,7 @@ def test_runs_with_videos_of_their_own_share_a_url(films: Path, faulty, memory, 
 
 def test_copying_ends_when_the_run_is_stopped(faulty, memory) -> None:
     memory.pipe_file("/club/x.mp4", b"x" * 100)
-    (file,) = look_up(["faulty://club/x.mp4"])
+    file = find_file("faulty://club/x.mp4")
     assert file is not None
     with Scratch() as scratch, ThreadPoolExecutor() as pool:
         faulty.before_reading.append(lambda _: scratch.stop())

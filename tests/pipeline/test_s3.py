@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -131,7 +132,7 @@ def test_cut_downloads_and_an_object_that_is_deleted(server: S3Server, bucket, l
     assert code == 1
     assert f"{NUM_FILMS - 2} videos extracted" in stderr
     assert "s3://club/videos/a/v2.mp4 cannot be read" in stderr
-    assert "s3://club/videos/a/v4.mp4 cannot be read: it or its bucket does not exist" in stderr
+    assert "s3://club/videos/a/v4.mp4 has been deleted since this run began" in stderr
     assert downloads(server).count("v1") == 2  # the cut download was tried again
 
     server.cuts, server.on_download = {}, lambda path: None
@@ -140,6 +141,26 @@ def test_cut_downloads_and_an_object_that_is_deleted(server: S3Server, bucket, l
     code, stderr = run("s3://club/videos", "s3://club/out")
     assert (code, downloads(server)) == (0, ["v2", "v4"]), stderr
     assert_fetched_store_equals(bucket, local, tmp_path / "fetched")
+
+
+def test_an_interrupted_run_ends_soon_and_leaves_nothing(server: S3Server, bucket, tmp_path: Path) -> None:
+    """Also while a video is being downloaded."""
+    is_downloading = threading.Event()
+
+    def delay(path: str) -> None:
+        if path.endswith("v1.mp4"):
+            is_downloading.set()
+            time.sleep(2)
+
+    server.on_download = delay
+    process = start("s3://club/videos", "s3://club/out")
+    assert is_downloading.wait(300)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "run the same command again to go on" in stderr
+    assert "Traceback" not in stderr
+    assert not list((tmp_path / "tmp").glob(f"{SCRATCH_PREFIX}*"))
 
 
 def test_addresses_and_credentials_that_are_wrong(bucket, films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
