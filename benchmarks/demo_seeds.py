@@ -2,10 +2,12 @@
 
     python -m benchmarks.demo_seeds [FOLDER]
 
-It prints the SRCC on the unseen routines (head and baselines), and the SRCC of trivial measures with the score, which
-must be low. Routines and features that the folder holds already are used again.
+It prints SRCC and mean absolute error (MAE, points) on the unseen routines, of the head and the baselines, and the SRCC
+of trivial measures with the score, which must be low. Routines and features that the folder holds already are used
+again.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -29,15 +31,20 @@ def _main(
         print_message(f"data seed {seed}")
         results = run_demo(folder / str(seed), seed=seed)
         figures = [results["targets"], *(results["baselines"][name] for name in BASELINES)]
-        rows.append([found[TARGET]["srcc"] for found in figures])
+        rows.append([[found[TARGET][figure] for figure in ("srcc", "mae")] for found in figures])
         confounds.append(results["confounds"])
     measures = list(confounds[0])
     table = [
-        [str(seed), *(f"{value:.3f}" for value in row), *(f"{told[name]:+.2f}" for name in measures)]
+        [str(seed), *map(_cell, row), *(f"{told[name]:+.2f}" for name in measures)]
         for seed, row, told in zip(range(seeds), rows, confounds, strict=True)
     ]
-    table.append(["mean", *(f"{value:.3f}" for value in np.mean(rows, axis=0)), *("" for _ in measures)])
-    print_table(["data seed", "head", *(name.replace("_", " ") for name in BASELINES), *measures], table)
+    table.append(["mean", *map(_cell, np.mean(rows, axis=0)), *("" for _ in measures)])
+    print_table(["SRCC (MAE)", "head", *(name.replace("_", " ") for name in BASELINES), *measures], table)
+
+
+def _cell(figures: Sequence[float]) -> str:
+    srcc, mae = figures
+    return f"{srcc:.3f} ({mae:.2f})"
 
 
 if __name__ == "__main__":

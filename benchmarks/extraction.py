@@ -293,7 +293,7 @@ def score(video: Path, video_s: float) -> str:
         "identity": load("i3d", engine="torch").identity,
         "weights": "published",
         "generated": True,
-        "doubts": [],
+        "warnings": [],
         "sums": [],
         "routines": 0,
         "intervals": {"level": 0.9, "radii": {}},

@@ -34,7 +34,7 @@ from cofinal.models.gdlt import GDLT
 from cofinal.models.head import HeadNetwork
 from cofinal.models.predict import predict
 from cofinal.pipeline.console import ends_well, print_message
-from cofinal.pipeline.evaluation import r_l2, srcc
+from cofinal.pipeline.evaluation import mae, r_l2, srcc
 from cofinal.pipeline.examples import Examples
 from cofinal.pipeline.plots import INK, MARK, PALE, png
 from cofinal.pipeline.protocol import run_protocol
@@ -54,6 +54,7 @@ from .cross_validation import (
     folds_of,
     load,
 )
+from .tables import print_table
 
 GRADES, SUBGRADES = (1, 2, 3, 4, 6), (2, 4, 8, 16)
 PERPLEXITY = 20
@@ -127,12 +128,12 @@ def _srcc_of_seeds(arrays: dict[str, NDArray], target: int) -> list[float]:
 
 
 def predicted(work: Work) -> None:
-    """Draw held-out scores against true ones, a column a head."""
+    """Draw held-out scores against true ones, a column a head, and print the heads' figures."""
     heads = work.heads()
     entries = cross_validate(heads, work.source, ["random"], [0])
     targets = load(work.source, "random").labels.targets
     figure = Figure(figsize=(4 * len(heads), 3.5 * len(targets)), layout="constrained")
-    rows = []
+    rows, table = [], []
     for place, head in enumerate(heads):
         of_head = entries[head.name, "random"]
         rows += [
@@ -146,9 +147,12 @@ def predicted(work: Work) -> None:
             axes.scatter(truth, scores, s=9, color=INK, alpha=0.5, linewidths=0)
             ends = [min(truth.min(), scores.min()), max(truth.max(), scores.max())]
             axes.plot(ends, ends, color=MARK, linewidth=1)
-            figures = f"SRCC {srcc(truth, scores):.3f}, R-l2 {r_l2(truth, scores):.2f}"
-            axes.set(title=f"{head.name}, {target}: {figures}", xlabel="true (points)", ylabel="predicted (points)")
+            figures = [f"{srcc(truth, scores):.3f}", f"{r_l2(truth, scores):.2f}", f"{mae(truth, scores):.2f}"]
+            table.append([head.name, target, *figures])
+            title = f"{head.name}, {target}: SRCC {figures[0]}, R-l2 {figures[1]}"
+            axes.set(title=title, xlabel="true (points)", ylabel="predicted (points)")
     work.write("predicted", figure, rows)
+    print_table(["random folds, seed 0", "target", "SRCC", "R-l2", "MAE"], table)
 
 
 def embeddings(work: Work) -> None:

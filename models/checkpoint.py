@@ -22,7 +22,7 @@ from .head_types import HEAD_TYPES, type_name
 from .neighbourhood import Neighbourhood
 from .reference import ReferenceCoFInAl, sizes
 
-FORMAT = 9
+FORMAT = 10
 """Version of the head file that this code writes and reads."""
 NEIGHBOURS = "neighbourhood."
 """What the names of the training routines' tensors start with."""

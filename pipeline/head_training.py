@@ -24,7 +24,7 @@ from .extraction import extract_features
 from .heads import default_head_path, head_warnings, make_default, parse_extractor
 from .options import LabelOptions, TrainingOptions, takes_fields_of
 from .protocol import Outcome, run_seeds
-from .reliability import doubts, pooling_notes
+from .reliability import pooling_notes, warnings_of
 from .results import Results, Rows, format_figure, results_tables, summarise_predictions, write_results
 from .settings import configure, with_grade_edges
 from .sources import cut_segments, find_videos, is_store
@@ -135,7 +135,7 @@ def train_head(
             **_describe_head(outcome, data.labels, routines, feature_store),
             "training_set": record_training_set(routines, all_labels, feature_store, anonymous=options.anonymous),
         }
-        metadata["doubts"] = doubts(results, predictions, metadata)
+        metadata["warnings"] = warnings_of(results, predictions, metadata)
         results |= {
             "warnings": head_warnings(metadata),
             "notes": [*left_out, *pooling_notes(results)],

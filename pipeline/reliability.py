@@ -16,7 +16,9 @@ POOLED = -0.3
 """At this SRCC of the training mean, or below, pooling folds moves every figure much."""
 
 
-def doubts(results: Mapping[str, Any], predictions: Sequence[dict[str, Any]], metadata: Mapping[str, Any]) -> list[str]:
+def warnings_of(
+    results: Mapping[str, Any], predictions: Sequence[dict[str, Any]], metadata: Mapping[str, Any]
+) -> list[str]:
     """Return a sentence for each reason not to trust a head.
 
     Args:

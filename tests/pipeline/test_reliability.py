@@ -7,7 +7,7 @@ import pytest
 
 from cofinal.pipeline.baselines import BASELINES
 from cofinal.pipeline.heads import head_warnings
-from cofinal.pipeline.reliability import doubts, pooling_notes
+from cofinal.pipeline.reliability import pooling_notes, warnings_of
 from cofinal.pipeline.results import summarise_predictions
 
 RNG = np.random.default_rng(0)
@@ -26,13 +26,13 @@ def entries(errors: np.ndarray, ridge_errors: np.ndarray, *, target: str = "scor
 
 def said(predictions: list[dict], *, routines: int = 60, radius: float = 2.0) -> list[str]:
     metadata = {"routines": routines, "intervals": {"radii": {"score": radius}}, "ranges": {"score": [0, 10]}}
-    return doubts(summarise_predictions(predictions), predictions, metadata)
+    return warnings_of(summarise_predictions(predictions), predictions, metadata)
 
 
 SMALL, LARGE = RNG.normal(size=60), RNG.normal(size=60) * 4
 
 
-def test_a_good_head_carries_no_doubt() -> None:
+def test_a_good_head_carries_no_warning() -> None:
     assert said(entries(SMALL, SMALL)) == []
 
 
@@ -76,8 +76,8 @@ def test_few_routines_are_said_in_one_sentence(routines: int, words: str) -> Non
     assert ("docs/accuracy.md" in "".join(sentences)) == (routines < 20)
 
 
-def test_a_heads_outputs_carry_its_doubts() -> None:
-    metadata: dict[str, Any] = {"generated": False, "identity": None, "doubts": ["one", "two"]}
+def test_a_heads_outputs_carry_its_warnings() -> None:
+    metadata: dict[str, Any] = {"generated": False, "identity": None, "warnings": ["one", "two"]}
     assert head_warnings(metadata) == ["one", "two"]
 
 
