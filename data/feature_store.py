@@ -3,14 +3,17 @@
     out/
       a/x.npy          features of the video a/x.mp4, float32 or float16
       manifest.json    format, identity (backbone, recipe, weights' sha256), precision, versions, source folder
-      videos.jsonl     one line per attempt at a video, appended; the last line of a video counts
+      videos.jsonl     one line for each outcome of a video, appended; the last line of a video counts
       .lock            the process that is writing to the store; empty when there is none
+      .attempts        during a run, and after one that was killed: the videos that it had begun
+      shards/          the same of each shard, where several processes share the videos (`data.shards`)
 
 A folder of `.npy` files downloaded from elsewhere is a store too, without a manifest and of unknown identity.
 
 A run may be killed at any moment and still leaves a valid store. Arrays and the manifest appear whole or not at all. An
 array is written before its record, and a record torn by a kill is ignored, so the next run extracts that video again.
-One run at a time writes; reading needs no lock. Arrays are read as plain numbers, never unpickled.
+One run at a time writes, or several shards, each its own videos. Reading needs no lock. Arrays are read as plain
+numbers, never unpickled.
 """
 
 import errno
@@ -27,21 +30,19 @@ from typing import Any
 
 import numpy as np
 
-from .files import (
-    WriteError,
-    append_durable,
-    make_folder,
-    remove_temporaries,
-    sync_folder,
-    temporary_in,
-    write_atomic,
-)
-from .lock import Lock, LockedError
+from .attempts import Attempts
+from .files import WriteError, make_folder, remove_temporaries, temporary_in, write_atomic, write_once
+from .lock import LockedError
+from .records import append_record, is_success, mend_records, read_records
 from .remote import RemoteFile
-from .source_files import is_other_video, is_untouched, source_facts
+from .shards import Assignment, Shard, own_files, remove_shards, shard_files
+from .source_files import is_other_video, is_untouched, source_facts, source_size
+from .store_locks import StoreLocks
 
 FORMAT = 1
 IDENTITY_KEYS = ("backbone", "recipe", "weights_sha256")
+MAX_ATTEMPTS = 3
+"""A video whose extraction has ended the program so many times is given up."""
 MAX_ARRAY_BYTES = 1 << 30
 """Over 90 hours of video at 4096 features per clip; a larger file cannot be an array of clip features."""
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
@@ -69,8 +70,8 @@ def describe_identity(identity: Mapping[str, str] | None) -> str:
 class FeatureStore:
     """A folder of clip features.
 
-    A new object can read. `open` makes it ready to write and locks the folder; `close`, or the end of a `with`
-    statement, unlocks it.
+    A new object can read. `open` makes it ready to write and locks the folder, or a shard of it; `close`, or the end of
+    a `with` statement, unlocks it.
 
     Args:
         folder: the store's folder; it need not exist yet.
@@ -82,12 +83,14 @@ class FeatureStore:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.lock = Lock(self.folder / ".lock")
+        self.locks = StoreLocks(self.folder)
         self.manifest: dict[str, Any] | None = None
         self.records: dict[str, dict[str, Any]] = {}
-        self.unreadable_lines: list[int] = []
-        """Line numbers, from 1, of the lines of `videos.jsonl` that are not valid records."""
-        self._opened = False
+        self.unreadable_lines: list[tuple[Path, int]] = []
+        """The lines that are not valid records: file, and number from 1."""
+        self._shard: Shard | None = None
+        self._attempts: Attempts | None = None
+        """Of an open store."""
         self._inside: dict[Path, bool] = {}
         self._read()
 
@@ -104,8 +107,8 @@ class FeatureStore:
 
     @property
     def records_path(self) -> Path:
-        """The file of the records."""
-        return self.folder / "videos.jsonl"
+        """The file to which records are appended."""
+        return self.folder / (f"shards/{self._shard.stem}.jsonl" if self._shard else "videos.jsonl")
 
     def names(self) -> list[str]:
         """Return the names of all features in the folder and below, sorted: `a/x` for `a/x.npy`.
@@ -116,18 +119,19 @@ class FeatureStore:
         names = (path.relative_to(self.folder).as_posix().removesuffix(".npy") for path in paths)
         return sorted(name for name in names if name not in self.records or is_success(self.records[name]))
 
-    def open(self, manifest: Mapping[str, Any], names: Iterable[str] = ()) -> list[str]:
+    def open(self, manifest: Mapping[str, Any], names: Iterable[str] = (), shard: Shard | None = None) -> list[str]:
         """Make the folder a store of this identity, or continue such a store, and lock it against other writers.
 
-        Half-written files of a killed run are removed.
+        Half-written files of a killed run are removed. Without a shard, what shards have left is merged.
 
         Args:
             manifest: the identity's three keys and other facts to record.
             names: names of the videos to come, to check that the file system can tell them apart.
+            shard: share the store with the other shards of the same count; None to have it alone.
 
         Returns:
-            Warnings: one for each recorded fact (precision, engine, versions) that differs from the store's, and one
-            if the file system has no locks.
+            Warnings: one for each recorded fact (precision, engine, versions) that differs from the store's, and those
+            about locks.
 
         Raises:
             ValueError: the store has another identity, holds features of unknown origin, is being written by another
@@ -138,37 +142,79 @@ class FeatureStore:
         make_folder(self.folder)
         if not os.access(self.folder, os.W_OK):
             raise PermissionError(f"{self.folder} is not writable; choose another folder or change its rights")
+        self._shard = shard
         try:
-            locked = self.lock.acquire()
+            warnings = self._acquire(shard)
+            self._read()  # again, because another run may have written between __init__ and the lock
+            self._refuse_another(manifest)
+            self._refuse_twins(names)
+            remove_temporaries(self.folder, shard.stem if shard else "")
+            self._write_manifest(manifest)
+            if shard is None:
+                self._begin_alone()
+            else:
+                self._begin_shard(shard)
         except LockedError as holder:
+            self.close()
             raise LockedError(
                 f"{self.folder} is being written by another run ({holder}); wait for it to end, or extract into "
                 "another folder"
             ) from None
-        try:
-            self._read()  # again, because another run may have written between __init__ and the lock
-            self._refuse_another(manifest)
-            self._refuse_twins(names)
-            remove_temporaries(self.folder)
-            if self.manifest is None:
-                self.manifest = {"format": FORMAT, **manifest}
-                write_atomic(self.folder / "manifest.json", _json_bytes(self.manifest))
-            self._mend_records()
         except BaseException:  # also Ctrl-C: the lock must not outlive this call
             self.close()
             raise
-        self._opened = True
-        no_lock = f"the file system of {self.folder} has no locks: make sure that no other run writes there"
-        return ([] if locked else [no_lock]) + [
+        assert self.manifest is not None
+        return warnings + [
             f"{self.folder} was begun with {key} {self.manifest[key]!r}, this run has {value!r}"
             for key, value in manifest.items()
             if key in ("precision", "engine", "versions") and self.manifest.get(key, value) != value
         ]
 
     def close(self) -> None:
-        """Unlock the store for other writers."""
-        self._opened = False
-        self.lock.release()
+        """Unlock the store for other writers; videos that are under way count as not begun."""
+        if self._attempts is not None:
+            self._attempts.close()
+            self._attempts = None
+        self.locks.release()
+
+    def assign(self, videos: Mapping[str, Path | RemoteFile]) -> tuple[set[str], list[int]]:
+        """Return which of the videos belong to the shard of this open store, and the bytes of all shards' videos.
+
+        Args:
+            videos: the files of all shards' videos, by a name that does not change.
+        """
+        assert self._shard is not None, "the store is opened for a shard"
+        assignment = Assignment(self._shards)
+        new = {name: source_size(path) for name, path in videos.items() if name not in assignment.shard_of}
+        done = {name for name in new if name in self.records and is_success(self.records[name])}
+        assignment.add(new, self._shard, last=done)
+        return {name for name in videos if assignment.shard_of[name] == self._shard.index}, assignment.loads
+
+    def begin(self, name: str, facts: Mapping[str, Any]) -> int:
+        """Note that a video is begun, so that a video that ends the program is known at the next start.
+
+        `write` and `append` note its end, and `close` takes it back. It may be called from any thread.
+
+        Args:
+            name: the video.
+            facts: `size` and `mtime_ns` of its file.
+
+        Returns:
+            Which attempt this is, from 1; `MAX_ATTEMPTS` is the last one that makes sense.
+
+        Raises:
+            WriteError: the disk is full or failed.
+        """
+        assert self._attempts is not None, "a store is opened before a video is begun"
+        try:
+            return self._attempts.begin(name, facts)
+        except OSError as error:
+            raise self._disk_failed(error) from error
+
+    def attempts(self, name: str, source: Path | RemoteFile) -> int:
+        """Return how many times a video was begun, in this version of its file, without an outcome."""
+        assert self._attempts is not None, "only an open store knows the attempts"
+        return self._attempts.count(name, source)
 
     def status(self, name: str, source: Path | RemoteFile) -> Status:
         """Return whether a video is done, has failed or is to do. Nothing is written.
@@ -182,8 +228,7 @@ class FeatureStore:
         try:
             if is_success(record):
                 done = self._has_array(name, record) and (
-                    is_untouched(record, source)
-                    or (isinstance(source, Path) and source_facts(source)["sha256"] == record["sha256"])
+                    is_untouched(record, source) or source_facts(source).get("sha256") == record["sha256"]
                 )
                 return Status.DONE if done else Status.TO_DO
             # "unusable" marks failures that are the file's fault; others, such as a full disk, may not happen again
@@ -198,11 +243,8 @@ class FeatureStore:
         """
         record = self.records[name]
         with suppress(OSError, ValueError):  # the file may have gone since its status was asked
-            if (
-                isinstance(source, Path)
-                and not is_untouched(record, source)
-                and (facts := source_facts(source))["sha256"] == record["sha256"]
-            ):
+            facts = {} if is_untouched(record, source) else source_facts(source)
+            if facts.get("sha256") == record["sha256"]:
                 self.append({**record, **facts})
 
     def refuse_other_sources(self, sources: Mapping[str, Path | RemoteFile]) -> None:
@@ -255,7 +297,7 @@ class FeatureStore:
 
     def _write_array(self, path: Path, content: bytes) -> None:
         try:
-            write_atomic(path, content)
+            write_atomic(path, content, self._writer)
         except OSError as error:
             if error.errno in DISK_ERRORS:
                 raise self._disk_failed(error) from error
@@ -267,9 +309,10 @@ class FeatureStore:
         Raises:
             WriteError: the disk is full or failed.
         """
-        assert self._opened, "a store is opened before it is written"
+        assert self._attempts is not None, "a store is opened before it is written"
         try:
-            append_durable(self.records_path, json.dumps(record, ensure_ascii=True, allow_nan=False).encode() + b"\n")
+            append_record(self.records_path, record)
+            self._attempts.end(record["video"])
         except OSError as error:
             raise self._disk_failed(error) from error
         self.records[record["video"]] = dict(record)
@@ -282,31 +325,88 @@ class FeatureStore:
         """
         return load_features(self.path(name))
 
+    @property
+    def _shards(self) -> Path:
+        return self.folder / "shards"
+
+    @property
+    def _writer(self) -> str:
+        return self._shard.stem if self._shard else ""
+
+    def _acquire(self, shard: Shard | None) -> list[str]:
+        """Take the locks; return warnings."""
+        if shard is None:
+            return self.locks.acquire_alone()
+        make_folder(self._shards)
+        warnings = self.locks.acquire_shared()
+        if Assignment(self._shards).begin(shard):
+            return warnings + self.locks.acquire_shard(shard)
+        self.locks.release()  # the last shards were of another count; if none of them works, begin anew
+        self.locks.acquire_alone()
+        self._read()
+        self._begin_alone()
+        self.close()
+        return self._acquire(shard)
+
+    def _begin_alone(self) -> None:
+        """Drop the records that a kill tore, and merge what shards have left; a kill in between leaves all to merge."""
+        records = self.folder / "videos.jsonl"
+        mend_records(records, shard_files(self._shards, ".jsonl"), is_damaged=self._is_damaged(records))
+        self._attempts = Attempts(self.folder / ".attempts", shard_files(self._shards, ".attempts"))
+        remove_shards(self._shards)
+        self.unreadable_lines = []
+
+    def _begin_shard(self, shard: Shard) -> None:
+        (self.folder / "videos.jsonl").touch()  # `find_store` looks for it
+        mend_records(self.records_path, [], is_damaged=self._is_damaged(self.records_path))
+        self._attempts = Attempts(self._shards / f"{shard.stem}.attempts", [self.folder / ".attempts"])
+        self.unreadable_lines = [(path, line) for path, line in self.unreadable_lines if path != self.records_path]
+
+    def _is_damaged(self, path: Path) -> bool:
+        return any(path == damaged for damaged, _ in self.unreadable_lines)
+
+    def _write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        if self.manifest is None:
+            write = write_once if self._shard else write_atomic  # another shard may write it at the same time
+            write(self._manifest_path, _json_bytes({"format": FORMAT, **manifest}), self._writer)
+            self._refuse_another(manifest)
+
+    @property
+    def _manifest_path(self) -> Path:
+        return self.folder / "manifest.json"
+
     def _read(self) -> None:
-        path = self.folder / "manifest.json"
-        for own in (path, self.records_path, self.lock.path):
+        records = self.folder / "videos.jsonl"
+        of_shards = shard_files(self._shards, ".jsonl")
+        for own in (self._manifest_path, records, self.locks.path, self.folder / ".attempts", *own_files(self._shards)):
             if os.path.lexists(own) and (own.is_symlink() or not own.is_file()):
                 raise ValueError(f"{own} is not a plain file, as a feature store's own files must be; remove it")
-        self.manifest = _read_manifest(path) if path.exists() else None
+        if self._shards.is_symlink() or (self._shards.exists() and not self._shards.is_dir()):
+            raise ValueError(f"{self._shards} is not a plain folder, as a feature store's own must be; remove it")
+        self.manifest = _read_manifest(self._manifest_path) if self._manifest_path.exists() else None
         self.records, self.unreadable_lines = {}, []
-        if self.records_path.exists():
-            with self.records_path.open("rb") as file:
-                for number, line in enumerate(file, start=1):
-                    if record := _parse_record(line):
-                        self.records[record["video"]] = record  # a later line of the same video replaces it
-                    else:
-                        self.unreadable_lines.append(number)
+        # the shards' first: who merges them removes them afterwards
+        read = {path: list(read_records(path)) for path in (*of_shards, records)}
+        for path in (records, *of_shards):  # the shards' are newer: no record is written beside them elsewhere
+            for number, record in read[path]:
+                if record:
+                    self.records[record["video"]] = record  # a later line of the same video replaces it
+                else:
+                    self.unreadable_lines.append((path, number))
 
     def _refuse_another(self, manifest: Mapping[str, Any]) -> None:
         """Refuse a store whose identity is unknown or differs from the manifest's."""
         identity = {key: manifest[key] for key in IDENTITY_KEYS}
-        if self.identity is None:
-            if self._has_arrays():
+        if self.manifest is None:
+            has_arrays = self._has_arrays()
+            # read it after the look for arrays: another shard may have written it, and then an array
+            self.manifest = _read_manifest(self._manifest_path) if self._manifest_path.exists() else None
+            if has_arrays and self.manifest is None:
                 raise ValueError(
                     f"{self.folder} holds .npy files but no manifest.json, so their extractor is unknown; "
                     "extract into another folder"
                 )
-        elif identity != self.identity:
+        if self.manifest is not None and identity != self.identity:
             raise ValueError(
                 f"{self.folder} holds features of another kind ({describe_identity(self.identity)}; this run makes: "
                 f"{describe_identity(identity)}); extract into another folder"
@@ -332,18 +432,6 @@ class FeatureStore:
             return any((self.folder / variant).exists() for variant in variants)
         finally:
             probe.unlink()
-
-    def _mend_records(self) -> None:
-        """Drop the lines that a killed run tore; their videos are extracted again."""
-        if not self.records_path.exists():
-            self.records_path.touch()
-            sync_folder(self.folder)  # appending syncs the content only, not the file's name in the folder
-        content = self.records_path.read_bytes()
-        # a missing last line end counts as torn too, or the next record would continue that line
-        if self.unreadable_lines or (content and not content.endswith(b"\n")):
-            whole = [line + b"\n" for line in content.split(b"\n") if _parse_record(line)]
-            write_atomic(self.records_path, b"".join(whole))
-            self.unreadable_lines = []
 
     def _array(self, name: str) -> Path:
         return self.folder / f"{name}.npy"
@@ -421,21 +509,3 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if manifest.get("format") != FORMAT:
         raise ValueError(f"{path} has format {manifest.get('format')}, this program reads {FORMAT}; update the program")
     return manifest
-
-
-def _parse_record(line: bytes) -> dict[str, Any] | None:
-    """Return the record in a line, or None if the line is torn by a kill, damaged, or not of this program."""
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(record, dict) or not isinstance(record.get("video"), str):
-        return None
-    kinds: dict[str, type] = {"size": int, "mtime_ns": int, "sha256": str} if is_success(record) else {}
-    is_valid = all(isinstance(record.get(key), kind) for key, kind in kinds.items())
-    return record if is_valid and isinstance(record.get("source", ""), str) else None
-
-
-def is_success(record: Mapping[str, Any]) -> bool:
-    """Return whether a record says that features were written."""
-    return "error" not in record and "replaced" not in record

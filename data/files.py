@@ -2,6 +2,8 @@
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 TEMPORARY_PREFIX, TEMPORARY_SUFFIX = ".writing-", ".tmp"
@@ -11,24 +13,58 @@ class WriteError(Exception):
     """The disk became full, or a file or process failed, during the work; what was written before stays valid."""
 
 
-def write_atomic(path: Path, content: bytes) -> None:
+def write_atomic(path: Path, content: bytes, writer: str = "") -> None:
     """Write a file whole or not at all.
 
     Args:
         path: the file; missing folders are created.
         content: its bytes.
+        writer: one of several processes that write to the folder at once; for `remove_temporaries`.
     """
+    with _written(path, content, writer) as temporary:
+        os.replace(temporary, path)
+
+
+def write_once(path: Path, content: bytes, writer: str = "") -> bool:
+    """Write a file whole, unless it exists: of several processes on several hosts only one succeeds.
+
+    Args:
+        path: the file; missing folders are created.
+        content: its bytes.
+        writer: as in `write_atomic`.
+
+    Returns:
+        Whether this call has written it.
+
+    Raises:
+        ValueError: the file system has no hard links.
+    """
+    with _written(path, content, writer) as temporary:
+        try:
+            os.link(temporary, path)  # fails if there is such a file, also on network file systems
+            return True
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise ValueError(
+                f"{path} cannot be written so that no two processes do ({error.strerror}): the file system must have "
+                "hard links for --shard; run without it"
+            ) from error
+
+
+@contextmanager
+def _written(path: Path, content: bytes, writer: str) -> Iterator[Path]:
+    """Write a temporary file beside a path, which is removed at the end if it is still there."""
     make_folder(path.parent)
-    temporary = temporary_in(path.parent)
+    temporary = temporary_in(path.parent, writer)
     try:
         with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())  # before the rename, or a power cut could leave the new name with no content
-        os.replace(temporary, path)
-    except BaseException:  # also Ctrl-C
+        yield temporary
+    finally:  # also after Ctrl-C
         temporary.unlink(missing_ok=True)
-        raise
     sync_folder(path.parent)
 
 
@@ -45,11 +81,11 @@ def temporary_in(folder: Path, name: str = "") -> Path:
     return folder / f"{TEMPORARY_PREFIX}{name}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
 
 
-def remove_temporaries(folder: Path) -> None:
-    """Remove the half-written files of killed runs in a folder and below."""
+def remove_temporaries(folder: Path, writer: str = "") -> None:
+    """Remove the half-written files of killed runs in a folder and below; with `writer`, those of this one only."""
     for place, _, files in os.walk(folder):
         for name in files:
-            if name.startswith(TEMPORARY_PREFIX) and name.endswith(TEMPORARY_SUFFIX):
+            if name.startswith(TEMPORARY_PREFIX + writer) and name.endswith(TEMPORARY_SUFFIX):
                 Path(place, name).unlink(missing_ok=True)
 
 

@@ -1,8 +1,8 @@
-"""A lock on a folder. One process holds it, and it ends with that process, also if the process is killed.
+"""A lock on a folder. One process holds it, or several share it; it ends with the process, also if that is killed.
 
-It is the operating system's lock on an open file (`flock`; `msvcrt.locking` on Windows), so a killed run leaves no lock
-behind. The lock file names the holder. It is never removed: otherwise one process could lock the removed file and
-another a new one, and both would write.
+It is the operating system's lock on an open file (`flock`, which Linux passes on to an NFS server; `msvcrt.locking` on
+Windows), so a killed run leaves no lock behind. The lock file names a holder that is alone. It is never removed while
+somebody may want it: otherwise one process could lock the removed file and another a new one, and both would write.
 """
 
 import errno
@@ -12,7 +12,7 @@ import socket
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 if sys.platform == "win32":
     import msvcrt
@@ -38,33 +38,44 @@ class Lock:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.left_by: str | None = None
+        """A process on another host that held the lock before and did not release it; it may have been killed."""
         self._file: IO[bytes] | None = None
 
-    def acquire(self) -> bool:
+    def acquire(self, *, shared: bool = False) -> bool:
         """Take the lock, or fail at once.
+
+        Args:
+            shared: let others share it, and nobody hold it alone.
 
         Returns:
             False if the file system has no locks, so that two runs at once would not be noticed.
 
         Raises:
             LockedError: another process holds the lock; the message names the process, its host and since when.
+            ValueError: a shared lock on Windows, which has none.
             OSError: the lock file cannot be written.
         """
         # opened without truncation: until the lock is ours, the file holds another process's name
         file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "rb+", buffering=0)
         try:
-            _lock(file)
+            _lock(file, shared)
         except OSError as error:
             if error.errno not in NO_LOCKS:
-                holder = _holder(file)
                 file.close()
-                raise LockedError(holder) from error
+                raise LockedError(holder_of(self.path) or "another process") from error
             file.close()
             return False
-        since = datetime.now().astimezone().isoformat(" ", "seconds")
-        file.truncate()
-        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}).encode())
         self._file = file
+        before = _read_holder(file.read(1000))
+        file.truncate(0)
+        if shared:
+            return True
+        if before is not None and before["host"] != socket.gethostname():
+            self.left_by = _describe(before)
+        since = datetime.now().astimezone().isoformat(" ", "seconds")
+        file.seek(0)
+        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}).encode())
         return True
 
     def release(self) -> None:
@@ -75,19 +86,31 @@ class Lock:
             self._file = None
 
 
-def _lock(file: IO[bytes]) -> None:
+def holder_of(path: Path) -> str | None:
+    """Return the process that a lock file names: it holds the lock, or was killed while it did."""
+    holder = _read_holder(path.read_bytes()[:1000])
+    return None if holder is None else _describe(holder)
+
+
+def _lock(file: IO[bytes], shared: bool) -> None:
     if sys.platform == "win32":
+        if shared:
+            raise ValueError("several shards cannot write one store on Windows; run without --shard")
         file.seek(LOCKED_BYTE)
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         file.seek(0)
     else:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
 
 
-def _holder(file: IO[bytes]) -> str:
-    file.seek(0)
+def _read_holder(content: bytes) -> dict[str, Any] | None:
+    """Return the holder that a lock file names; None if it is released, or if the name is not written yet."""
     try:
-        holder = json.loads(file.read(1000))
-        return f"process {holder['pid']} on {holder['host']}, since {holder['since']}"
-    except (ValueError, KeyError, TypeError):  # the holder has not written its name yet
-        return "another process"
+        holder = json.loads(content)
+        return {key: holder[key] for key in ("pid", "host", "since")}
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _describe(holder: dict[str, Any]) -> str:
+    return f"process {holder['pid']} on {holder['host']}, since {holder['since']}"

@@ -3,6 +3,7 @@
     s3://bucket/out/
       a/x.npy            features of the video a/x.mp4
       manifest.json      as on a disk
+      attempts/a/x.json  a video that a run has begun and not ended
       records/a/x.json   the record of the video, because object storage cannot append to a file of records
       videos.jsonl       all records, merged when a run ends: with it, a copy of the URL is a store on a disk
 
@@ -14,12 +15,14 @@ their own.
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from .feature_store import FeatureStore
 from .files import WriteError, append_durable, make_folder, write_atomic
 from .remote import REQUESTS_AT_ONCE, RemoteFile, list_files, naming, open_storage, read_file
+from .shards import Shard
 
 
 class RemoteStore(FeatureStore):
@@ -42,10 +45,16 @@ class RemoteStore(FeatureStore):
         """Size of each video's array."""
         self._own: set[str] = set()
         """The videos of which this run has written a record."""
+        self._begun: dict[str, tuple[dict[str, int], int]] = {}
+        """The videos that this run has begun and not ended: their files' versions and the number of attempts."""
         self._list()
         make_folder(folder)
         for name in {"manifest.json", "videos.jsonl"} & self._found.keys():
             write_atomic(folder / name, read_file(self._found[name].url))
+        self._attempted = {path for path in self._found if _video_of(path, "attempts") is not None}
+        """The paths of the attempts at the URL."""
+        attempts = (f"{json.dumps(_video_of(path, 'attempts'))}: {self._read_text(path)}" for path in self._attempted)
+        write_atomic(folder / ".attempts", f"{{{', '.join(attempts)}}}\n".encode())
         super().__init__(folder)
         self._has_unmerged = self._read_records(self._unmerged())
 
@@ -58,9 +67,10 @@ class RemoteStore(FeatureStore):
                 self._merge_records()
         super().__exit__(*error)
 
-    def open(self, manifest: Mapping[str, Any], names: Iterable[str] = ()) -> list[str]:
-        """As `FeatureStore.open`, but without a lock for other machines."""
-        warnings = super().open(manifest, names)
+    def open(self, manifest: Mapping[str, Any], names: Iterable[str] = (), shard: Shard | None = None) -> list[str]:
+        """As `FeatureStore.open`, but without a lock for other machines, and not for shards."""
+        assert shard is None, "an assignment to shards needs a file system"
+        warnings = [warning.replace(str(self.folder), self.url) for warning in super().open(manifest, names)]
         with naming(self.url, "written"):
             # also if it was there: who may not write learns it before hours of work
             self._pipe("manifest.json", (self.folder / "manifest.json").read_bytes())
@@ -68,11 +78,28 @@ class RemoteStore(FeatureStore):
             self._merge_records()
         return warnings
 
+    def begin(self, name: str, facts: Mapping[str, Any]) -> int:
+        """As `FeatureStore.begin`; the attempt is at the URL when this returns."""
+        attempts = super().begin(name, facts)
+        self._begun[name] = {key: facts[key] for key in ("size", "mtime_ns")}, attempts
+        self._put_attempts(name, *self._begun[name])
+        return attempts
+
+    def close(self) -> None:
+        """As `FeatureStore.close`."""
+        with suppress(WriteError):
+            for name, (version, attempts) in self._begun.items():
+                self._put_attempts(name, version, attempts - 1)
+        self._begun.clear()
+        super().close()
+
     def append(self, record: Mapping[str, Any]) -> None:
         """As `FeatureStore.append`; the record is at the URL when this returns."""
         self._put(f"records/{record['video']}.json", _line(record))
         self._own.add(record["video"])
         super().append(record)
+        self._begun.pop(record["video"], None)
+        self._put_attempts(record["video"], {}, 0)
 
     def _write_array(self, path: Path, content: bytes) -> None:
         name = path.relative_to(self.folder).as_posix()
@@ -106,25 +133,45 @@ class RemoteStore(FeatureStore):
         self._read()
         return bool(urls)
 
+    def _put_attempts(self, name: str, version: Mapping[str, int], attempts: int) -> None:
+        path = f"attempts/{name}.json"
+        if attempts:
+            self._put(path, _line({**version, "attempts": attempts}))
+            self._attempted.add(path)
+        elif path in self._attempted:
+            with _stopping(f"{self.url}/{path}", "removed"), suppress(FileNotFoundError):
+                self._storage.rm_file(f"{self._root}/{path}")
+            self._attempted.discard(path)
+
+    def _read_text(self, path: str) -> str:
+        return read_file(self._found[path].url).decode(errors="replace").strip()
+
     def _merge_records(self) -> None:
         """Write all records into one object."""
         self._put("videos.jsonl", b"".join(map(_line, self.records.values())))
 
     def _put(self, name: str, content: bytes) -> None:
-        try:
-            with naming(f"{self.url}/{name}", "written"):
-                self._pipe(name, content)
-        except ValueError as error:
-            raise WriteError(f"{error}; the records so far stay valid, and the same command goes on") from error
+        with _stopping(f"{self.url}/{name}", "written"):
+            self._pipe(name, content)
 
     def _pipe(self, name: str, content: bytes) -> None:
         self._storage.pipe_file(f"{self._root}/{name}", content)
 
 
-def _video_of(path: str) -> str | None:
-    """Return the video of which the object is the record; None if it is another object."""
-    is_record = path.startswith("records/") and path.endswith(".json")
-    return path.removeprefix("records/").removesuffix(".json") if is_record else None
+@contextmanager
+def _stopping(url: str, action: str) -> Iterator[None]:
+    """As `naming`, with an error that stops the whole run."""
+    try:
+        with naming(url, action):
+            yield
+    except ValueError as error:
+        raise WriteError(f"{error}; the records so far stay valid, and the same command goes on") from error
+
+
+def _video_of(path: str, folder: str = "records") -> str | None:
+    """Return the video of which an object in a folder tells; None if it is another object."""
+    is_of_video = path.startswith(f"{folder}/") and path.endswith(".json")
+    return path.removeprefix(f"{folder}/").removesuffix(".json") if is_of_video else None
 
 
 def _line(record: Mapping[str, Any]) -> bytes:

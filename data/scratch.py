@@ -12,7 +12,7 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -99,9 +99,14 @@ class Scratch:
                 self._copies.pop(file, None)
                 self.path_of(file.url).unlink(missing_ok=True)
 
-    def stop(self) -> None:
-        """End copying in other threads."""
-        self._stopped.set()
+    @contextmanager
+    def stopped_by_errors(self) -> Iterator[None]:
+        """End copying in other threads if an error or Ctrl-C ends the `with`."""
+        try:
+            yield
+        except BaseException:
+            self._stopped.set()
+            raise
 
     def close(self) -> None:
         """Remove the folder."""

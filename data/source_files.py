@@ -36,22 +36,36 @@ def source_sha256(source: Path) -> str:
     return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
-def source_facts(source: Path) -> dict[str, Any]:
+def source_facts(source: Path | RemoteFile) -> dict[str, Any]:
     """Return the facts of a video for its record: path, size in bytes, modification time, content hash.
+
+    Those of a remote file are without its hash, which only its copy tells.
 
     Raises:
         OSError: the file cannot be read.
         ValueError: the file is a pipe or a device.
     """
+    if isinstance(source, RemoteFile):
+        return source.facts
     size, mtime_ns = _version(source)
     sha256 = _sha256_of_version(source, size, mtime_ns)
     return {"source": str(source.absolute()), "size": size, "mtime_ns": mtime_ns, "sha256": sha256}
 
 
+def source_size(source: Path | RemoteFile) -> int:
+    """Return the size of a video in bytes; 0 if it cannot be looked at."""
+    if isinstance(source, RemoteFile):
+        return source.size
+    with suppress(OSError):
+        return _version(source)[0]
+    return 0
+
+
 def is_untouched(record: Mapping[str, Any], source: Path | RemoteFile) -> bool:
     """Return whether a video has the size and modification time of a record, or on object storage the version."""
     if isinstance(source, RemoteFile):
-        return (record.get("size"), record.get("version")) == (source.size, source.version)
+        key = "version" if "version" in record else "mtime_ns"
+        return (record.get("size"), record.get(key)) == (source.size, source.facts[key])
     return (record.get("size"), record.get("mtime_ns")) == _version(source)
 
 
@@ -62,7 +76,7 @@ def is_other_video(record: Mapping[str, Any], source: Path | RemoteFile) -> bool
     """
     recorded = record["source"]
     if isinstance(source, RemoteFile) or is_url(recorded):
-        if recorded == str(source) or record.get("size") == _size(source):
+        if recorded == str(source) or record.get("size") == source_size(source):
             return False
         return _exists(recorded)
     if recorded == str(source.absolute()) or not (os.path.exists(recorded) and source.exists()):
@@ -83,12 +97,6 @@ def _exists(source: str) -> bool:
     with suppress(ValueError):  # what cannot be asked for any more counts as gone
         return find_file(source) is not None
     return False
-
-
-def _size(source: Path | RemoteFile) -> int | None:
-    if isinstance(source, RemoteFile):
-        return source.size
-    return _version(source)[0] if source.exists() else None
 
 
 def _version(source: Path) -> tuple[int, int]:

@@ -53,7 +53,10 @@ def serve(source: str) -> None:
     Args:
         source: the module whose `probe` and `read_frames` are used.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to both processes; the parent handles it
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(
+            stop, signal.SIG_IGN
+        )  # terminals and job systems send it to both processes; the parent handles it
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # so that a library's prints do not mix with the answers
     requests: Queue[dict[str, Any]] = Queue()

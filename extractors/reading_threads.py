@@ -1,5 +1,6 @@
 """Threads that read videos ahead of the backbone, each with a reader of its own, into one short queue."""
 
+import logging
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing, suppress
@@ -8,10 +9,14 @@ from queue import Empty, Full, Queue
 
 from torch import Tensor
 
-from .reader import Reader
+from .reader import Reader, ReaderError
 from .reading import Reading, Task, Video, read_video
 from .recipes import Recipe
 
+logger = logging.getLogger(__name__)
+
+READINGS = 3
+"""How many times a video is read that ends the process which reads it: a new process may do better."""
 POLL_S = 0.05
 """How often a thread that waits for room in the queue looks whether it is to stop."""
 
@@ -104,15 +109,27 @@ class ReadingThreads:
             with ExitStack() as stack:
                 stack.callback(task.video.release)
                 task.facts = task.video.find_facts()
-                clips = stack.enter_context(closing(read_video(task, reader, self._recipe)))
-                for reading, pixels in clips:
-                    self._put(Clip(reading, pixels))
-                    if self._stopped.is_set() or task.is_over:
-                        return
+                self._read_clips(task, reader, READINGS)
         except Exception as error:
             self._put(End(task, error))
         else:
             self._put(End(task))
+
+    def _read_clips(self, task: Task, reader: Reader, readings: int) -> None:
+        """Put the clips of a video into the queue; read it again, in a new process, if it has ended the process."""
+        try:
+            with closing(read_video(task, reader, self._recipe)) as clips:
+                for reading, pixels in clips:
+                    self._put(Clip(reading, pixels))
+                    if self._stopped.is_set() or task.is_over:
+                        return
+        except ReaderError as error:
+            if self._stopped.is_set() or task.is_over:
+                return
+            if readings == 1:
+                raise ReaderError(f"{error} (read {READINGS} times)") from error
+            logger.info("%s; it is read again", error)
+            self._read_clips(task, reader, readings - 1)
 
     def _put(self, item: Clip | End | BaseException | None) -> None:
         while not self._stopped.is_set():  # a put without a timeout would wait for a consumer that is gone

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import __version__
-from .console import ends_well, print_result
+from .console import ends_well, print_result, stops_on_sigterm
 from .options import ExtractorOptions, HeadOptions, LabelOptions, TrainingOptions, takes_fields_of
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
@@ -107,6 +107,13 @@ def _extract_features(
             "most 16.",
         ),
     ] = "auto",
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N|auto",
+            help="Extract only part I of N, beside the other parts; auto asks Slurm, torchrun or MPI.",
+        ),
+    ] = None,
     batch_clips: Annotated[
         int | None, typer.Option(help="Clips in a batch; by default what suits the device. OpenVINO takes one by one.")
     ] = None,
@@ -138,6 +145,7 @@ def _extract_features(
       extract-features routine.mp4 out/ --recipe kinetics-i3d
       extract-features videos/ out-classes/ --classes
       extract-features videos/ out/ --readers 4
+      extract-features videos/ out/ --shard 2/8
       extract-features frames/ out/ --fps 25
       extract-features videos/ out/ --recipe musdl-i3d --dataset mtl-aqa --labels labels/
       extract-features s3://bucket/videos s3://bucket/out
@@ -149,21 +157,23 @@ def _extract_features(
         raise ValueError("name the videos and the folder for their features: extract-features VIDEOS OUT")
     from .extraction import extract_features, print_summary
 
-    summary = extract_features(
-        videos,
-        store,
-        dataset=dataset,
-        labels=labels,
-        backbone=backbone,
-        recipe=recipe,
-        weights=weights,
-        readers=readers,
-        batch_clips=batch_clips,
-        overwrite=overwrite,
-        classes=classes,
-        retry_failed=retry_failed,
-        **vars(options),
-    )
+    with stops_on_sigterm():
+        summary = extract_features(
+            videos,
+            store,
+            dataset=dataset,
+            labels=labels,
+            backbone=backbone,
+            recipe=recipe,
+            weights=weights,
+            readers=readers,
+            shard=shard,
+            batch_clips=batch_clips,
+            overwrite=overwrite,
+            classes=classes,
+            retry_failed=retry_failed,
+            **vars(options),
+        )
     if as_json:
         _print_json(summary.as_json())
     else:

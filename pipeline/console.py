@@ -3,6 +3,7 @@
 import functools
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -175,6 +176,16 @@ def ends_well(command: Callable[..., int | None]) -> Callable[..., None]:
         raise SystemExit(code or 0)
 
     return run
+
+
+@contextmanager
+def stops_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM, which job systems and `kill` send, do what Ctrl-C does; for the main thread."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _set_up_logging(debug: bool) -> None:

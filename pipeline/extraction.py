@@ -4,7 +4,7 @@ import logging
 import platform
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -12,14 +12,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.progress import Progress
 
-from ..data.feature_store import FeatureStore, Status
+from ..data.feature_store import MAX_ATTEMPTS, FeatureStore, Status
 from ..data.files import WriteError
 from ..data.labels import read_labels
 from ..data.remote import RemoteFile, is_url, local_address
 from ..data.remote_store import RemoteStore
 from ..data.scratch import Scratch
+from ..data.shards import Shard
 from ..data.source_files import source_facts
 from ..extractors import i3d
 from ..extractors.backbone import Backbone, resolve_backbone
@@ -31,6 +33,7 @@ from .console import err, one_sentence, print_message, print_result, printable, 
 from .examples import label_places
 from .options import ExtractorOptions, takes_fields_of
 from .remote_sources import find_remote_videos, is_remote
+from .shards import choose_shard
 from .sources import Sources, cut_segments, find_videos
 
 logger = logging.getLogger(__name__)
@@ -71,6 +74,7 @@ def extract_features(
     recipe: str | None = None,
     weights: str | None = None,
     readers: str | int = "auto",
+    shard: str | None = None,
     batch_clips: int | None = None,
     overwrite: bool = False,
     classes: bool = False,
@@ -94,6 +98,8 @@ def extract_features(
         weights: the name of published weights, a file, or "random" for untrained ones; None for the first published.
         readers: number of processes that read videos, each another one; "auto" is 1 for a backbone on the CPU, else one
             less than the cores, at most 16.
+        shard: "2/8" to extract the second of eight parts, while other processes extract the others; "auto" for what
+            Slurm, torchrun, Open MPI or PMI say of this process, also of its GPU; None for all videos.
         batch_clips: clips in a batch; None for what suits the device.
         overwrite: extract all videos again.
         classes: also name each video's most probable Kinetics-400 class.
@@ -109,7 +115,7 @@ def extract_features(
     # everything that can be refused is refused before the first video is read
     with ExitStack() as stack:
         scratch = stack.enter_context(Scratch())
-        feature_store = _feature_store(local_address(store), scratch)
+        feature_store = _feature_store(local_address(store), shard, scratch)
         sources = videos if isinstance(videos, Sources) else _find(videos, options.fps, scratch)
         if dataset is not None:
             sources = _cut(sources, dataset, _label_places(feature_store, sources, labels))
@@ -118,13 +124,19 @@ def extract_features(
                 "labels say which segments to cut: name their format with --dataset, or leave --labels out"
             )
         _check_arguments(feature_store, batch_clips, readers)
+        part, options = _choose_shard(shard, options) if shard is not None else (None, options)
         backbone, reason = resolve_backbone(backbone, options.device)
         network = _load_backbone(backbone, reason, recipe, weights, classes, options)
         manifest = manifest_of(network, weights, sources) | {"backbone_choice": reason or "named"}
-        summary = ExtractionSummary(scratch.with_urls(str(feature_store.folder)), network.identity, len(sources.paths))
-        summary.warnings += _open_store(feature_store, manifest, sources, scratch)
 
         stack.enter_context(feature_store)
+        warnings = _open_store(feature_store, manifest, sources, part)
+        if part is not None:
+            sources = _videos_of_shard(feature_store, sources, part)
+        with waiting("comparing the videos with the store"):
+            feature_store.refuse_other_sources({name: sources.source(name) for name in sources.paths})
+        place = scratch.with_urls(str(feature_store.folder))
+        summary = ExtractionSummary(place, network.identity, len(sources.paths), warnings=warnings)
         stack.enter_context(_explained_interruption(summary))
         shown = _Shown(stack.enter_context(progress("videos")), summary.videos)
         needs = partial(_status, feature_store, overwrite=overwrite, retry=retry_failed, classes=classes)
@@ -133,29 +145,34 @@ def extract_features(
             for name in _left_to_do(feature_store, sources, needs, summary, shown)
         }
         num_readers = min(suitable_readers(network) if readers == "auto" else int(readers), len(names))
-        run = extract_many(
-            names,
-            network,
-            readers=[stack.enter_context(options.reader()) for _ in range(num_readers)],
-            batch_clips=batch_clips,
-            classify=classes,
-            on_progress=lambda video, *seconds: shown.part(sources.describe(names[video]), *seconds),
-        )
-        stack.enter_context(closing(run))
-        stack.callback(scratch.stop)
-        for finished in run:
-            name = names[finished.video]
-            _keep(feature_store, name, sources, scratch, finished, summary)
-            shown.over(sources.describe(name))
+        all_readers = [stack.enter_context(options.reader()) for _ in range(num_readers)]
+        for together in _apart(feature_store, sources, names):
+            run = extract_many(
+                together,
+                network,
+                readers=all_readers[: len(together)],
+                batch_clips=batch_clips,
+                classify=classes,
+                on_progress=lambda video, *seconds: shown.part(sources.describe(names[video]), *seconds),
+            )
+            with closing(run), scratch.stopped_by_errors():
+                for finished in run:
+                    name = names[finished.video]
+                    _keep(feature_store, name, sources, finished, summary)
+                    shown.over(sources.describe(name))
     if classes:
         summary.classes = _recorded_classes(feature_store, sources)
     summary.seconds = round(time.perf_counter() - started, 3)
     return summary
 
 
-def _feature_store(store: str | Path, scratch: Scratch) -> FeatureStore:
+def _feature_store(store: str | Path, shard: str | None, scratch: Scratch) -> FeatureStore:
     if not is_url(store):
         return FeatureStore(store)
+    if shard is not None:
+        raise ValueError(
+            f"--shard needs a store on a file system, not {store}: give each process a list of its own videos instead"
+        )
     with waiting(f"reading the records of {store}"):
         return RemoteStore(str(store), scratch.path_of(str(store).rstrip("/")))
 
@@ -195,6 +212,16 @@ def _check_arguments(store: FeatureStore, batch_clips: int | None, readers: str 
         raise ValueError(f"{store.folder} is a file; name a folder for the features")
 
 
+def _choose_shard(shard: str, options: ExtractorOptions) -> tuple[Shard, ExtractorOptions]:
+    """Return the shard, and the options with the GPU of this process, where the environment chooses both."""
+    part, local, said_by = choose_shard(shard)
+    if said_by:
+        if options.device == "auto" and local is not None and (num_gpus := torch.cuda.device_count()):
+            options = replace(options, device=f"cuda:{local % num_gpus}")
+        print_message(f"shard {part}, from {said_by}; device {options.device}")
+    return part, options
+
+
 def _load_backbone(
     name: str, reason: str | None, recipe: str | None, weights: str | None, classes: bool, options: ExtractorOptions
 ) -> Backbone:
@@ -211,11 +238,9 @@ def _load_backbone(
     return network
 
 
-def _open_store(store: FeatureStore, manifest: dict[str, Any], sources: Sources, scratch: Scratch) -> list[str]:
+def _open_store(store: FeatureStore, manifest: dict[str, Any], sources: Sources, shard: Shard | None) -> list[str]:
     """Open the store for these videos; return the warnings, which are printed too."""
-    with waiting("comparing the videos with the store"):
-        store.refuse_other_sources({name: sources.source(name) for name in sources.paths})
-    warnings = [scratch.with_urls(warning) for warning in store.open(manifest, sources.paths)]
+    warnings = store.open(manifest, sources.paths, shard)
     if manifest["weights"] == "random":
         warnings.append("the backbone's weights are RANDOM: these features mean nothing")
     if sources.num_others:
@@ -228,6 +253,18 @@ def _open_store(store: FeatureStore, manifest: dict[str, Any], sources: Sources,
     for warning in warnings:
         print_message(f"warning: {warning}")
     return warnings
+
+
+def _videos_of_shard(store: FeatureStore, sources: Sources, shard: Shard) -> Sources:
+    """Return the videos of the shard for which the store is open."""
+    videos, loads = store.assign({sources.video_of(name): sources.source(name) for name in sources.paths})
+    own = sources.of_videos(videos)
+    gigabytes = [load / 1e9 for load in loads]
+    print_message(
+        f"shard {shard}: {len(own.paths)} of {len(sources.paths)} videos, {gigabytes[shard.index - 1]:.3g} of "
+        f"{sum(gigabytes):.3g} GB; the shards have {min(gigabytes):.3g} to {max(gigabytes):.3g} GB"
+    )
+    return own
 
 
 def _status(
@@ -279,10 +316,13 @@ def _left_to_do(
     for name in sources.paths:
         source = sources.source(name)
         status = status_of(name, source)
-        if status is Status.TO_DO:
+        if status is Status.TO_DO and store.attempts(name, source) < MAX_ATTEMPTS:
             names.append(name)
             continue
-        if status is Status.DONE:
+        if status is Status.TO_DO:
+            reason = f"{source} is given up: it was being extracted when {MAX_ATTEMPTS} runs crashed or were killed"
+            _fail(store, name, sources, source_facts(source), VideoError(reason), summary)
+        elif status is Status.DONE:
             store.update_source_facts(name, source)
             summary.already_done += 1
         else:
@@ -292,13 +332,27 @@ def _left_to_do(
     return names
 
 
+def _apart(store: FeatureStore, sources: Sources, videos: Mapping[Video, str]) -> Iterator[list[Video]]:
+    """Yield the videos in groups to extract together: all, but those that a run did not survive last and alone.
+
+    So whatever ended that run ends no run with the others on the way, and only itself is blamed.
+    """
+    suspects = [video for video, name in videos.items() if store.attempts(name, sources.source(name))]
+    if others := [video for video in videos if video not in suspects]:
+        yield others
+    for suspect in suspects:
+        yield [suspect]
+
+
 def _video(store: FeatureStore, sources: Sources, name: str, scratch: Scratch, options: ExtractorOptions) -> Video:
     path, source = sources.paths[name], sources.source(name)
     segment = sources.segments[name].span if name in sources.segments else None
 
     def find_facts() -> dict[str, Any]:
         store.path(name)  # refuses a name that cannot be stored before hours are spent on its video
-        return scratch.fetch(source) if isinstance(source, RemoteFile) else source_facts(path)
+        facts = scratch.fetch(source) if isinstance(source, RemoteFile) else source_facts(source)
+        store.begin(name, facts)
+        return facts
 
     video = Video(path, segment=segment, find_facts=find_facts, **options.extract_options())
     if not isinstance(source, RemoteFile):
@@ -307,9 +361,7 @@ def _video(store: FeatureStore, sources: Sources, name: str, scratch: Scratch, o
     return replace(video, release=partial(scratch.release, source))
 
 
-def _keep(
-    store: FeatureStore, name: str, sources: Sources, scratch: Scratch, finished: Finished, summary: ExtractionSummary
-) -> None:
+def _keep(store: FeatureStore, name: str, sources: Sources, finished: Finished, summary: ExtractionSummary) -> None:
     """Write the features of a video and count it; a failure is recorded and does not stop the run."""
     video, source = sources.describe(name), sources.source(name)
     facts = {"source": str(source.absolute() if isinstance(source, Path) else source), **finished.facts}
@@ -320,17 +372,29 @@ def _keep(
     except WriteError:
         raise  # the disk has failed, so all other videos would fail too
     except Exception as error:  # whatever goes wrong with one video, the others are still extracted
-        message = scratch.with_urls(one_sentence(error))
         logger.debug("", exc_info=True)
-        store.append({"video": name, **facts, "error": message, "unusable": isinstance(error, VideoError)})
-        summary.failed.append({"video": video, "error": message})
-        print_message(f"failed: {message}")
+        _fail(store, name, sources, facts, error, summary)
         return
     summary.extracted += 1
     summary.clips += len(extraction.features)
     for warning in extraction.record["warnings"]:
         summary.warnings.append(f"{video}: {warning}")
         print_message(f"warning: {video}: {warning}")
+
+
+def _fail(
+    store: FeatureStore,
+    name: str,
+    sources: Sources,
+    facts: dict[str, Any],
+    error: Exception,
+    summary: ExtractionSummary,
+) -> None:
+    """Record, count and print a failure; a message about the copy of a remote file names the file."""
+    message = one_sentence(error).replace(str(sources.paths[name]), str(sources.source(name)))
+    store.append({"video": name, **facts, "error": message, "unusable": isinstance(error, VideoError)})
+    summary.failed.append({"video": sources.describe(name), "error": message})
+    print_message(f"failed: {message}")
 
 
 def _top_class(extraction: Extraction) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -44,6 +44,15 @@ class Sources:
     def source(self, name: str) -> Path | RemoteFile:
         """Return where a video comes from."""
         return self.remote.get(self.paths[name], self.paths[name])
+
+    def video_of(self, name: str) -> str:
+        """Return the store name of the whole video, for a segment too."""
+        segment = self.segments.get(name)
+        return name.removesuffix(segment.suffix) if segment else name
+
+    def of_videos(self, videos: Collection[str]) -> "Sources":
+        """Return only these videos, by their store names, and their segments."""
+        return replace(self, paths={name: path for name, path in self.paths.items() if self.video_of(name) in videos})
 
     def describe(self, name: str) -> str:
         """Return the path or URL of a video; a segment's ends as its store name does."""

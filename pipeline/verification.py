@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..data.feature_store import FeatureStore, is_success, load_features
+from ..data.feature_store import FeatureStore, load_features
 from ..data.lock import LockedError
+from ..data.records import is_success
 from ..data.remote import is_url
 from ..data.source_files import file_sha256, source_sha256
 from .console import progress
@@ -52,7 +53,7 @@ def verify_store(store: str | Path, videos: str | Path | None = None, *, fps: fl
     sources = find_videos(videos, fps).paths if videos is not None else {}
     try:
         with suppress(OSError):  # a store that cannot be written needs no lock: no other run can write to it either
-            feature_store.lock.acquire()
+            feature_store.locks.acquire_alone()
     except LockedError as holder:
         raise ValueError(f"{feature_store.folder} is being written ({holder}); verify it when that is done") from None
     with feature_store:
@@ -90,8 +91,8 @@ def _array_path(store: FeatureStore, name: str) -> str:
 
 def _record_problems(store: FeatureStore, recorded: set[str]) -> Iterator[tuple[str, str]]:
     """Yield what is wrong with the records as a whole: the file concerned, and the problem."""
-    for number in store.unreadable_lines:
-        yield f"{store.records_path} line {number}", "is torn or damaged; the next run drops it"
+    for path, number in store.unreadable_lines:
+        yield f"{path} line {number}", "is torn or damaged; the next run drops it"
     for name in sorted(set(store.names()) - recorded):
         yield _array_path(store, name), "has no record; if a run was stopped while writing it, run it again"
     for name, record in store.records.items():

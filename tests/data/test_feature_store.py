@@ -1,13 +1,17 @@
 """The feature store: identity, resume, names, and what a killed run leaves behind."""
 
+import gc
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cofinal.data import feature_store, source_files
+from cofinal.data import feature_store, records, source_files
 from cofinal.data.feature_store import FeatureStore, Status, find_store, load_features
+from cofinal.data.lock import LockedError
+from cofinal.data.records import is_success
+from cofinal.data.shards import Shard
 from cofinal.data.source_files import source_facts
 
 IDENTITY = {"backbone": "i3d", "recipe": "gdlt-i3d", "weights_sha256": "a" * 64}
@@ -126,7 +130,7 @@ def test_what_a_killed_run_left_is_removed_and_nothing_else(tmp_path: Path) -> N
     first, rest = whole.split(b"\n", 1)
     path.write_bytes(first + b"\n\n\0\0\0\0\n{torn" + b"\n" + rest + b'{"video": "z", "err')
     again = FeatureStore(store.folder)
-    assert again.unreadable_lines == [2, 3, 4, 7]
+    assert again.unreadable_lines == [(path, line) for line in (2, 3, 4, 7)]
     assert len(again.records) == 3
     again.open(MANIFEST)
     assert again.unreadable_lines == []
@@ -290,3 +294,138 @@ def test_store_of_an_array_is_found_through_subfolders(tmp_path: Path) -> None:
     found = find_store(store.path("a/b/x"))
     assert found is not None
     assert found.identity == IDENTITY
+
+
+# --- shards -------------------------------------------------------------------------------------------------------
+
+
+def a_shard(folder: Path, index: int, count: int) -> FeatureStore:
+    store = FeatureStore(folder / "out")
+    store.open(MANIFEST, shard=Shard(index, count))
+    return store
+
+
+def test_shards_write_at_once_and_everybody_sees_all_records(tmp_path: Path) -> None:
+    video = a_video(tmp_path)
+    first, second = a_shard(tmp_path, 1, 2), a_shard(tmp_path, 2, 2)
+    first.write("x", np.ones((1, 2), np.float32), record_of(video))
+    second.write("y", np.ones((1, 2), np.float32), record_of(video))
+    seen = FeatureStore(first.folder)
+    assert seen.records.keys() == {"x", "y"}
+    assert seen.identity == IDENTITY
+    assert find_store(seen.path("x")) is not None
+    first.close()
+    assert a_shard(tmp_path, 1, 2).status("y", video) is Status.DONE
+
+
+def test_who_may_write_beside_whom(tmp_path: Path) -> None:
+    refused = "is being written by another run"
+    here = rf"process {os.getpid()} on "
+    first = a_shard(tmp_path, 1, 2)
+    with pytest.raises(LockedError, match=rf"{refused} \(shard 1/2: {here}"):
+        a_shard(tmp_path, 1, 2)  # the same shard twice
+    with pytest.raises(LockedError, match=rf"{refused} \(shard 1/2: {here}"):
+        a_shard(tmp_path, 3, 4)  # shards of another number, whose videos would overlap
+    second = a_shard(tmp_path, 2, 2)
+    with pytest.raises(LockedError, match=rf"{refused} \(shard 1/2: {here}.*, and 1 more\)"):
+        a_store(tmp_path)
+    first.close()
+    with pytest.raises(LockedError, match=rf"{refused} \(shard 2/2: {here}"):
+        a_store(tmp_path)
+    second.close()
+    whole = a_store(tmp_path)
+    with pytest.raises(LockedError, match=rf"{refused} \({here}"):
+        a_shard(tmp_path, 1, 2)
+    whole.close()
+    a_shard(tmp_path, 3, 4).close()
+
+
+def test_a_run_without_shards_merges_what_they_have_left(tmp_path: Path) -> None:
+    whole, video = a_store(tmp_path), a_video(tmp_path)
+    whole.append({"video": "x", **source_facts(video), "error": "broken", "unusable": True})
+    whole.close()
+    first, second = a_shard(tmp_path, 1, 2), a_shard(tmp_path, 2, 2)
+    first.write("x", np.ones((1, 2), np.float32), record_of(video))  # newer than that failure
+    second.write("y", np.ones((1, 2), np.float32), record_of(video))
+    second.begin("z", record_of(video))
+    first.records_path.write_bytes(first.records_path.read_bytes() + b'{"video": "torn')
+    before = FeatureStore(whole.folder).records
+    assert before["x"] == first.records["x"]
+    assert FeatureStore(whole.folder).unreadable_lines == [(first.records_path, 2)]
+    del first, second  # killed
+    gc.collect()
+    whole = a_store(tmp_path)
+    assert FeatureStore(whole.folder).records == before
+    assert [path.name for path in whole.folder.iterdir() if path.is_dir()] == []
+    assert len(whole.records_path.read_bytes().splitlines()) == 3
+    assert whole.attempts("z", video) == 1
+    whole.append({"video": "x", **source_facts(video), "error": "broken again"})
+    assert FeatureStore(whole.folder).records["x"]["error"] == "broken again"
+
+
+@pytest.mark.parametrize("killed_at", range(6))
+def test_a_merge_that_is_killed_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int) -> None:
+    video = a_video(tmp_path)
+    for index, name in enumerate("xy", start=1):
+        store = a_shard(tmp_path, index, 2)
+        store.write(name, np.ones((1, 2), np.float32), record_of(video))
+        store.close()
+    calls = iter(range(100))
+
+    def dying(function):  # a kill before the n-th change of a file
+        def call(*arguments, **options):
+            if next(calls) == killed_at:
+                raise KeyboardInterrupt
+            return function(*arguments, **options)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "write_atomic", dying(records.write_atomic))
+        patch.setattr(Path, "unlink", dying(Path.unlink))
+        with pytest.raises(KeyboardInterrupt):
+            a_store(tmp_path)
+    seen = FeatureStore(tmp_path / "out")
+    assert {name for name, record in seen.records.items() if is_success(record)} == {"x", "y"}
+    a_shard(tmp_path, 1, 2).close()
+    whole = a_store(tmp_path)
+    assert {whole.status(name, video) for name in "xy"} == {Status.DONE}
+    assert not (whole.folder / "shards").exists()
+
+
+def test_a_shard_mends_its_own_files_only(tmp_path: Path) -> None:
+    first, second = a_shard(tmp_path, 1, 2), a_shard(tmp_path, 2, 2)
+    for store in (first, second):
+        store.records_path.write_bytes(b'{"video": "torn')
+        (store.folder / f".writing-{store.records_path.stem}0123.tmp").write_bytes(b"half")
+    first.close()
+    first = a_shard(tmp_path, 1, 2)
+    assert first.records_path.read_bytes() == b""
+    assert second.records_path.read_bytes() == b'{"video": "torn'
+    assert [path.name for path in first.folder.glob(".writing-*")] == [".writing-2-of-20123.tmp"]
+
+
+def test_shards_of_two_identities_that_start_at_once(tmp_path: Path) -> None:
+    first, second = FeatureStore(tmp_path / "out"), FeatureStore(tmp_path / "out")
+    first.open(MANIFEST, shard=Shard(1, 2))
+    first.write("x", np.ones((1, 2), np.float32), record_of(a_video(tmp_path)))
+    with pytest.raises(ValueError, match="another kind"):
+        second.open({**MANIFEST, "recipe": "kinetics-i3d"}, shard=Shard(2, 2))
+    third = a_shard(tmp_path, 2, 2)  # the one refused has let go of it
+    assert third.identity == IDENTITY
+
+
+def test_a_store_tells_which_videos_are_a_shards(tmp_path: Path) -> None:
+    videos = {}
+    for n in range(5):
+        videos[f"v{n}"] = tmp_path / f"v{n}.mp4"
+        videos[f"v{n}"].write_bytes(b"x" * (n + 1))
+    whole = a_store(tmp_path)
+    whole.write("v4", np.ones((1, 2), np.float32), record_of(videos["v4"]))
+    whole.close()
+    first, second = a_shard(tmp_path, 1, 2), a_shard(tmp_path, 2, 2)
+    (own, loads), (others, _) = first.assign(videos), second.assign(videos)
+    assert own == {"v3", "v0", "v4"}  # v4 is done, so it comes last, and what is left to do is balanced
+    assert own | others == set(videos)
+    assert not own & others
+    assert sorted(loads) == [5, 10]

@@ -58,7 +58,7 @@ def test_a_holder_whose_name_is_not_written_yet(tmp_path: Path) -> None:
 
 
 def test_a_file_system_without_locks_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: object) -> None:
+    def refuse(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(lock_module, "_lock", refuse)

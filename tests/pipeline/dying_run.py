@@ -3,14 +3,17 @@
     python dying_run.py SIGNAL MOMENT:N ARGUMENT...
 
 MOMENT is `write` (in the middle of writing to a new or growing file), `fsync` or `replace` (just before such a call),
-or `replaced` (just after). The N-th moment of that kind raises the signal.
+`replaced` (just after), or `NAME read`, where a video of that name is about to be read. The N-th moment of that kind
+raises the signal.
 """
 
 import io
 import os
 import signal
 import sys
+from pathlib import Path
 
+from cofinal.extractors import reading_threads
 from cofinal.pipeline.cli import extract_features_command
 
 counts: dict[str, int] = {}
@@ -62,8 +65,14 @@ def _replace(source, target, _replace=os.replace):
     reached("replaced")
 
 
+def _read_video(task, *arguments, _read_video=reading_threads.read_video):
+    reached(f"{Path(task.video.path).stem} read")
+    return _read_video(task, *arguments)
+
+
 if __name__ == "__main__":
     chosen_signal, chosen = signal.Signals[sys.argv[1]], sys.argv[2]
     io.open, os.fsync, os.replace = _open, _fsync, _replace  # what pathlib and data.files call
+    reading_threads.read_video = _read_video
     sys.argv = ["extract-features", *sys.argv[3:]]
     extract_features_command()

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from cofinal.data.feature_store import FeatureStore, is_success
+from cofinal.data.feature_store import FeatureStore
+from cofinal.data.records import is_success
 from cofinal.pipeline.verification import verify_store
 
 DYING_RUN = Path(__file__).with_name("dying_run.py")

@@ -1,0 +1,67 @@
+"""Attempts: those of a run that was killed are counted, those of a run that ends are taken back."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cofinal.data.attempts import Attempts
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    path = tmp_path / "x.mp4"
+    path.write_bytes(b"frames")
+    return path
+
+
+def facts_of(video: Path) -> dict[str, int]:
+    return {"size": video.stat().st_size, "mtime_ns": video.stat().st_mtime_ns}
+
+
+def test_attempts_without_an_outcome_are_counted_until_the_file_changes(tmp_path: Path, video: Path) -> None:
+    path, facts = tmp_path / ".attempts", facts_of(video)
+    for attempt in (1, 2, 3):
+        attempts = Attempts(path, [])  # the one before was killed: nobody closed it
+        assert attempts.count("x", video) == attempt - 1
+        assert attempts.begin("x", facts) == attempt
+        attempts.begin("y", facts)
+        attempts.end("y")
+    attempts = Attempts(path, [])
+    assert attempts.count("x", video) == 3
+    assert attempts.count("y", video) == 0
+    assert attempts.count("x", tmp_path / "gone.mp4") == 0
+    os.utime(video, ns=(0, 0))
+    assert attempts.count("x", video) == 0
+    assert attempts.begin("x", facts_of(video)) == 1
+    attempts.end("x")
+    attempts.end("x")
+    attempts.close()
+    assert not path.exists()
+
+
+def test_a_run_that_ends_takes_back_what_is_under_way(tmp_path: Path, video: Path) -> None:
+    path = tmp_path / ".attempts"
+    killed = Attempts(path, [])
+    killed.begin("x", facts_of(video))
+    ended = Attempts(path, [])
+    ended.begin("x", facts_of(video))
+    ended.begin("y", facts_of(video))
+    ended.close()
+    ended.close()
+    again = Attempts(path, [])
+    assert (again.count("x", video), again.count("y", video)) == (1, 0)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"x": 3}\n', b'{"x": {"attempts": "3"}}\n', b"[" * 100_000])
+def test_a_damaged_file_holds_nothing(tmp_path: Path, video: Path, content: bytes) -> None:
+    (tmp_path / ".attempts").write_bytes(content)
+    assert Attempts(tmp_path / ".attempts", []).count("x", video) == 0
+
+
+def test_the_larger_number_of_several_files_counts(tmp_path: Path, video: Path) -> None:
+    for name, times in {"a": 2, "b": 1}.items():
+        for _ in range(times):
+            Attempts(tmp_path / name, []).begin("x", facts_of(video))
+    assert Attempts(tmp_path / "c", [tmp_path / "a", tmp_path / "b"]).count("x", video) == 2
+    assert Attempts(tmp_path / "c", []).count("x", video) == 2
