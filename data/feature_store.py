@@ -19,7 +19,6 @@ numbers, never unpickled.
 import errno
 import hashlib
 import io
-import json
 import os
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -30,21 +29,19 @@ from typing import Any
 
 import numpy as np
 
+from .arrays import load_features
 from .attempts import Attempts
 from .files import WriteError, make_folder, remove_temporaries, temporary_in, write_atomic, write_once
 from .lock import LockedError
+from .manifest import IDENTITY_KEYS, describe_identity, manifest_bytes, read_manifest
 from .records import append_record, is_success, mend_records, read_records
 from .remote import RemoteFile
 from .shards import Assignment, Shard, own_files, remove_shards, shard_files
 from .source_files import is_other_video, is_untouched, source_facts, source_size
 from .store_locks import StoreLocks
 
-FORMAT = 1
-IDENTITY_KEYS = ("backbone", "recipe", "weights_sha256")
 MAX_ATTEMPTS = 3
 """A video whose extraction has ended the program so many times is given up."""
-MAX_ARRAY_BYTES = 1 << 30
-"""Over 90 hours of video at 4096 features per clip; a larger file cannot be an array of clip features."""
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 """Errors of the disk, which stop the whole run. Any other error of writing an array concerns that array's name only."""
 
@@ -58,13 +55,6 @@ class Status(Enum):
     """The record of a failure that was the file's fault, and the file has not changed since."""
     TO_DO = "to do"
     """Nothing that is still valid."""
-
-
-def describe_identity(identity: Mapping[str, str] | None) -> str:
-    """Return an identity as text for messages: `i3d, recipe gdlt-i3d, weights af5c50f0df57`."""
-    if identity is None:
-        return "features of unknown origin"
-    return f"{identity['backbone']}, recipe {identity['recipe']}, weights {identity['weights_sha256'][:12]}"
 
 
 class FeatureStore:
@@ -337,7 +327,6 @@ class FeatureStore:
         """Take the locks; return warnings."""
         if shard is None:
             return self.locks.acquire_alone()
-        make_folder(self._shards)
         warnings = self.locks.acquire_shared()
         if Assignment(self._shards).begin(shard):
             return warnings + self.locks.acquire_shard(shard)
@@ -368,7 +357,7 @@ class FeatureStore:
     def _write_manifest(self, manifest: Mapping[str, Any]) -> None:
         if self.manifest is None:
             write = write_once if self._shard else write_atomic  # another shard may write it at the same time
-            write(self._manifest_path, _json_bytes({"format": FORMAT, **manifest}), self._writer)
+            write(self._manifest_path, manifest_bytes(manifest), self._writer)
             self._refuse_another(manifest)
 
     @property
@@ -383,7 +372,7 @@ class FeatureStore:
                 raise ValueError(f"{own} is not a plain file, as a feature store's own files must be; remove it")
         if self._shards.is_symlink() or (self._shards.exists() and not self._shards.is_dir()):
             raise ValueError(f"{self._shards} is not a plain folder, as a feature store's own must be; remove it")
-        self.manifest = _read_manifest(self._manifest_path) if self._manifest_path.exists() else None
+        self.manifest = read_manifest(self._manifest_path) if self._manifest_path.exists() else None
         self.records, self.unreadable_lines = {}, []
         # the shards' first: who merges them removes them afterwards
         read = {path: list(read_records(path)) for path in (*of_shards, records)}
@@ -400,7 +389,7 @@ class FeatureStore:
         if self.manifest is None:
             has_arrays = self._has_arrays()
             # read it after the look for arrays: another shard may have written it, and then an array
-            self.manifest = _read_manifest(self._manifest_path) if self._manifest_path.exists() else None
+            self.manifest = read_manifest(self._manifest_path) if self._manifest_path.exists() else None
             if has_arrays and self.manifest is None:
                 raise ValueError(
                     f"{self.folder} holds .npy files but no manifest.json, so their extractor is unknown; "
@@ -460,52 +449,9 @@ class FeatureStore:
         )
 
 
-def load_features(path: Path) -> np.ndarray:
-    """Read one `.npy` of clip features, `(clips, C)` as float32; see `FeatureStore.load`.
-
-    Nothing is unpickled or decompressed, and no more memory is allocated than the file's size.
-    """
-    if not path.is_file():
-        raise ValueError(f"{path} is not a file")
-    if (size := path.stat().st_size) > MAX_ARRAY_BYTES:
-        raise ValueError(f"{path} has {size} bytes; arrays of clip features have at most {MAX_ARRAY_BYTES}")
-    try:
-        with np.errstate(over="ignore"):  # a header may claim any size, also one that overflows
-            # a memory map, because np.load would first allocate whatever size the header claims
-            features = np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, TypeError, OverflowError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path} cannot be read as a .npy array ({reason}); delete it and extract it again") from error
-    if features.dtype not in (np.float16, np.float32, np.float64):
-        raise ValueError(f"{path} does not hold a float array of clip features; expected shape (clips, C)")
-    if features.ndim != 2 or 0 in features.shape:
-        raise ValueError(f"{path} has shape {features.shape}; expected (clips, C) with at least one clip")
-    array = np.array(features, np.float32)
-    if not np.isfinite(array).all():
-        bad = int((~np.isfinite(array).all(axis=1)).sum())
-        raise ValueError(f"{path} holds NaN or infinity in {bad} of {len(array)} clips; delete it and extract it again")
-    return array
-
-
 def find_store(path: Path) -> FeatureStore | None:
     """Return the store with a manifest that holds a `.npy` file, or None."""
     for folder in path.resolve().parents:
         if (folder / "manifest.json").exists() and (folder / "videos.jsonl").exists():
             return FeatureStore(folder)
     return None
-
-
-def _json_bytes(value: Mapping[str, Any]) -> bytes:
-    return (json.dumps(value, indent=2) + "\n").encode()
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads(path.read_bytes())
-    except (ValueError, RecursionError, OSError) as error:
-        raise ValueError(f"{path} is not readable as JSON ({error}); is this a feature store?") from error
-    if not isinstance(manifest, dict) or not all(isinstance(manifest.get(k), str) for k in IDENTITY_KEYS):
-        raise ValueError(f"{path} is not a feature store's manifest: it lacks {', '.join(IDENTITY_KEYS)}")
-    if manifest.get("format") != FORMAT:
-        raise ValueError(f"{path} has format {manifest.get('format')}, this program reads {FORMAT}; update the program")
-    return manifest

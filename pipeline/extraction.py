@@ -12,7 +12,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.progress import Progress
 
 from ..data.feature_store import MAX_ATTEMPTS, FeatureStore, Status
@@ -33,7 +32,7 @@ from .console import err, one_sentence, print_message, print_result, printable, 
 from .examples import label_places
 from .options import ExtractorOptions, takes_fields_of
 from .remote_sources import find_remote_videos, is_remote
-from .shards import choose_shard
+from .shards import choose_shard, videos_of_shard
 from .sources import Sources, cut_segments, find_videos
 
 logger = logging.getLogger(__name__)
@@ -46,7 +45,7 @@ class ExtractionSummary:
     store: str
     identity: dict[str, str]
     videos: int
-    """Videos found, each segment counted as one."""
+    """Videos found, each segment counted as one; with `shard`, those of this part."""
     extracted: int = 0
     already_done: int = 0
     clips: int = 0
@@ -124,7 +123,8 @@ def extract_features(
                 "labels say which segments to cut: name their format with --dataset, or leave --labels out"
             )
         _check_arguments(feature_store, batch_clips, readers)
-        part, options = _choose_shard(shard, options) if shard is not None else (None, options)
+        part, device = choose_shard(shard, options.device) if shard is not None else (None, options.device)
+        options = replace(options, device=device)
         backbone, reason = resolve_backbone(backbone, options.device)
         network = _load_backbone(backbone, reason, recipe, weights, classes, options)
         manifest = manifest_of(network, weights, sources) | {"backbone_choice": reason or "named"}
@@ -132,7 +132,7 @@ def extract_features(
         stack.enter_context(feature_store)
         warnings = _open_store(feature_store, manifest, sources, part)
         if part is not None:
-            sources = _videos_of_shard(feature_store, sources, part)
+            sources = videos_of_shard(feature_store, sources, part)
         with waiting("comparing the videos with the store"):
             feature_store.refuse_other_sources({name: sources.source(name) for name in sources.paths})
         place = scratch.with_urls(str(feature_store.folder))
@@ -212,16 +212,6 @@ def _check_arguments(store: FeatureStore, batch_clips: int | None, readers: str 
         raise ValueError(f"{store.folder} is a file; name a folder for the features")
 
 
-def _choose_shard(shard: str, options: ExtractorOptions) -> tuple[Shard, ExtractorOptions]:
-    """Return the shard, and the options with the GPU of this process, where the environment chooses both."""
-    part, local, said_by = choose_shard(shard)
-    if said_by:
-        if options.device == "auto" and local is not None and (num_gpus := torch.cuda.device_count()):
-            options = replace(options, device=f"cuda:{local % num_gpus}")
-        print_message(f"shard {part}, from {said_by}; device {options.device}")
-    return part, options
-
-
 def _load_backbone(
     name: str, reason: str | None, recipe: str | None, weights: str | None, classes: bool, options: ExtractorOptions
 ) -> Backbone:
@@ -253,18 +243,6 @@ def _open_store(store: FeatureStore, manifest: dict[str, Any], sources: Sources,
     for warning in warnings:
         print_message(f"warning: {warning}")
     return warnings
-
-
-def _videos_of_shard(store: FeatureStore, sources: Sources, shard: Shard) -> Sources:
-    """Return the videos of the shard for which the store is open."""
-    videos, loads = store.assign({sources.video_of(name): sources.source(name) for name in sources.paths})
-    own = sources.of_videos(videos)
-    gigabytes = [load / 1e9 for load in loads]
-    print_message(
-        f"shard {shard}: {len(own.paths)} of {len(sources.paths)} videos, {gigabytes[shard.index - 1]:.3g} of "
-        f"{sum(gigabytes):.3g} GB; the shards have {min(gigabytes):.3g} to {max(gigabytes):.3g} GB"
-    )
-    return own
 
 
 def _status(

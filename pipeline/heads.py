@@ -9,8 +9,8 @@ from typing import Any
 
 import platformdirs
 
-from ..data.feature_store import IDENTITY_KEYS, describe_identity
 from ..data.files import write_atomic
+from ..data.manifest import IDENTITY_KEYS, describe_identity
 from ..extractors.backbone import Backbone
 from ..models.checkpoint import Head, load_head, load_reference
 from ..models.reference import FULL_SCORE, ReferenceCoFInAl

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.feature_store import describe_identity
+from ..data.manifest import describe_identity
 from ..models.checkpoint import Head
 from ..models.reference import ReferenceCoFInAl
 from .charts import Ladder, Timeline, ladder, moments, timeline

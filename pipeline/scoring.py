@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..data.feature_store import describe_identity, find_store, load_features
+from ..data.arrays import load_features
+from ..data.feature_store import find_store
+from ..data.manifest import describe_identity
 from ..data.source_files import source_facts
 from ..data.target_rules import parse_sum
 from ..extractors.backbone import Backbone

@@ -1,11 +1,16 @@
-"""Which shard this process is: as the user says it, or as the job system's environment does."""
+"""Which shard this process is, as the user says it or the job system's environment, and which videos are its own."""
 
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
+
+from ..data.feature_store import FeatureStore
 from ..data.shards import Shard
+from .console import print_message
+from .sources import Sources
 
 
 @dataclass(frozen=True)
@@ -29,8 +34,34 @@ LAUNCHERS = (
 ARRAY = tuple(f"SLURM_ARRAY_TASK_{name}" for name in ("ID", "MIN", "MAX", "STEP", "COUNT"))
 
 
-def choose_shard(text: str, environment: Mapping[str, str] = os.environ) -> tuple[Shard, int | None, str]:
-    """Return the shard that `--shard` means.
+def choose_shard(text: str, device: str) -> tuple[Shard, str]:
+    """Return the shard that `--shard` means, and the device: with both `auto`, the GPU of this process's number.
+
+    Raises:
+        ValueError: as `parse_shard`.
+    """
+    shard, local, said_by = parse_shard(text, os.environ)
+    if said_by:
+        if device == "auto" and local is not None and (num_gpus := torch.cuda.device_count()):
+            device = f"cuda:{local % num_gpus}"
+        print_message(f"shard {shard}, from {said_by}; device {device}")
+    return shard, device
+
+
+def videos_of_shard(store: FeatureStore, sources: Sources, shard: Shard) -> Sources:
+    """Return the videos of the shard for which the store is open."""
+    videos, loads = store.assign({sources.video_of(name): sources.source(name) for name in sources.paths})
+    own = sources.of_videos(videos)
+    gigabytes = [load / 1e9 for load in loads]
+    print_message(
+        f"shard {shard}: {len(own.paths)} of {len(sources.paths)} videos, {gigabytes[shard.index - 1]:.3g} of "
+        f"{sum(gigabytes):.3g} GB; the shards have {min(gigabytes):.3g} to {max(gigabytes):.3g} GB"
+    )
+    return own
+
+
+def parse_shard(text: str, environment: Mapping[str, str]) -> tuple[Shard, int | None, str]:
+    """Return the shard that a text or the environment names.
 
     Args:
         text: `I/N`, or `auto` for what the environment says. The tasks of a Slurm array and the processes that a

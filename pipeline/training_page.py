@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from ..data.feature_store import describe_identity
+from ..data.manifest import describe_identity
 from .pages import policy, render
 from .plots import losses_by_name
 

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..data.feature_store import FeatureStore, load_features
+from ..data.arrays import load_features
+from ..data.feature_store import FeatureStore
 from ..data.lock import LockedError
 from ..data.records import is_success
 from ..data.remote import is_url

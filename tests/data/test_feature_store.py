@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from cofinal.data import feature_store, records, source_files
-from cofinal.data.feature_store import FeatureStore, Status, find_store, load_features
+from cofinal.data.arrays import load_features
+from cofinal.data.feature_store import FeatureStore, Status, find_store
 from cofinal.data.lock import LockedError
 from cofinal.data.records import is_success
 from cofinal.data.shards import Shard

@@ -199,11 +199,12 @@ def test_a_record_that_leads_out_of_the_store_reaches_nothing(command, store: Pa
     assert sorted(path.name for path in tmp_path.glob("*.npy")) == ["secret.npy"]
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "videos.jsonl", ".lock"])
+@pytest.mark.parametrize("name", ["manifest.json", "videos.jsonl", ".lock", ".attempts", "shards/1-of-2.jsonl"])
 @pytest.mark.parametrize("kind", ["link", "link to nothing", "pipe"])
 def test_a_store_whose_own_files_lead_elsewhere(command, store: Path, videos: Path, tmp_path, name, kind) -> None:
     out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
     shutil.copytree(store, out)
+    (out / name).parent.mkdir(exist_ok=True)
     (out / name).unlink(missing_ok=True)
     if kind == "pipe":
         os.mkfifo(out / name)

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from cofinal import extract_features, score_video
-from cofinal.data.feature_store import FeatureStore, load_features
+from cofinal.data.arrays import load_features
+from cofinal.data.feature_store import FeatureStore
 from cofinal.data.records import is_success
 from cofinal.data.source_files import file_sha256
 from cofinal.pipeline.verification import verify_store

@@ -10,8 +10,9 @@ from cheap_backbone import colours
 from PIL import Image
 
 from cofinal import extract_features, score_video, train_head
+from cofinal.data.arrays import load_features
 from cofinal.data.datasets import join
-from cofinal.data.feature_store import FeatureStore, load_features
+from cofinal.data.feature_store import FeatureStore
 from cofinal.data.label_rows import LabelSet, Segment
 from cofinal.data.labels import TableOptions, read_labels
 from cofinal.extractors.backbone import Backbone

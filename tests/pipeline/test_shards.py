@@ -14,7 +14,7 @@ import torch
 from test_interruptions import assert_same, done
 
 from cofinal.data.feature_store import FeatureStore
-from cofinal.pipeline.shards import choose_shard
+from cofinal.pipeline.shards import parse_shard
 from cofinal.pipeline.verification import verify_store
 
 DYING_RUN = Path(__file__).with_name("dying_run.py")
@@ -39,7 +39,7 @@ TORCHRUN = {"RANK": "2", "WORLD_SIZE": "3", "LOCAL_RANK": "0"}
     ],
 )
 def test_what_the_environment_says(environment: dict[str, str], shard: str, local: int | None, said_by: str) -> None:
-    found, number, by = choose_shard("auto", environment)
+    found, number, by = parse_shard("auto", environment)
     assert (str(found), number, by) == (shard, local, said_by)
 
 
@@ -55,7 +55,7 @@ def test_what_the_environment_says(environment: dict[str, str], shard: str, loca
 )
 def test_what_is_no_shard(text: str, environment: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        choose_shard(text, environment)
+        parse_shard(text, environment)
 
 
 def test_each_process_of_a_machine_takes_another_gpu(
