@@ -45,6 +45,7 @@ from .cross_validation import (
     Entries,
     FirstSeedOption,
     FisvArgument,
+    KeepOption,
     KindsOption,
     RoutinesOption,
     SeedsOption,
@@ -192,6 +193,7 @@ VARIANTS = (
     _without("TFM: no change over more than a clip", LONG_CHANGES),
     _without("TFM: no duration", [DURATION]),
     _without("TFM: no quarters", QUARTERS),
+    _without("TFM: no quarters, no duration", [*QUARTERS, DURATION]),
     _variant("TFM: no compression", UncompressedConfig),
     _variant("TFM: clip tokens alone", tokens="clips"),
     _variant("TFM: clip tokens too", tokens="both"),
@@ -236,13 +238,14 @@ def _main(
     paper: Annotated[bool, typer.Option("--paper", help="The heads cofinal-paper and gdlt too; hours.")] = False,
     epochs: Annotated[int | None, typer.Option(help="Of all trainings; by default each head's own number.")] = None,
     routines: RoutinesOption = None,
+    keep: KeepOption = None,
     out: Annotated[Path | None, typer.Option("--out", help="Write the figures to this CSV file, too.")] = None,
 ) -> None:
     """Cross-validate variants and print tables in Markdown."""
     source, chosen = Source(fisv, routines), choose(variants or [], paper)
     if epochs is not None:
         chosen = [with_epochs(variant, epochs) for variant in chosen]
-    entries = cross_validate(chosen, source, kinds, range(first_seed, first_seed + seeds))
+    entries = cross_validate(chosen, source, kinds, range(first_seed, first_seed + seeds), keep=keep)
     rows = [row for kind in kinds for variant in chosen for row in _figures(source, kind, variant.name, entries)]
     targets = load(source, kinds[0]).labels.targets
     columns = [f"{target} {title}" for target in targets for title in ("SRCC", "default −", "MAE", "default −")]

@@ -30,6 +30,7 @@ from .cross_validation import (
     Entries,
     FirstSeedOption,
     FisvArgument,
+    KeepOption,
     KindsOption,
     RoutinesOption,
     SeedsOption,
@@ -66,10 +67,13 @@ def _main(
     first_seed: FirstSeedOption = 0,
     intervals: Annotated[bool, typer.Option(help="Judge prediction intervals too.")] = True,
     routines: RoutinesOption = None,
+    keep: KeepOption = None,
 ) -> None:
     """Cross-validate the default head and print tables in Markdown."""
     source = Source(fisv, routines)
-    entries = cross_validate([DEFAULT], source, kinds, range(first_seed, first_seed + seeds), with_baselines=True)
+    entries = cross_validate(
+        [DEFAULT], source, kinds, range(first_seed, first_seed + seeds), with_baselines=True, keep=keep
+    )
     of_kind = {kind: entries[DEFAULT.name, kind] for kind in kinds}
     _print_figures({kind: summarise_predictions(of_kind[kind]) for kind in kinds})
     _print_verdicts(of_kind)
@@ -77,7 +81,7 @@ def _main(
         columns = ["5 folds", "target", "programmes", "one human judge: SRCC (MAE)", "head: SRCC (MAE)"]
         print_table(columns, judges_and_head(panels, of_kind))
     if intervals:
-        entries = cross_validate([DEFAULT], source, kinds, [first_seed], intervals=True)
+        entries = cross_validate([DEFAULT], source, kinds, [first_seed], intervals=True, keep=keep)
         _print_intervals({kind: summarise_predictions(entries[DEFAULT.name, kind]) for kind in kinds})
 
 

@@ -1,5 +1,7 @@
 """Held-out predictions of variants of the head on the Fis-V programmes, several trainings at a time."""
 
+import hashlib
+import json
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -14,6 +16,7 @@ import typer
 
 from cofinal.data.datasets import with_column
 from cofinal.data.feature_store import FeatureStore
+from cofinal.data.files import write_atomic
 from cofinal.data.labels import read_labels
 from cofinal.extractors.video import VIDEO_SUFFIXES
 from cofinal.models.cofinal import CoFInAlConfig, CoFInAlRecipe
@@ -37,6 +40,10 @@ KindsOption = Annotated[list[str], typer.Option("--kinds", help=f"Kinds of folds
 SeedsOption = Annotated[int, typer.Option(help="How many fold seeds.")]
 FirstSeedOption = Annotated[int, typer.Option(help="The first fold seed.")]
 RoutinesOption = Annotated[int | None, typer.Option(help="Take only the first routines; by default all.")]
+KeepOption = Annotated[
+    Path | None,
+    typer.Option("--keep", help="Keep finished folds here and go on with them. Remove it when the code has changed."),
+]
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,7 @@ def cross_validate(
     *,
     with_baselines: bool = False,
     intervals: bool = False,
+    keep: Path | None = None,
 ) -> dict[tuple[str, str], Entries]:
     """Cross-validate variants on several kinds and seeds of folds, in a process for each core.
 
@@ -112,6 +120,7 @@ def cross_validate(
         seeds: of the cut into folds and of the trainings.
         with_baselines: whether baselines' predictions stand beside the head's.
         intervals: whether predictions get intervals; 5 folds then take 15 trainings instead of 5.
+        keep: folder that keeps finished folds, and that has those of an earlier run; None for none.
 
     Returns:
         Held-out entries by name of the variant and kind of folds, sorted by seed, routine and target.
@@ -129,7 +138,7 @@ def cross_validate(
     workers = ProcessPoolExecutor(os.cpu_count(), get_context("spawn"))
     with workers, progress("cross-validations" if intervals else "folds") as bar:
         task = bar.add_task("training", total=len(jobs))
-        running = {workers.submit(_run, source, *job, with_baselines): job for job in jobs}
+        running = {workers.submit(_run_or_read, keep, source, *job, with_baselines): job for job in jobs}
         for done in as_completed(running):
             variant, kind, _, _ = running[done]
             entries[variant.name, kind] += done.result()
@@ -159,6 +168,18 @@ def as_arrays(entries: Entries) -> dict[str, np.ndarray]:
         for name in columns:
             arrays[name][at] = entry[name]
     return arrays
+
+
+def _run_or_read(keep: Path | None, *job: Any) -> Entries:
+    """Run one fold, or all folds with intervals, unless its file is there."""
+    if keep is None:
+        return _run(*job)
+    file = keep / f"{hashlib.sha256(repr(job).encode()).hexdigest()}.json"
+    if not file.exists():
+        keep.mkdir(parents=True, exist_ok=True)
+        write_atomic(file, json.dumps(_run(*job)).encode())
+    entries: Entries = json.loads(file.read_bytes())
+    return entries
 
 
 def _run(source: Source, variant: Variant, kind: str, seed: int, fold: int | None, with_baselines: bool) -> Entries:

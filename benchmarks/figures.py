@@ -46,6 +46,7 @@ from .cross_validation import (
     DEFAULT,
     FISV,
     FisvArgument,
+    KeepOption,
     RoutinesOption,
     Source,
     Variant,
@@ -73,6 +74,8 @@ class Work:
     """Fold seeds of Figure 4."""
     epochs: int | None
     """Of gdlt and cofinal-paper; None for their own number."""
+    keep: Path | None
+    """Folder of finished folds."""
 
     def heads(self) -> list[Variant]:
         """Return the heads of Figure 5."""
@@ -101,7 +104,7 @@ def grades(work: Work) -> None:
         )
         for size in sizes
     ]
-    entries = cross_validate(variants, work.source, ["random"], range(work.seeds))
+    entries = cross_validate(variants, work.source, ["random"], range(work.seeds), keep=work.keep)
     arrays = {variant.name: as_arrays(entries[variant.name, "random"]) for variant in variants}
     targets = load(work.source, "random").labels.targets
     rows = []
@@ -130,7 +133,7 @@ def _srcc_of_seeds(arrays: dict[str, NDArray], target: int) -> list[float]:
 def predicted(work: Work) -> None:
     """Draw held-out scores against true ones, a column a head, and print the heads' figures."""
     heads = work.heads()
-    entries = cross_validate(heads, work.source, ["random"], [0])
+    entries = cross_validate(heads, work.source, ["random"], [0], keep=work.keep)
     targets = load(work.source, "random").labels.targets
     figure = Figure(figsize=(4 * len(heads), 3.5 * len(targets)), layout="constrained")
     rows, table = [], []
@@ -308,11 +311,12 @@ def _main(
     seeds: Annotated[int, typer.Option(help="Fold seeds of Figure 4, from 0 on.")] = 3,
     epochs: Annotated[int | None, typer.Option(help="Of gdlt and cofinal-paper; by default their own number.")] = None,
     routines: RoutinesOption = None,
+    keep: KeepOption = None,
 ) -> None:
     """Draw figures."""
     if unknown := [name for name in figures if name not in FIGURES]:
         raise ValueError(f"unknown figure {unknown[0]!r}; known are {', '.join(FIGURES)}")
-    work = Work(Source(fisv, routines), out, seeds, epochs)
+    work = Work(Source(fisv, routines), out, seeds, epochs, keep)
     for name in figures:
         FIGURES[name](work)
 
