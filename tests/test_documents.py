@@ -50,11 +50,11 @@ SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
 SCRIPTS = dict(line.split(" = ") for line in SETUP["options.entry_points"]["console_scripts"].strip().splitlines())
 PROGRAMS = {*SCRIPTS, "python", "python3", "make", "pip", ".venv/bin/pip", "conda", "source"}
-FOREIGN_OPTIONS = {"--index-url", "--exclude"} | {
+FOREIGN_OPTIONS = {"--index-url"} | {
     *("--array", "--cpus-per-task", "--gpus", "--gpus-per-task", "--job-name", "--mem", "--ntasks", "--requeue"),
     *("--signal", "--time", "--no-python", "--nproc-per-node"),
 }
-"""Of pip, aws, Slurm and torchrun."""
+"""Of pip, Slurm and torchrun."""
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")  # a module is run twice
 
