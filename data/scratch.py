@@ -44,7 +44,7 @@ class Scratch:
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, ValueError | WriteError):
+        if self._is_made and isinstance(error, ValueError | WriteError):
             error.args = (self.with_urls(str(error)),)
         self.close()
 
