@@ -17,6 +17,9 @@ from rich.progress import Progress
 from ..data.feature_store import MAX_ATTEMPTS, FeatureStore, Status
 from ..data.files import WriteError
 from ..data.labels import read_labels
+from ..data.remote import RemoteFile, is_url, local_address
+from ..data.remote_store import RemoteStore
+from ..data.scratch import Scratch
 from ..data.shards import Shard
 from ..data.source_files import source_facts
 from ..extractors import i3d
@@ -28,6 +31,7 @@ from ..extractors.video import VideoError
 from .console import err, one_sentence, print_message, print_result, printable, progress, waiting
 from .examples import label_places
 from .options import ExtractorOptions, takes_fields_of
+from .remote_sources import find_remote_videos, is_remote
 from .shards import choose_shard, videos_of_shard
 from .sources import Sources, cut_segments, find_videos
 
@@ -84,8 +88,8 @@ def extract_features(
 
     Args:
         videos: a video, a folder of numbered frames, a folder of videos (searched recursively), a `.txt` list of paths,
-            or what `find_videos` found.
-        store: the feature store's folder, created if it is missing.
+            a URL of one of these (but for frames), a list of URLs, or what `find_videos` found.
+        store: the feature store's folder or URL, created if it is missing.
         dataset: cut the segments of this dataset's labels out of the videos, one array a segment; as in `train_head`.
         labels: the label file or its folder; None to look in the store and with the videos, and beside both.
         backbone: the network that turns clips into features; "auto" is Video Swin on a GPU and I3D on a CPU.
@@ -108,32 +112,36 @@ def extract_features(
     """
     started = time.perf_counter()
     # everything that can be refused is refused before the first video is read
-    feature_store = FeatureStore(store)
-    sources = videos if isinstance(videos, Sources) else find_videos(videos, options.fps)
-    if dataset is not None:
-        sources = _cut(sources, dataset, [Path(labels)] if labels else label_places(feature_store, sources.folder))
-    elif labels is not None:
-        raise ValueError("labels say which segments to cut: name their format with --dataset, or leave --labels out")
-    _check_arguments(feature_store, batch_clips, readers)
-    part, device = choose_shard(shard, options.device) if shard is not None else (None, options.device)
-    options = replace(options, device=device)
-    backbone, reason = resolve_backbone(backbone, options.device)
-    network = _load_backbone(backbone, reason, recipe, weights, classes, options)
-    manifest = manifest_of(network, weights, sources) | {"backbone_choice": reason or "named"}
-
     with ExitStack() as stack:
+        scratch = stack.enter_context(Scratch())
+        feature_store = _feature_store(local_address(store), shard, scratch)
+        sources = videos if isinstance(videos, Sources) else _find(videos, options.fps, scratch)
+        if dataset is not None:
+            sources = _cut(sources, dataset, _label_places(feature_store, sources, labels))
+        elif labels is not None:
+            raise ValueError(
+                "labels say which segments to cut: name their format with --dataset, or leave --labels out"
+            )
+        _check_arguments(feature_store, batch_clips, readers)
+        part, device = choose_shard(shard, options.device) if shard is not None else (None, options.device)
+        options = replace(options, device=device)
+        backbone, reason = resolve_backbone(backbone, options.device)
+        network = _load_backbone(backbone, reason, recipe, weights, classes, options)
+        manifest = manifest_of(network, weights, sources) | {"backbone_choice": reason or "named"}
+
         stack.enter_context(feature_store)
         warnings = _open_store(feature_store, manifest, sources, part)
         if part is not None:
             sources = videos_of_shard(feature_store, sources, part)
         with waiting("comparing the videos with the store"):
-            feature_store.refuse_other_sources(sources.paths)
-        summary = ExtractionSummary(str(feature_store.folder), network.identity, len(sources.paths), warnings=warnings)
+            feature_store.refuse_other_sources({name: sources.source(name) for name in sources.paths})
+        place = scratch.with_urls(str(feature_store.folder))
+        summary = ExtractionSummary(place, network.identity, len(sources.paths), warnings=warnings)
         stack.enter_context(_explained_interruption(summary))
         shown = _Shown(stack.enter_context(progress("videos")), summary.videos)
         needs = partial(_status, feature_store, overwrite=overwrite, retry=retry_failed, classes=classes)
         names = {
-            _video(feature_store, sources, name, options): name
+            _video(feature_store, sources, name, scratch, options): name
             for name in _left_to_do(feature_store, sources, needs, summary, shown)
         }
         num_readers = min(suitable_readers(network) if readers == "auto" else int(readers), len(names))
@@ -147,15 +155,39 @@ def extract_features(
                 classify=classes,
                 on_progress=lambda video, *seconds: shown.part(sources.describe(names[video]), *seconds),
             )
-            with closing(run):
+            with closing(run), scratch.stopped_by_errors():
                 for finished in run:
                     name = names[finished.video]
-                    _keep(feature_store, name, sources.describe(name), finished, summary)
+                    _keep(feature_store, name, sources, finished, summary)
                     shown.over(sources.describe(name))
     if classes:
         summary.classes = _recorded_classes(feature_store, sources)
     summary.seconds = round(time.perf_counter() - started, 3)
     return summary
+
+
+def _feature_store(store: str | Path, shard: str | None, scratch: Scratch) -> FeatureStore:
+    if not is_url(store):
+        return FeatureStore(store)
+    if shard is not None:
+        raise ValueError(
+            f"--shard needs a store on a file system, not {store}: give each process a list of its own videos instead"
+        )
+    with waiting(f"reading the records of {store}"):
+        return RemoteStore(str(store), scratch.path_of(str(store).rstrip("/")))
+
+
+def _find(videos: str | Path, fps: float | None, scratch: Scratch) -> Sources:
+    videos = local_address(videos)
+    return find_remote_videos(videos, scratch) if is_remote(videos) else find_videos(videos, fps)
+
+
+def _label_places(store: FeatureStore, sources: Sources, labels: str | Path | None) -> list[Path]:
+    if labels is not None:
+        return [Path(labels)]
+    if sources.remote:
+        raise ValueError("the labels of videos at a URL are read from the disk: name their file with --labels")
+    return label_places(store, sources.folder)
 
 
 def _cut(sources: Sources, dataset: str, places: list[Path]) -> Sources:
@@ -164,7 +196,7 @@ def _cut(sources: Sources, dataset: str, places: list[Path]) -> Sources:
     cut = cut_segments(sources, labels)
     if not cut.segments:
         raise ValueError(
-            f"{labels.files[0]} cuts none of the videos in {sources.folder}: its rows have no start and end, or name "
+            f"{labels.files[0]} cuts none of the videos in {sources.place}: its rows have no start and end, or name "
             "other videos; leave --dataset out to extract whole videos"
         )
     print_message(f"{len(cut.segments)} segments of {len(set(map(cut.paths.get, cut.segments)))} videos")
@@ -202,7 +234,7 @@ def _open_store(store: FeatureStore, manifest: dict[str, Any], sources: Sources,
     if manifest["weights"] == "random":
         warnings.append("the backbone's weights are RANDOM: these features mean nothing")
     if sources.num_others:
-        print_message(f"{sources.num_others} other files in {sources.folder} left alone")
+        print_message(f"{sources.num_others} other files in {sources.place} left alone")
     if sources.num_frame_folders_left:
         print_message(
             f"{sources.num_frame_folders_left} folders of numbered frames in {sources.folder} left alone; with --fps "
@@ -213,11 +245,13 @@ def _open_store(store: FeatureStore, manifest: dict[str, Any], sources: Sources,
     return warnings
 
 
-def _status(store: FeatureStore, name: str, path: Path, *, overwrite: bool, retry: bool, classes: bool) -> Status:
+def _status(
+    store: FeatureStore, name: str, source: Path | RemoteFile, *, overwrite: bool, retry: bool, classes: bool
+) -> Status:
     """Return a video's status in the store, or TO_DO if the options ask for more than is there."""
     if overwrite:
         return Status.TO_DO
-    status = store.status(name, path)
+    status = store.status(name, source)
     lacks_class = classes and status is Status.DONE and "class" not in store.records[name]
     return Status.TO_DO if lacks_class or (retry and status is Status.FAILED) else status
 
@@ -251,22 +285,23 @@ class _Shown:
 def _left_to_do(
     store: FeatureStore,
     sources: Sources,
-    status_of: Callable[[str, Path], Status],
+    status_of: Callable[[str, Path | RemoteFile], Status],
     summary: ExtractionSummary,
     shown: _Shown,
 ) -> list[str]:
     """Count the videos that are done or failed in an earlier run; return the names of the others."""
     names = []
-    for name, path in sources.paths.items():
-        status = status_of(name, path)
-        if status is Status.TO_DO and store.attempts(name, path) < MAX_ATTEMPTS:
+    for name in sources.paths:
+        source = sources.source(name)
+        status = status_of(name, source)
+        if status is Status.TO_DO and store.attempts(name, source) < MAX_ATTEMPTS:
             names.append(name)
             continue
         if status is Status.TO_DO:
-            reason = f"{path} is given up: it was being extracted when {MAX_ATTEMPTS} runs crashed or were killed"
-            _fail(store, name, sources.describe(name), source_facts(path), VideoError(reason), summary)
+            reason = f"{source} is given up: it was being extracted when {MAX_ATTEMPTS} runs crashed or were killed"
+            _fail(store, name, sources, source_facts(source), VideoError(reason), summary)
         elif status is Status.DONE:
-            store.update_source_facts(name, path)
+            store.update_source_facts(name, source)
             summary.already_done += 1
         else:
             error = f"{store.records[name]['error']} (failed in an earlier run; --retry-failed tries again)"
@@ -280,29 +315,34 @@ def _apart(store: FeatureStore, sources: Sources, videos: Mapping[Video, str]) -
 
     So whatever ended that run ends no run with the others on the way, and only itself is blamed.
     """
-    suspects = [video for video, name in videos.items() if store.attempts(name, sources.paths[name])]
+    suspects = [video for video, name in videos.items() if store.attempts(name, sources.source(name))]
     if others := [video for video in videos if video not in suspects]:
         yield others
     for suspect in suspects:
         yield [suspect]
 
 
-def _video(store: FeatureStore, sources: Sources, name: str, options: ExtractorOptions) -> Video:
-    path = sources.paths[name]
+def _video(store: FeatureStore, sources: Sources, name: str, scratch: Scratch, options: ExtractorOptions) -> Video:
+    path, source = sources.paths[name], sources.source(name)
+    segment = sources.segments[name].span if name in sources.segments else None
 
     def find_facts() -> dict[str, Any]:
         store.path(name)  # refuses a name that cannot be stored before hours are spent on its video
-        facts = source_facts(path)
+        facts = scratch.fetch(source) if isinstance(source, RemoteFile) else source_facts(source)
         store.begin(name, facts)
         return facts
 
-    segment = sources.segments[name].span if name in sources.segments else None
-    return Video(path, segment=segment, find_facts=find_facts, **options.extract_options())
+    video = Video(path, segment=segment, find_facts=find_facts, **options.extract_options())
+    if not isinstance(source, RemoteFile):
+        return video
+    scratch.num_reads[source] += 1
+    return replace(video, release=partial(scratch.release, source))
 
 
-def _keep(store: FeatureStore, name: str, video: str, finished: Finished, summary: ExtractionSummary) -> None:
+def _keep(store: FeatureStore, name: str, sources: Sources, finished: Finished, summary: ExtractionSummary) -> None:
     """Write the features of a video and count it; a failure is recorded and does not stop the run."""
-    facts = {"source": str(Path(finished.video.path).absolute()), **finished.facts}
+    video, source = sources.describe(name), sources.source(name)
+    facts = {"source": str(source.absolute() if isinstance(source, Path) else source), **finished.facts}
     try:
         extraction = finished.extraction()
         record = {**facts, **extraction.record, "seconds": extraction.record["stage_seconds"]["wall"]}
@@ -311,7 +351,7 @@ def _keep(store: FeatureStore, name: str, video: str, finished: Finished, summar
         raise  # the disk has failed, so all other videos would fail too
     except Exception as error:  # whatever goes wrong with one video, the others are still extracted
         logger.debug("", exc_info=True)
-        _fail(store, name, video, facts, error, summary)
+        _fail(store, name, sources, facts, error, summary)
         return
     summary.extracted += 1
     summary.clips += len(extraction.features)
@@ -321,12 +361,17 @@ def _keep(store: FeatureStore, name: str, video: str, finished: Finished, summar
 
 
 def _fail(
-    store: FeatureStore, name: str, video: str, facts: dict[str, Any], error: Exception, summary: ExtractionSummary
+    store: FeatureStore,
+    name: str,
+    sources: Sources,
+    facts: dict[str, Any],
+    error: Exception,
+    summary: ExtractionSummary,
 ) -> None:
-    """Record, count and print a failure."""
-    message = one_sentence(error)
+    """Record, count and print a failure; a message about the copy of a remote file names the file."""
+    message = one_sentence(error).replace(str(sources.paths[name]), str(sources.source(name)))
     store.append({"video": name, **facts, "error": message, "unusable": isinstance(error, VideoError)})
-    summary.failed.append({"video": video, "error": message})
+    summary.failed.append({"video": sources.describe(name), "error": message})
     print_message(f"failed: {message}")
 
 
@@ -384,7 +429,7 @@ def manifest_of(network: Backbone, weights: str | None, sources: Sources) -> dic
         "engine": network.engine,
         "device": network.device,
         "versions": versions("cofinal", "torch", "torchvision", "openvino", "av", "decord", "numpy"),
-        "videos": str(sources.folder.absolute()),
+        "videos": sources.url or str(sources.folder.absolute()),
     }
 
 
