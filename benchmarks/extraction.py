@@ -39,10 +39,10 @@ from cofinal.extractors.backbone import PRECISIONS, Backbone, load_backbone
 from cofinal.extractors.catalogue import CATALOGUE
 from cofinal.extractors.decoders import choose_decoder
 from cofinal.extractors.extract import extract
+from cofinal.extractors.probing import probe
 from cofinal.extractors.reader import Reader
 from cofinal.extractors.reading import one_thread
 from cofinal.extractors.recipes import Recipe, get_recipe
-from cofinal.extractors.video import probe
 from cofinal.models.checkpoint import serialise_head
 from cofinal.models.cofinal import CoFInAl, CoFInAlConfig
 from cofinal.pipeline.console import ends_well, out, print_message

@@ -93,7 +93,7 @@ def videos_a_second(num_workers: int, film: Path, delay_s: float, videos_a_worke
     return (len(ends) - 1) / (ends[-1] - ends[0])
 
 
-def load_nothing(device: str, *, num_clips: int, folder: Path, **_: Any) -> tuple[Backbone, dict[str, Any]]:
+def load_nothing(device: str, *, num_clips: int, place: str, **_: Any) -> tuple[Backbone, dict[str, Any]]:
     """Let the worker extract features of so many clips in no time."""
 
     def extract_many(videos: Iterable[Video], *_: Any, **__: Any) -> Iterator[Finished]:
@@ -103,7 +103,7 @@ def load_nothing(device: str, *, num_clips: int, folder: Path, **_: Any) -> tupl
 
     ray_worker.extract_many = extract_many  # type: ignore[assignment]
     backbone = Backbone("i3d", get_recipe("gdlt-i3d"), Sleeper(0), 1024, "random", device, "fp32")
-    return backbone, extraction.manifest_of(backbone, "random", folder) | {"backbone_choice": "named"}
+    return backbone, extraction.manifest_of(backbone, "random", place) | {"backbone_choice": "named"}
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from .remote import RemoteFile
 from .source_files import is_untouched
 
 
@@ -35,7 +36,7 @@ class Attempts:
         self._file: IO[bytes] | None = path.open("rb+" if path.exists() else "wb+", buffering=0)
         self._write()
 
-    def count(self, video: str, source: Path) -> int:
+    def count(self, video: str, source: Path | RemoteFile) -> int:
         """Return how many attempts at this version of a video's file had no outcome."""
         record = self._attempts.get(video)
         with suppress(OSError):

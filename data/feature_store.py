@@ -35,8 +35,9 @@ from .files import WriteError, make_folder, remove_temporaries, temporary_in, wr
 from .lock import LockedError
 from .manifest import IDENTITY_KEYS, describe_identity, manifest_bytes, read_manifest
 from .records import append_record, is_success, mend_records, read_records
+from .remote import RemoteFile
 from .shards import Assignment, Shard, own_files, remove_shards, shard_files
-from .source_files import is_untouched, source_facts, source_sha256, source_size
+from .source_files import is_other_video, is_untouched, source_facts, source_size
 from .store_locks import StoreLocks
 
 MAX_ATTEMPTS = 3
@@ -166,7 +167,7 @@ class FeatureStore:
             self._attempts = None
         self.locks.release()
 
-    def assign(self, videos: Mapping[str, Path]) -> tuple[set[str], list[int]]:
+    def assign(self, videos: Mapping[str, Path | RemoteFile]) -> tuple[set[str], list[int]]:
         """Return which of the videos belong to the shard of this open store, and the bytes of all shards' videos.
 
         Args:
@@ -206,16 +207,16 @@ class FeatureStore:
         assert self._attempts is not None, "it was begun"
         self._attempts.leave(name)
 
-    def attempts(self, name: str, source: Path) -> int:
+    def attempts(self, name: str, source: Path | RemoteFile) -> int:
         """Return how many times a video was begun, in this version of its file, without an outcome."""
         assert self._attempts is not None, "only an open store knows the attempts"
         return self._attempts.count(name, source)
 
-    def status(self, name: str, source: Path) -> Status:
+    def status(self, name: str, source: Path | RemoteFile) -> Status:
         """Return whether a video is done, has failed or is to do. Nothing is written.
 
         A file with the recorded size and modification time counts as unchanged. Otherwise a done video's content hash
-        decides, which takes as long as reading the file.
+        decides, which takes as long as reading the file. A remote file is unchanged if its size and version are.
         """
         record = self.records.get(name)
         if record is None:
@@ -223,7 +224,7 @@ class FeatureStore:
         try:
             if is_success(record):
                 done = self._has_array(name, record) and (
-                    is_untouched(record, source) or source_facts(source)["sha256"] == record["sha256"]
+                    is_untouched(record, source) or source_facts(source).get("sha256") == record["sha256"]
                 )
                 return Status.DONE if done else Status.TO_DO
             # "unusable" marks failures that are the file's fault; others, such as a full disk, may not happen again
@@ -231,27 +232,26 @@ class FeatureStore:
         except (OSError, ValueError):
             return Status.TO_DO  # the source cannot be read; the extraction will report why
 
-    def update_source_facts(self, name: str, source: Path) -> None:
+    def update_source_facts(self, name: str, source: Path | RemoteFile) -> None:
         """Record the size and modification time of a done video's file if they changed while its content did not.
 
         The next run then need not hash the file again.
         """
         record = self.records[name]
         with suppress(OSError, ValueError):  # the file may have gone since its status was asked
-            if not is_untouched(record, source) and (facts := source_facts(source))["sha256"] == record["sha256"]:
+            facts = {} if is_untouched(record, source) else source_facts(source)
+            if facts.get("sha256") == record["sha256"]:
                 self.append({**record, **facts})
 
-    def refuse_other_sources(self, sources: Mapping[str, Path]) -> None:
+    def refuse_other_sources(self, sources: Mapping[str, Path | RemoteFile]) -> None:
         """Refuse a video if the store has another video of the same name whose file still exists.
 
         Raises:
             ValueError: there is such a video; the message names both.
         """
         for name, source in sources.items():
-            recorded = self.records.get(name, {}).get("source")
-            if recorded in (None, str(source.absolute())) or not (os.path.exists(recorded) and source.exists()):
-                continue
-            if not os.path.samefile(recorded, source) and source_sha256(Path(recorded)) != source_sha256(source):
+            record = self.records.get(name, {})
+            if (recorded := record.get("source")) is not None and is_other_video(record, source):
                 raise ValueError(
                     f"{recorded} and {source} would both become {name}.npy; rename one or extract them into two stores"
                 )
@@ -279,13 +279,16 @@ class FeatureStore:
         if self.records.get(name, {}).get("features_sha256", sha256) != sha256:
             # withdraw the old record first: a kill between array and record would leave the new array with the old one
             self.append({"video": name, "replaced": True})
+        self._write_array(path, buffer.getvalue())
+        self.append({"video": name, **record, "features_bytes": buffer.tell(), "features_sha256": sha256})
+
+    def _write_array(self, path: Path, content: bytes) -> None:
         try:
-            write_atomic(path, buffer.getvalue(), self._writer)
+            write_atomic(path, content, self._writer)
         except OSError as error:
             if error.errno in DISK_ERRORS:
                 raise self._disk_failed(error) from error
             raise ValueError(f"{path} cannot be written ({error.strerror})") from error
-        self.append({"video": name, **record, "features_bytes": buffer.tell(), "features_sha256": sha256})
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Append a video's record (with key `video`); when this returns, the record survives a power cut.
@@ -381,7 +384,7 @@ class FeatureStore:
         """Refuse a store whose identity is unknown or differs from the manifest's."""
         identity = {key: manifest[key] for key in IDENTITY_KEYS}
         if self.manifest is None:
-            has_arrays = self.folder.is_dir() and next(self.folder.rglob("*.npy"), None) is not None
+            has_arrays = self._has_arrays()
             # read it after the look for arrays: another shard may have written it, and then an array
             self.manifest = read_manifest(self._manifest_path) if self._manifest_path.exists() else None
             if has_arrays and self.manifest is None:
@@ -423,6 +426,10 @@ class FeatureStore:
         """Return whether a video's array is here, with the recorded size in bytes."""
         path = self._array(name)
         return self._is_inside(name) and path.exists() and path.stat().st_size == record.get("features_bytes")
+
+    def _has_arrays(self) -> bool:
+        """Return whether there are any features here."""
+        return self.folder.is_dir() and next(self.folder.rglob("*.npy"), None) is not None
 
     def _is_inside(self, name: str) -> bool:
         """Return whether a name's folder is the store's or below it, with links resolved."""

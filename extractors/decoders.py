@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import video as video_files
+from . import probing
 from .decord_reading import read_with_decord
 from .frame_folders import CONTAINER, probe_frames, read_frame_folder
 from .memory import DECODER_BYTES
@@ -38,15 +38,15 @@ def probe(
         limits: how large and long it may be.
         fps: frames per second of a folder of frames; a file states its own.
         heartbeat: called with every packet or picture, to show that the work goes on.
-        options: the others of `extractors.video.probe`, which have no meaning for a folder.
+        options: the others of `extractors.probing.probe`, which have no meaning for a folder.
 
     Raises:
-        VideoError: as in `extractors.video.probe` and `extractors.frame_folders.probe_frames`.
+        VideoError: as in `extractors.probing.probe` and `extractors.frame_folders.probe_frames`.
     """
     path = Path(path)
     if path.is_dir():
         return probe_frames(path, limits, fps, heartbeat)
-    return video_files.probe(path, limits, heartbeat=heartbeat, **options)
+    return probing.probe(path, limits, heartbeat=heartbeat, **options)
 
 
 def check_decoder(decoder: str) -> None:

@@ -24,8 +24,9 @@ import av.error
 import numpy as np
 
 from .cutting import Cutter, cut_into_runs, cut_into_segments
+from .opening import open_video
 from .pyav_reading import Upright
-from .video import Limits, UnfaithfulError, VideoFacts, open_video
+from .video import Limits, UnfaithfulError, VideoFacts
 
 JOINED_BYTES = 128 * 2**20
 """Decoded size up to which short runs are joined, because each segment takes time to open."""

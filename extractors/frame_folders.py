@@ -60,7 +60,7 @@ def is_frame_folder(folder: Path) -> bool:
 
 
 def probe_frames(folder: Path, limits: Limits, fps: float | None, heartbeat: Callable[[], object]) -> VideoFacts:
-    """Find out what a folder of numbered frames is, as `extractors.video.probe` does for a file.
+    """Find out what a folder of numbered frames is, as `extractors.probing.probe` does for a file.
 
     Args:
         folder: the folder.

@@ -7,19 +7,9 @@ from typing import Any
 import av.filter
 import numpy as np
 
+from .opening import decode_frames, open_video, orientation
 from .seeking import decode_from_key_frame, match_times
-from .video import (
-    MATRICES,
-    BrokenError,
-    Limits,
-    UnfaithfulError,
-    VideoError,
-    VideoFacts,
-    decode_frames,
-    open_video,
-    orientation,
-    stated_name,
-)
+from .video import MATRICES, BrokenError, Limits, UnfaithfulError, VideoError, VideoFacts, stated_name
 
 UNREADABLE_MATRICES = frozenset({"ycgco", "bt2020c", *MATRICES[MATRICES.index("smpte2085") :]})
 """What FFmpeg does not turn into RGB; decord takes most of them for BT.601."""

@@ -1,6 +1,6 @@
 """Read videos in another process, so that a file that crashes, hangs or bloats its decoder harms only this process.
 
-`Reader.probe` and `Reader.read_frames` do the same as the functions of `extractors.video` and `extractors.decoders`.
+`Reader.probe` and `Reader.read_frames` do the same as the functions of `extractors.probing` and `extractors.decoders`.
 One process reads many videos. It starts as a new Python interpreter: it is not forked, does not run the caller's script
 and does not import torch. A new process replaces it after a crash, a stall, too much memory, `VIDEOS_A_PROCESS` videos,
 or a large memory leak.

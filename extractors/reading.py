@@ -55,6 +55,8 @@ class Video:
     """Also take small pictures."""
     find_facts: Callable[[], dict[str, Any]] = dict
     """Called before the video is read, by the thread that reads it."""
+    release: Callable[[], None] = lambda: None
+    """Called by the same thread when it has read the video, or cannot."""
 
 
 @dataclass(eq=False)

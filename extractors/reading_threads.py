@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Iterable, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from queue import Empty, Full, Queue
 
@@ -106,8 +106,10 @@ class ReadingThreads:
 
     def _read(self, task: Task, reader: Reader) -> None:
         try:
-            task.facts = task.video.find_facts()
-            self._read_clips(task, reader, READINGS)
+            with ExitStack() as stack:
+                stack.callback(task.video.release)
+                task.facts = task.video.find_facts()
+                self._read_clips(task, reader, READINGS)
         except Exception as error:
             self._put(End(task, error))
         else:

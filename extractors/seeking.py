@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from .video import Limits, UnfaithfulError, decode_frames, open_video
+from .opening import decode_frames, open_video
+from .video import Limits, UnfaithfulError
 
 BACK_S = (0.0, 2.0, 20.0)
 """How many seconds before the part to look for a key frame, until one is found."""

@@ -83,12 +83,13 @@ def list_backbones_command() -> None:
 def _extract_features(
     context: typer.Context,
     videos: Annotated[
-        Path | None,
+        str | None,
         typer.Argument(
-            metavar="VIDEOS", help="A video, a folder (searched recursively), frames (--fps) or a .txt list of paths."
+            metavar="VIDEOS",
+            help="A video, a folder (searched recursively), frames (--fps) or a .txt list of paths; also by URL.",
         ),
     ] = None,
-    store: Annotated[Path | None, typer.Argument(metavar="OUT", help="The feature store's folder.")] = None,
+    store: Annotated[str | None, typer.Argument(metavar="OUT", help="The feature store's folder, or its URL.")] = None,
     *,
     backbone: Annotated[
         str,
@@ -171,6 +172,7 @@ def _extract_features(
       extract-features videos/ out/ --recipe musdl-i3d --dataset mtl-aqa --labels labels/
       extract-features videos/ out/ --ray
       extract-features /shared/videos /shared/out --ray 10.0.0.1:6379
+      extract-features s3://bucket/videos s3://bucket/out
       extract-features --verify out/
     """
     if verify:
@@ -204,7 +206,7 @@ def _extract_features(
     return 1 if summary.failed else 0
 
 
-def _verify(context: typer.Context, videos: Path | None, store: Path | None, fps: float | None, as_json: bool) -> int:
+def _verify(context: typer.Context, videos: str | None, store: str | None, fps: float | None, as_json: bool) -> int:
     allowed = {"videos", "store", "fps", "verify", "as_json", "debug", "version"}
     for option in context.params.keys() - allowed:
         source = context.get_parameter_source(option)

@@ -18,6 +18,9 @@ from ..data.feature_store import MAX_ATTEMPTS, FeatureStore, Status, array_path
 from ..data.files import WriteError
 from ..data.labels import read_labels
 from ..data.manifest import IDENTITY_KEYS
+from ..data.remote import RemoteFile, is_url, local_address
+from ..data.remote_store import RemoteStore
+from ..data.scratch import Scratch
 from ..data.shards import Shard
 from ..data.source_files import source_facts
 from ..extractors import i3d
@@ -30,6 +33,7 @@ from ..extractors.video import VideoError
 from .console import err, one_sentence, print_message, print_result, printable, progress, waiting
 from .examples import label_places
 from .options import ExtractorOptions, takes_fields_of
+from .remote_sources import find_remote_videos, is_remote
 from .shards import choose_shard, videos_of_shard
 from .sources import Sources, cut_segments, find_videos
 
@@ -90,8 +94,8 @@ def extract_features(
 
     Args:
         videos: a video, a folder of numbered frames, a folder of videos (searched recursively), a `.txt` list of paths,
-            or what `find_videos` found.
-        store: the feature store's folder, created if it is missing.
+            a URL of one of these (but for frames), a list of URLs, or what `find_videos` found.
+        store: the feature store's folder or URL, created if it is missing.
         dataset: cut the segments of this dataset's labels out of the videos, one array a segment; as in `train_head`.
         labels: the label file or its folder; None to look in the store and with the videos, and beside both.
         backbone: the network that turns clips into features; "auto" is Video Swin on a GPU and I3D on a CPU.
@@ -116,37 +120,38 @@ def extract_features(
     """
     started = time.perf_counter()
     # everything that can be refused is refused before the first video is read
-    feature_store = FeatureStore(store)
-    sources = videos if isinstance(videos, Sources) else find_videos(videos, options.fps)
-    if dataset is not None:
-        sources = _cut(sources, dataset, [Path(labels)] if labels else label_places(feature_store, sources.folder))
-    elif labels is not None:
-        raise ValueError("labels say which segments to cut: name their format with --dataset, or leave --labels out")
-    _check_arguments(feature_store, batch_clips, readers)
-    part, device = choose_shard(shard, options.device) if shard is not None else (None, options.device)
-    folder = sources.folder.absolute()
-    if ray is not None:  # its workers have other current folders
-        sources = replace(sources, paths={name: path.absolute() for name, path in sources.paths.items()})
-        weights = weights and weights_origin(weights)
-    load = partial(
-        _load,
-        backbone=backbone,
-        recipe=recipe,
-        weights=weights,
-        classes=classes,
-        options=options,
-        folder=folder,
-    )
-    work = Work(
-        load=load,
-        make_reader=options.reader,
-        folder=folder,
-        num_readers=None if readers == "auto" else int(readers),
-        batch_clips=batch_clips,
-        classify=classes,
-    )
-
     with ExitStack() as stack:
+        scratch = stack.enter_context(Scratch())
+        feature_store = _feature_store(local_address(store), shard, scratch)
+        sources = videos if isinstance(videos, Sources) else _find(videos, options.fps, scratch)
+        if dataset is not None:
+            sources = _cut(sources, dataset, _label_places(feature_store, sources, labels))
+        elif labels is not None:
+            raise ValueError(
+                "labels say which segments to cut: name their format with --dataset, or leave --labels out"
+            )
+        _check_arguments(feature_store, batch_clips, readers)
+        part, device = choose_shard(shard, options.device) if shard is not None else (None, options.device)
+        if ray is not None:
+            sources = _for_other_folders(sources)
+            weights = weights and weights_origin(weights)
+        load = partial(
+            _load,
+            backbone=backbone,
+            recipe=recipe,
+            weights=weights,
+            classes=classes,
+            options=options,
+            place=sources.url or str(sources.folder.absolute()),
+        )
+        work = Work(
+            load=load,
+            make_reader=options.reader,
+            folder=sources.folder.absolute(),
+            num_readers=None if readers == "auto" else int(readers),
+            batch_clips=batch_clips,
+            classify=classes,
+        )
         manifest, extract = stack.enter_context(
             _here(work, device) if ray is None else _on_cluster(ray, work, device, len(sources.paths))
         )
@@ -155,30 +160,56 @@ def extract_features(
         if part is not None:
             sources = videos_of_shard(feature_store, sources, part)
         with waiting("comparing the videos with the store"):
-            feature_store.refuse_other_sources(sources.paths)
+            feature_store.refuse_other_sources({name: sources.source(name) for name in sources.paths})
+        place = scratch.with_urls(str(feature_store.folder))
         identity = {key: manifest[key] for key in IDENTITY_KEYS}
-        summary = ExtractionSummary(str(feature_store.folder), identity, len(sources.paths), warnings=warnings)
+        summary = ExtractionSummary(place, identity, len(sources.paths), warnings=warnings)
         stack.enter_context(_explained_interruption(summary))
         shown = _Shown(stack.enter_context(progress("videos")), summary.videos)
         needs = partial(_status, feature_store, overwrite=overwrite, retry=retry_failed, classes=classes)
         names = {
-            _video(feature_store, sources, name, options, is_here=ray is None): name
+            _video(feature_store, sources, name, scratch, options, is_here=ray is None): name
             for name in _left_to_do(feature_store, sources, needs, summary, shown)
         }
         run = extract(
             names,
             on_progress=lambda video, *seconds: shown.part(sources.describe(names[video]), *seconds),
-            tries=lambda video: feature_store.attempts(names[video], Path(video.path)),
-            on_death=lambda video: _count_death(feature_store, names[video], Path(video.path)),
+            tries=lambda video: feature_store.attempts(names[video], sources.source(names[video])),
+            on_death=lambda video: _count_death(feature_store, names[video], sources.paths[names[video]]),
         )
-        for finished in stack.enter_context(closing(run)):
-            name = names[finished.video]
-            _keep(feature_store, name, sources.describe(name), finished, summary)
-            shown.over(sources.describe(name))
+        with closing(run), scratch.stopped_by_errors():
+            for finished in run:
+                name = names[finished.video]
+                _keep(feature_store, name, sources, finished, summary)
+                shown.over(sources.describe(name))
     if classes:
         summary.classes = _recorded_classes(feature_store, sources)
     summary.seconds = round(time.perf_counter() - started, 3)
     return summary
+
+
+def _feature_store(store: str | Path, shard: str | None, scratch: Scratch) -> FeatureStore:
+    if not is_url(store):
+        return FeatureStore(store)
+    if shard is not None:
+        raise ValueError(
+            f"--shard needs a store on a file system, not {store}: give each process a list of its own videos instead"
+        )
+    with waiting(f"reading the records of {store}"):
+        return RemoteStore(str(store), scratch.path_of(str(store).rstrip("/")))
+
+
+def _find(videos: str | Path, fps: float | None, scratch: Scratch) -> Sources:
+    videos = local_address(videos)
+    return find_remote_videos(videos, scratch) if is_remote(videos) else find_videos(videos, fps)
+
+
+def _label_places(store: FeatureStore, sources: Sources, labels: str | Path | None) -> list[Path]:
+    if labels is not None:
+        return [Path(labels)]
+    if sources.remote:
+        raise ValueError("the labels of videos at a URL are read from the disk: name their file with --labels")
+    return label_places(store, sources.folder)
 
 
 def _cut(sources: Sources, dataset: str, places: list[Path]) -> Sources:
@@ -187,7 +218,7 @@ def _cut(sources: Sources, dataset: str, places: list[Path]) -> Sources:
     cut = cut_segments(sources, labels)
     if not cut.segments:
         raise ValueError(
-            f"{labels.files[0]} cuts none of the videos in {sources.folder}: its rows have no start and end, or name "
+            f"{labels.files[0]} cuts none of the videos in {sources.place}: its rows have no start and end, or name "
             "other videos; leave --dataset out to extract whole videos"
         )
     print_message(f"{len(cut.segments)} segments of {len(set(map(cut.paths.get, cut.segments)))} videos")
@@ -211,7 +242,7 @@ def _load(
     weights: str | None,
     classes: bool,
     options: ExtractorOptions,
-    folder: Path,
+    place: str,
 ) -> tuple[Backbone, dict[str, Any]]:
     """Load the backbone on a device; return the store's manifest too."""
     options = replace(options, device=device)
@@ -226,7 +257,7 @@ def _load(
         raise ValueError(
             f"--classes names the 400 classes of Kinetics-400, but these weights have {network.num_classes} classes"
         )
-    return network, manifest_of(network, weights, folder) | {"backbone_choice": reason or "named"}
+    return network, manifest_of(network, weights, place) | {"backbone_choice": reason or "named"}
 
 
 @contextmanager
@@ -279,7 +310,7 @@ def _open_store(store: FeatureStore, manifest: dict[str, Any], sources: Sources,
     if manifest["weights"] == "random":
         warnings.append("the backbone's weights are RANDOM: these features mean nothing")
     if sources.num_others:
-        print_message(f"{sources.num_others} other files in {sources.folder} left alone")
+        print_message(f"{sources.num_others} other files in {sources.place} left alone")
     if sources.num_frame_folders_left:
         print_message(
             f"{sources.num_frame_folders_left} folders of numbered frames in {sources.folder} left alone; with --fps "
@@ -290,11 +321,13 @@ def _open_store(store: FeatureStore, manifest: dict[str, Any], sources: Sources,
     return warnings
 
 
-def _status(store: FeatureStore, name: str, path: Path, *, overwrite: bool, retry: bool, classes: bool) -> Status:
+def _status(
+    store: FeatureStore, name: str, source: Path | RemoteFile, *, overwrite: bool, retry: bool, classes: bool
+) -> Status:
     """Return a video's status in the store, or TO_DO if the options ask for more than is there."""
     if overwrite:
         return Status.TO_DO
-    status = store.status(name, path)
+    status = store.status(name, source)
     lacks_class = classes and status is Status.DONE and "class" not in store.records[name]
     return Status.TO_DO if lacks_class or (retry and status is Status.FAILED) else status
 
@@ -328,22 +361,23 @@ class _Shown:
 def _left_to_do(
     store: FeatureStore,
     sources: Sources,
-    status_of: Callable[[str, Path], Status],
+    status_of: Callable[[str, Path | RemoteFile], Status],
     summary: ExtractionSummary,
     shown: _Shown,
 ) -> list[str]:
     """Count the videos that are done or failed in an earlier run; return the names of the others."""
     names = []
-    for name, path in sources.paths.items():
-        status = status_of(name, path)
-        if status is Status.TO_DO and store.attempts(name, path) < MAX_ATTEMPTS:
+    for name in sources.paths:
+        source = sources.source(name)
+        status = status_of(name, source)
+        if status is Status.TO_DO and store.attempts(name, source) < MAX_ATTEMPTS:
             names.append(name)
             continue
         if status is Status.TO_DO:
-            reason = f"{path} is given up: it was being extracted when {MAX_ATTEMPTS} runs crashed or were killed"
-            _fail(store, name, sources.describe(name), source_facts(path), VideoError(reason), summary)
+            reason = f"{source} is given up: it was being extracted when {MAX_ATTEMPTS} runs crashed or were killed"
+            _fail(store, name, sources, source_facts(source), VideoError(reason), summary)
         elif status is Status.DONE:
-            store.update_source_facts(name, path)
+            store.update_source_facts(name, source)
             summary.already_done += 1
         else:
             error = f"{store.records[name]['error']} (failed in an earlier run; --retry-failed tries again)"
@@ -364,16 +398,30 @@ def _apart(videos: Collection[Video], tries: Callable[[Video], int]) -> Iterator
         yield [suspect]
 
 
-def _video(store: FeatureStore, sources: Sources, name: str, options: ExtractorOptions, *, is_here: bool) -> Video:
-    path = sources.paths[name]
-    find_facts = partial(_find_facts, store.folder.absolute(), name, path)
+def _for_other_folders(sources: Sources) -> Sources:
+    """Name the videos so that processes on other machines find them."""
+    if any(isinstance(sources.source(name), RemoteFile) for name in sources.paths):
+        raise ValueError("--ray reads videos from a file system that all nodes see, not from a URL: copy them there")
+    return replace(sources, paths={name: path.absolute() for name, path in sources.paths.items()})
+
+
+def _video(
+    store: FeatureStore, sources: Sources, name: str, scratch: Scratch, options: ExtractorOptions, *, is_here: bool
+) -> Video:
+    path, source = sources.paths[name], sources.source(name)
     segment = sources.segments[name].span if name in sources.segments else None
-    return Video(
+    fetch = partial(scratch.fetch, source) if isinstance(source, RemoteFile) else partial(source_facts, source)
+    find_facts = partial(_find_facts, store.folder.absolute(), name, fetch)
+    video = Video(
         path,
         segment=segment,
         find_facts=partial(_begin, store, name, find_facts) if is_here else find_facts,
         **options.extract_options(),
     )
+    if not isinstance(source, RemoteFile):
+        return video
+    scratch.num_reads[source] += 1
+    return replace(video, release=partial(scratch.release, source))
 
 
 def _begin(store: FeatureStore, name: str, find_facts: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -389,14 +437,15 @@ def _count_death(store: FeatureStore, name: str, path: Path) -> None:
         store.count_attempt(name, source_facts(path))
 
 
-def _find_facts(folder: Path, name: str, path: Path) -> dict[str, Any]:
+def _find_facts(folder: Path, name: str, fetch: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     array_path(folder, name)  # refuses a name that cannot be stored before hours are spent on its video
-    return source_facts(path)
+    return fetch()
 
 
-def _keep(store: FeatureStore, name: str, video: str, finished: Finished, summary: ExtractionSummary) -> None:
+def _keep(store: FeatureStore, name: str, sources: Sources, finished: Finished, summary: ExtractionSummary) -> None:
     """Write the features of a video and count it; a failure is recorded and does not stop the run."""
-    facts = {"source": str(Path(finished.video.path).absolute()), **finished.facts}
+    video, source = sources.describe(name), sources.source(name)
+    facts = {"source": str(source.absolute() if isinstance(source, Path) else source), **finished.facts}
     try:
         extraction = finished.extraction()
         record = {**facts, **extraction.record, "seconds": extraction.record["stage_seconds"]["wall"]}
@@ -405,7 +454,7 @@ def _keep(store: FeatureStore, name: str, video: str, finished: Finished, summar
         raise  # the disk has failed, so all other videos would fail too
     except Exception as error:  # whatever goes wrong with one video, the others are still extracted
         logger.debug("", exc_info=True)
-        _fail(store, name, video, facts, error, summary)
+        _fail(store, name, sources, facts, error, summary)
         return
     summary.extracted += 1
     summary.clips += len(extraction.features)
@@ -415,12 +464,17 @@ def _keep(store: FeatureStore, name: str, video: str, finished: Finished, summar
 
 
 def _fail(
-    store: FeatureStore, name: str, video: str, facts: dict[str, Any], error: Exception, summary: ExtractionSummary
+    store: FeatureStore,
+    name: str,
+    sources: Sources,
+    facts: dict[str, Any],
+    error: Exception,
+    summary: ExtractionSummary,
 ) -> None:
-    """Record, count and print a failure."""
-    message = one_sentence(error)
+    """Record, count and print a failure; a message about the copy of a remote file names the file."""
+    message = one_sentence(error).replace(str(sources.paths[name]), str(sources.source(name)))
     store.append({"video": name, **facts, "error": message, "unusable": isinstance(error, VideoError)})
-    summary.failed.append({"video": video, "error": message})
+    summary.failed.append({"video": sources.describe(name), "error": message})
     print_message(f"failed: {message}")
 
 
@@ -468,8 +522,8 @@ def print_summary(summary: ExtractionSummary) -> None:
         print_message(f"failed: {failure['error']}")
 
 
-def manifest_of(network: Backbone, weights: str | None, folder: Path) -> dict[str, Any]:
-    """Return the manifest of a store of the videos in a folder: the identity, and all else that made the features."""
+def manifest_of(network: Backbone, weights: str | None, place: str) -> dict[str, Any]:
+    """Return the manifest of a store of the videos of a place: the identity, and all else that made the features."""
     return {
         **network.identity,
         "feature_dim": network.feature_dim,
@@ -478,7 +532,7 @@ def manifest_of(network: Backbone, weights: str | None, folder: Path) -> dict[st
         "engine": network.engine,
         "device": network.device,
         "versions": versions("cofinal", "torch", "torchvision", "openvino", "av", "decord", "numpy"),
-        "videos": str(folder),
+        "videos": place,
     }
 
 

@@ -50,7 +50,7 @@ def choose_shard(text: str, device: str) -> tuple[Shard, str]:
 
 def videos_of_shard(store: FeatureStore, sources: Sources, shard: Shard) -> Sources:
     """Return the videos of the shard for which the store is open."""
-    videos, loads = store.assign({sources.video_of(name): path for name, path in sources.paths.items()})
+    videos, loads = store.assign({sources.video_of(name): sources.source(name) for name in sources.paths})
     own = sources.of_videos(videos)
     gigabytes = [load / 1e9 for load in loads]
     print_message(

@@ -9,6 +9,7 @@ from pathlib import Path
 from ..data.datasets import NameIndex, find_row
 from ..data.feature_store import FeatureStore
 from ..data.label_rows import LabelSet, Segment
+from ..data.remote import RemoteFile
 from ..extractors.frame_folders import is_frame_folder, number_frames
 from ..extractors.video import VIDEO_SUFFIXES
 
@@ -30,6 +31,19 @@ class Sources:
     """Folders of numbered frames that are left alone because nothing says how many frames are a second."""
     segments: dict[str, Segment] = field(default_factory=dict)
     """By store name the segment of the file; absent where the whole video is meant."""
+    remote: dict[Path, RemoteFile] = field(default_factory=dict)
+    """By path the remote file of which a copy lies there while it is read; absent for files on the disk."""
+    url: str | None = None
+    """The folder's, if it is remote."""
+
+    @property
+    def place(self) -> str:
+        """The folder as users name it: its path or URL."""
+        return self.url or str(self.folder)
+
+    def source(self, name: str) -> Path | RemoteFile:
+        """Return where a video comes from."""
+        return self.remote.get(self.paths[name], self.paths[name])
 
     def video_of(self, name: str) -> str:
         """Return the store name of the whole video, for a segment too."""
@@ -41,9 +55,9 @@ class Sources:
         return replace(self, paths={name: path for name, path in self.paths.items() if self.video_of(name) in videos})
 
     def describe(self, name: str) -> str:
-        """Return the path of a video; a segment's ends as its store name does."""
+        """Return the path or URL of a video; a segment's ends as its store name does."""
         segment = self.segments.get(name)
-        return f"{self.paths[name]}{segment.suffix if segment else ''}"
+        return f"{self.source(name)}{segment.suffix if segment else ''}"
 
 
 def find_videos(videos: str | Path, fps: float | None = None) -> Sources:
@@ -67,21 +81,14 @@ def find_videos(videos: str | Path, fps: float | None = None) -> Sources:
 def _find_videos(root: Path, fps: float | None) -> Sources:
     if root.is_dir() and is_frame_folder(root):
         _require_fps(root, fps)
-        return Sources(_named([root], root.parent), root.parent, 0)
+        return Sources(name_paths([root], root.parent), root.parent, 0)
     if root.is_dir():
         return _search(root, fps)
     if not root.exists():
         raise ValueError(f"{root} does not exist; name a video, a folder of videos or a .txt list of paths")
     if root.suffix.lower() != ".txt":
         return Sources({root.stem: root}, root.parent, 0)
-    try:
-        # splitlines would split at characters that names may have
-        lines = root.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{root} is not a text file with one path per line ({error})") from error
-    listed = [root.parent / line.strip() for line in lines if line.strip()]
-    if not listed:
-        raise ValueError(f"{root} lists no video; write one path per line")
+    listed = [root.parent / line for line in split_list(root.read_bytes(), str(root))]
     missing = [path for path in listed if not path.exists()]
     if missing:
         raise ValueError(
@@ -92,7 +99,23 @@ def _find_videos(root: Path, fps: float | None) -> Sources:
         raise ValueError(f"{root} lists {others[0]}, which is a folder; list the videos in it")
     for folder in folders:
         _require_fps(folder, fps)
-    return Sources(_named(listed, root.parent), root.parent, 0)
+    return Sources(name_paths(listed, root.parent), root.parent, 0)
+
+
+def split_list(content: bytes, list_name: str) -> list[str]:
+    """Return the paths in a `.txt` list.
+
+    Raises:
+        ValueError: it is not text, or lists nothing.
+    """
+    try:
+        # splitlines would split at characters that names may have
+        lines = [line.strip() for line in content.decode("utf-8-sig").split("\n")]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{list_name} is not a text file with one path per line ({error})") from error
+    if not any(lines):
+        raise ValueError(f"{list_name} lists no video; write one path per line")
+    return [line for line in lines if line]
 
 
 def is_store(folder: Path) -> bool:
@@ -124,7 +147,7 @@ def find_routines(named: Sequence[Path], fps: float | None = None) -> dict[str, 
     _require_frames(", ".join(map(str, named)), paths, fps)
     if len(found) == 1:
         return found[0]
-    return _named(paths, Path(os.path.commonpath([path.absolute().parent for path in paths])))
+    return name_paths(paths, Path(os.path.commonpath([path.absolute().parent for path in paths])))
 
 
 def _routines_of(path: Path, fps: float | None) -> dict[str, Path]:
@@ -172,7 +195,7 @@ def _search(root: Path, fps: float | None) -> Sources:
             "hidden); name a folder with videos, a video file or a .txt list of paths"
         )
     num_left = 0 if fps is not None else len(frame_folders)
-    return Sources(_named(found, root), root, num_files - len(videos), num_left)
+    return Sources(name_paths(found, root), root, num_files - len(videos), num_left)
 
 
 def cut_segments(sources: Sources, labels: LabelSet) -> Sources:
@@ -219,7 +242,7 @@ def _places_below(folder: Path) -> Iterator[tuple[Path, bool, list[str]]]:
         yield Path(place), bool(folders), files
 
 
-def _named(paths: list[Path], root: Path) -> dict[str, Path]:
+def name_paths(paths: list[Path], root: Path) -> dict[str, Path]:
     """Name each file by its path below the root, or by its stem if it is elsewhere."""
     # normpath, not resolve: a link keeps its own name, and no `..` is left that could lead a name out of the store
     base = os.path.join(os.path.normpath(root.absolute()), "")

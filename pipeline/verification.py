@@ -10,6 +10,7 @@ from ..data.arrays import load_features
 from ..data.feature_store import FeatureStore
 from ..data.lock import LockedError
 from ..data.records import is_success
+from ..data.remote import is_url
 from ..data.source_files import file_sha256, source_sha256
 from .console import progress
 from .sources import find_videos
@@ -43,8 +44,10 @@ def verify_store(store: str | Path, videos: str | Path | None = None, *, fps: fl
         fps: take folders of numbered frames for videos too.
 
     Raises:
-        ValueError: the folder has no manifest, or another run is writing the store.
+        ValueError: the folder has no manifest, another run is writing the store, or something is at a URL.
     """
+    if remote := [one for one in (store, videos) if is_url(one)]:
+        raise ValueError(f"--verify reads files on the disk: copy {remote[0]} there first (docs/scaling.md)")
     feature_store = FeatureStore(store)
     if feature_store.manifest is None:
         raise ValueError(f"{feature_store.folder} has no manifest.json, so there is nothing to verify it against")

@@ -27,7 +27,7 @@ from cofinal.data.gymnastics.motion import FRAME_RATE, Body, perform
 from cofinal.data.labels import read_labels
 from cofinal.data.routines import NUM_TEST, NUM_TRAIN, confounds, plan_routines, render_routines
 from cofinal.data.text_labels import RG_RANGES
-from cofinal.extractors.video import probe
+from cofinal.extractors.probing import probe
 
 SEEDS = range(200, 206)
 RG_HEADER = "Video_Name Difficulty_Score Execution_Score Total_Score Penalty Video_length"

@@ -8,8 +8,9 @@ from cheap_backbone import colours
 
 from cofinal.extractors.decoders import read_frames
 from cofinal.extractors.extract import Extraction, extract
+from cofinal.extractors.probing import probe
 from cofinal.extractors.reader import Reader
-from cofinal.extractors.video import VideoError, probe
+from cofinal.extractors.video import VideoError
 
 pytestmark = pytest.mark.shared
 

@@ -15,7 +15,8 @@ import pytest
 from awkward_files import BROKEN, READABLE
 
 from cofinal.extractors.decoders import choose_decoder, read_frames
-from cofinal.extractors.video import UnfaithfulError, VideoError, probe
+from cofinal.extractors.probing import probe
+from cofinal.extractors.video import UnfaithfulError, VideoError
 
 HAS_DECORD = importlib.util.find_spec("decord") is not None
 

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from cofinal.extractors import decord_reading
 from cofinal.extractors.cutting import Cutter, RunLengths, cut_into_runs, cut_into_segments
 from cofinal.extractors.decoders import choose_decoder, read_frames
-from cofinal.extractors.video import Limits, UnfaithfulError, open_video, probe
+from cofinal.extractors.opening import open_video
+from cofinal.extractors.probing import probe
+from cofinal.extractors.video import Limits, UnfaithfulError
 
 needs_decord = pytest.mark.skipif(importlib.util.find_spec("decord") is None, reason="decord has no wheel here")
 

@@ -21,9 +21,10 @@ from cofinal.extractors.backbone import load_backbone
 from cofinal.extractors.clips import select
 from cofinal.extractors.decoders import read_frames
 from cofinal.extractors.extract import extract
+from cofinal.extractors.probing import probe
 from cofinal.extractors.reader import Reader
 from cofinal.extractors.recipes import RECIPES, Recipe
-from cofinal.extractors.video import VideoError, probe
+from cofinal.extractors.video import VideoError
 
 
 @pytest.fixture(autouse=True)

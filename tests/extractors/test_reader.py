@@ -17,8 +17,9 @@ import pytest
 from cofinal.extractors import memory
 from cofinal.extractors import reader as reader_module
 from cofinal.extractors.decoders import read_frames
+from cofinal.extractors.probing import probe
 from cofinal.extractors.reader import MAX_SLOTS, Reader, ReaderError
-from cofinal.extractors.video import Limits, VideoError, probe
+from cofinal.extractors.video import Limits, VideoError
 
 ROOT = Path(__file__).parent.parent.parent
 

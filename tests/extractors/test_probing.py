@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from awkward_files import READABLE
 
-from cofinal.extractors import video
 from cofinal.extractors.decoders import read_frames
-from cofinal.extractors.video import UnfaithfulError, VideoError, probe
+from cofinal.extractors.probing import probe
+from cofinal.extractors.timeline import Timeline, holes, missing
+from cofinal.extractors.video import UnfaithfulError, VideoError
 
 
 @pytest.mark.shared
@@ -92,8 +93,8 @@ def test_holes_are_where_packets_in_a_row_show_nothing() -> None:
         (np.delete(announced, np.s_[50:100]), 2),
         (np.delete(announced, [7, 20, 21]), 0.08),  # a single packet may rightly show nothing
     ):
-        assert video._holes(announced, shown, 0.5).sum() == pytest.approx(expected)
-    assert video._holes(announced[::2], announced[::4], 0.5).sum() == 0  # fields of interlaced pictures
+        assert holes(announced, shown, 0.5).sum() == pytest.approx(expected)
+    assert holes(announced[::2], announced[::4], 0.5).sum() == 0  # fields of interlaced pictures
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,7 @@ def test_holes_are_where_packets_in_a_row_show_nothing() -> None:
 )
 def test_holes_are_where_a_steady_source_stops(gaps_s: list[float], expected_s: float) -> None:
     times = np.cumsum([7.0, *gaps_s])
-    holes_s = video._holes(times, times, 0.5)
+    holes_s = holes(times, times, 0.5)
     assert holes_s.sum() == pytest.approx(expected_s, abs=0.02)
     assert np.flatnonzero(holes_s).tolist() == ([int(np.argmax(gaps_s))] if expected_s else [])
 
@@ -131,8 +132,8 @@ def test_holes_are_where_a_steady_source_stops(gaps_s: list[float], expected_s: 
 def test_what_counts_as_missing(
     start_s: float, end_s: float, hole_s: float, stated_end_s: float, message: str | None
 ) -> None:
-    timeline = video._Timeline(np.array([start_s, end_s - 0.04]), end_s, 0.0, stated_end_s)
-    assert video._missing(Path("v.mp4"), timeline, np.array([hole_s])) == message
+    timeline = Timeline(np.array([start_s, end_s - 0.04]), end_s, 0.0, stated_end_s)
+    assert missing(Path("v.mp4"), timeline, np.array([hole_s])) == message
 
 
 def with_a_hole(source: Path, target: Path, *, blanked: bool) -> Path:
