@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
 from cofinal.data.feature_store import FeatureStore, is_success
@@ -46,6 +47,14 @@ def test_without_ray_the_option_says_what_is_missing(
     assert ended.code == 2
     assert ended.err == "error: --ray needs Ray: pip install 'cofinal[ray]'\n"
     assert not (tmp_path / "out").exists()
+
+
+def test_videos_at_a_url_are_refused(command, write_video, tmp_path: Path) -> None:
+    content = write_video(tmp_path / "v.mp4").read_bytes()
+    fsspec.filesystem("memory").pipe_file("/ray/v.mp4", content)
+    ended = command("extract-features", "memory://ray", tmp_path / "out", *OPTIONS, "--ray")
+    assert ended.code == 2
+    assert "--ray reads videos from a file system that all nodes see, not from a URL: copy them there" in ended.err
 
 
 @pytest.mark.slow
