@@ -55,6 +55,11 @@ class Attempts:
             self._write()
         return attempts
 
+    def leave(self, video: str) -> None:
+        """Note that the attempt under way has ended without an outcome; `close` does not take it back."""
+        with self._lock:
+            self._under_way.discard(video)
+
     def end(self, video: str) -> None:
         """Note that a video has an outcome."""
         with self._lock:

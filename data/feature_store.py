@@ -201,6 +201,12 @@ class FeatureStore:
         except OSError as error:
             raise self._disk_failed(error) from error
 
+    def count_attempt(self, name: str, facts: Mapping[str, Any]) -> None:
+        """Note an attempt at a video that has ended without an outcome, in another process than this one."""
+        self.begin(name, facts)
+        assert self._attempts is not None, "it was begun"
+        self._attempts.leave(name)
+
     def attempts(self, name: str, source: Path | RemoteFile) -> int:
         """Return how many times a video was begun, in this version of its file, without an outcome."""
         assert self._attempts is not None, "only an open store knows the attempts"
@@ -256,16 +262,7 @@ class FeatureStore:
         Raises:
             ValueError: the name leads out of the store, or is no possible file name on this file system.
         """
-        path = self._array(name)
-        if not self._is_inside(name):
-            raise ValueError(f"the name {name!r} leads out of {self.folder}")
-        try:
-            os.lstat(path)  # fails for a name that is too long, or has a file where it needs a folder
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise ValueError(f"{path} cannot be a file's name ({error.strerror}); rename the video") from error
-        return path
+        return array_path(self.folder, name)
 
     def write(self, name: str, features: np.ndarray, record: Mapping[str, Any]) -> None:
         """Store a video's features `(clips, C)`, and then its record with the hash of the features added.
@@ -438,8 +435,7 @@ class FeatureStore:
         """Return whether a name's folder is the store's or below it, with links resolved."""
         parent = self._array(name).parent
         if parent not in self._inside:
-            real = os.path.realpath(parent)
-            self._inside[parent] = Path(real).is_relative_to(os.path.realpath(self.folder))
+            self._inside[parent] = _is_inside(parent, self.folder)
         return self._inside[parent]
 
     def _disk_failed(self, error: OSError) -> WriteError:
@@ -447,6 +443,24 @@ class FeatureStore:
             f"{self.folder} cannot be written ({error.strerror}); its records so far stay valid, so correct the cause "
             "and run the same command again to go on"
         )
+
+
+def array_path(folder: Path, name: str) -> Path:
+    """Return the path of a video's features in a store's folder; as `FeatureStore.path`, also in another process."""
+    path = folder / f"{name}.npy"
+    if not _is_inside(path.parent, folder):
+        raise ValueError(f"the name {name!r} leads out of {folder}")
+    try:
+        os.lstat(path)  # fails for a name that is too long, or has a file where it needs a folder
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise ValueError(f"{path} cannot be a file's name ({error.strerror}); rename the video") from error
+    return path
+
+
+def _is_inside(place: Path, folder: Path) -> bool:
+    return Path(os.path.realpath(place)).is_relative_to(os.path.realpath(folder))
 
 
 def find_store(path: Path) -> FeatureStore | None:

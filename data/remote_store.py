@@ -85,6 +85,11 @@ class RemoteStore(FeatureStore):
         self._put_attempts(name, *self._begun[name])
         return attempts
 
+    def count_attempt(self, name: str, facts: Mapping[str, Any]) -> None:
+        """As `FeatureStore.count_attempt`."""
+        super().count_attempt(name, facts)
+        self._begun.pop(name, None)  # `close` does not take it back
+
     def close(self) -> None:
         """As `FeatureStore.close`."""
         with suppress(WriteError):

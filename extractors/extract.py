@@ -110,11 +110,17 @@ def extract(
         return finished.extraction()
 
 
-def suitable_readers(backbone: Backbone) -> int:
-    """Number of readers that suits a backbone: one beside a backbone on the CPU, else the cores but one, at most 16."""
+def suitable_readers(backbone: Backbone, cores: int | None = None) -> int:
+    """Number of readers that suits a backbone: one beside a backbone on the CPU, else the cores but one, at most 16.
+
+    Args:
+        backbone: from `load_backbone`.
+        cores: those that it may use; None for all that this process may use.
+    """
     if backbone.device == "cpu":
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if cores is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(max(cores - 1, 1), MOST_READERS)
 
 

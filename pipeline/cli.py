@@ -4,15 +4,19 @@ The functions are imported inside the commands, so that `--help` is quick.
 """
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from .. import __version__
 from .console import ends_well, print_result, stops_on_sigterm
 from .options import ExtractorOptions, HeadOptions, LabelOptions, TrainingOptions, takes_fields_of
+
+RAY_ADDRESS = r"auto|local|[^/]+:\d+"
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
@@ -33,9 +37,20 @@ def _print_json(value: dict[str, Any]) -> None:
     typer.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
+class _Command(TyperCommand):
+    """A command of whose options `--ray` may stand without its value, which typer does not offer."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments, with `local` after a `--ray` without an address."""
+        complete = []
+        for word, following in zip(args, [*args[1:], ""], strict=False):
+            complete += [word, "local"] if word == "--ray" and not re.fullmatch(RAY_ADDRESS, following) else [word]
+        return super().parse_args(ctx, complete)
+
+
 def _run(command: Any) -> None:
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command(context_settings={"help_option_names": ["-h", "--help"]})(ends_well(command))
+    app.command(cls=_Command, context_settings={"help_option_names": ["-h", "--help"]})(ends_well(command))
     app()
 
 
@@ -131,6 +146,13 @@ def _extract_features(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try failed videos again, even if their files have not changed.")
     ] = False,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[ADDRESS]",
+            help="Extract on the nodes of a Ray cluster: host:port, auto, or none to start one on this machine.",
+        ),
+    ] = None,
     as_json: Json = False,
     debug: Debug = False,
     version: Version = False,
@@ -148,6 +170,8 @@ def _extract_features(
       extract-features videos/ out/ --shard 2/8
       extract-features frames/ out/ --fps 25
       extract-features videos/ out/ --recipe musdl-i3d --dataset mtl-aqa --labels labels/
+      extract-features videos/ out/ --ray
+      extract-features /shared/videos /shared/out --ray 10.0.0.1:6379
       extract-features s3://bucket/videos s3://bucket/out
       extract-features --verify out/
     """
@@ -172,6 +196,7 @@ def _extract_features(
             overwrite=overwrite,
             classes=classes,
             retry_failed=retry_failed,
+            ray=ray,
             **vars(options),
         )
     if as_json:

@@ -4,8 +4,8 @@ import logging
 import platform
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Collection, Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -14,9 +14,10 @@ from typing import Any
 
 from rich.progress import Progress
 
-from ..data.feature_store import MAX_ATTEMPTS, FeatureStore, Status
+from ..data.feature_store import MAX_ATTEMPTS, FeatureStore, Status, array_path
 from ..data.files import WriteError
 from ..data.labels import read_labels
+from ..data.manifest import IDENTITY_KEYS
 from ..data.remote import RemoteFile, is_url, local_address
 from ..data.remote_store import RemoteStore
 from ..data.scratch import Scratch
@@ -25,7 +26,8 @@ from ..data.source_files import source_facts
 from ..extractors import i3d
 from ..extractors.backbone import Backbone, resolve_backbone
 from ..extractors.catalogue import CATALOGUE
-from ..extractors.extract import Extraction, Finished, extract_many, suitable_readers
+from ..extractors.extract import Extraction, Finished, OnProgress, extract_many, suitable_readers
+from ..extractors.ray_worker import Work
 from ..extractors.reading import Video
 from ..extractors.video import VideoError
 from .console import err, one_sentence, print_message, print_result, printable, progress, waiting
@@ -36,6 +38,9 @@ from .shards import choose_shard, videos_of_shard
 from .sources import Sources, cut_segments, find_videos
 
 logger = logging.getLogger(__name__)
+
+Extract = Callable[..., Generator[Finished, None, None]]
+"""Extracts videos, see `extractors.ray_cluster.RayCluster.extract_many`."""
 
 
 @dataclass
@@ -78,6 +83,7 @@ def extract_features(
     overwrite: bool = False,
     classes: bool = False,
     retry_failed: bool = False,
+    ray: str | None = None,
     options: ExtractorOptions,
 ) -> ExtractionSummary:
     """Turn videos into cached clip features, one `(clips, C)` array per video.
@@ -103,6 +109,8 @@ def extract_features(
         overwrite: extract all videos again.
         classes: also name each video's most probable Kinetics-400 class.
         retry_failed: try failed videos again, even if their files have not changed.
+        ray: extract on the nodes of the Ray cluster at this address, "host:port" or "auto", or on one that is started
+            on this machine, "local"; `extractors.ray_cluster` says how. None to extract in this process.
 
     Raises:
         ValueError: an argument is wrong, there are no videos, names collide, or the store has another identity or is
@@ -124,11 +132,29 @@ def extract_features(
             )
         _check_arguments(feature_store, batch_clips, readers)
         part, device = choose_shard(shard, options.device) if shard is not None else (None, options.device)
-        options = replace(options, device=device)
-        backbone, reason = resolve_backbone(backbone, options.device)
-        network = _load_backbone(backbone, reason, recipe, weights, classes, options)
-        manifest = manifest_of(network, weights, sources) | {"backbone_choice": reason or "named"}
-
+        if ray is not None:
+            sources = _for_other_folders(sources)
+            weights = weights and weights_origin(weights)
+        load = partial(
+            _load,
+            backbone=backbone,
+            recipe=recipe,
+            weights=weights,
+            classes=classes,
+            options=options,
+            place=sources.url or str(sources.folder.absolute()),
+        )
+        work = Work(
+            load=load,
+            make_reader=options.reader,
+            folder=sources.folder.absolute(),
+            num_readers=None if readers == "auto" else int(readers),
+            batch_clips=batch_clips,
+            classify=classes,
+        )
+        manifest, extract = stack.enter_context(
+            _here(work, device) if ray is None else _on_cluster(ray, work, device, len(sources.paths))
+        )
         stack.enter_context(feature_store)
         warnings = _open_store(feature_store, manifest, sources, part)
         if part is not None:
@@ -136,30 +162,26 @@ def extract_features(
         with waiting("comparing the videos with the store"):
             feature_store.refuse_other_sources({name: sources.source(name) for name in sources.paths})
         place = scratch.with_urls(str(feature_store.folder))
-        summary = ExtractionSummary(place, network.identity, len(sources.paths), warnings=warnings)
+        identity = {key: manifest[key] for key in IDENTITY_KEYS}
+        summary = ExtractionSummary(place, identity, len(sources.paths), warnings=warnings)
         stack.enter_context(_explained_interruption(summary))
         shown = _Shown(stack.enter_context(progress("videos")), summary.videos)
         needs = partial(_status, feature_store, overwrite=overwrite, retry=retry_failed, classes=classes)
         names = {
-            _video(feature_store, sources, name, scratch, options): name
+            _video(feature_store, sources, name, scratch, options, is_here=ray is None): name
             for name in _left_to_do(feature_store, sources, needs, summary, shown)
         }
-        num_readers = min(suitable_readers(network) if readers == "auto" else int(readers), len(names))
-        all_readers = [stack.enter_context(options.reader(num_readers)) for _ in range(num_readers)]
-        for together in _apart(feature_store, sources, names):
-            run = extract_many(
-                together,
-                network,
-                readers=all_readers[: len(together)],
-                batch_clips=batch_clips,
-                classify=classes,
-                on_progress=lambda video, *seconds: shown.part(sources.describe(names[video]), *seconds),
-            )
-            with closing(run), scratch.stopped_by_errors():
-                for finished in run:
-                    name = names[finished.video]
-                    _keep(feature_store, name, sources, finished, summary)
-                    shown.over(sources.describe(name))
+        run = extract(
+            names,
+            on_progress=lambda video, *seconds: shown.part(sources.describe(names[video]), *seconds),
+            tries=lambda video: feature_store.attempts(names[video], sources.source(names[video])),
+            on_death=lambda video: _count_death(feature_store, names[video], sources.paths[names[video]]),
+        )
+        with closing(run), scratch.stopped_by_errors():
+            for finished in run:
+                name = names[finished.video]
+                _keep(feature_store, name, sources, finished, summary)
+                shown.over(sources.describe(name))
     if classes:
         summary.classes = _recorded_classes(feature_store, sources)
     summary.seconds = round(time.perf_counter() - started, 3)
@@ -212,9 +234,19 @@ def _check_arguments(store: FeatureStore, batch_clips: int | None, readers: str 
         raise ValueError(f"{store.folder} is a file; name a folder for the features")
 
 
-def _load_backbone(
-    name: str, reason: str | None, recipe: str | None, weights: str | None, classes: bool, options: ExtractorOptions
-) -> Backbone:
+def _load(
+    device: str,
+    *,
+    backbone: str,
+    recipe: str | None,
+    weights: str | None,
+    classes: bool,
+    options: ExtractorOptions,
+    place: str,
+) -> tuple[Backbone, dict[str, Any]]:
+    """Load the backbone on a device; return the store's manifest too."""
+    options = replace(options, device=device)
+    name, reason = resolve_backbone(backbone, device)
     if reason:
         print_message(f"backbone {name}, {reason}")
     if classes and recipe is None:
@@ -225,7 +257,51 @@ def _load_backbone(
         raise ValueError(
             f"--classes names the 400 classes of Kinetics-400, but these weights have {network.num_classes} classes"
         )
-    return network
+    return network, manifest_of(network, weights, place) | {"backbone_choice": reason or "named"}
+
+
+@contextmanager
+def _here(work: Work, device: str) -> Iterator[tuple[dict[str, Any], Extract]]:
+    """Load the backbone in this process; yield the store's manifest, and what extracts videos."""
+    network, manifest = work.load(device)
+    with ExitStack() as stack:
+
+        def extract(
+            videos: Collection[Video], *, tries: Callable[[Video], int], on_progress: OnProgress, **_: Any
+        ) -> Generator[Finished, None, None]:
+            num_readers = min(work.num_readers or suitable_readers(network), len(videos))
+            readers = [stack.enter_context(work.make_reader(num_readers)) for _ in range(num_readers)]
+            for together in _apart(videos, tries):
+                run = extract_many(
+                    together,
+                    network,
+                    readers=readers[: len(together)],
+                    batch_clips=work.batch_clips,
+                    classify=work.classify,
+                    on_progress=on_progress,
+                )
+                with closing(run):
+                    yield from run
+
+        yield manifest, extract
+
+
+@contextmanager
+def _on_cluster(address: str, work: Work, device: str, num_videos: int) -> Iterator[tuple[dict[str, Any], Extract]]:
+    """Start the workers of a Ray cluster; yield the same as `_here`."""
+    try:
+        from ..extractors.ray_cluster import RayCluster
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise ValueError("--ray needs Ray: pip install 'cofinal[ray]'") from error
+
+    with ExitStack() as stack:
+        with waiting("starting the workers of the Ray cluster"):
+            cluster = stack.enter_context(RayCluster(address, work, device=device, most_workers=num_videos))
+        if cluster.made_with["backbone_choice"] != "named":
+            print_message(f"backbone {cluster.made_with['backbone']}, {cluster.made_with['backbone_choice']}")
+        yield cluster.made_with, cluster.extract_many
 
 
 def _open_store(store: FeatureStore, manifest: dict[str, Any], sources: Sources, shard: Shard | None) -> list[str]:
@@ -310,33 +386,60 @@ def _left_to_do(
     return names
 
 
-def _apart(store: FeatureStore, sources: Sources, videos: Mapping[Video, str]) -> Iterator[list[Video]]:
+def _apart(videos: Collection[Video], tries: Callable[[Video], int]) -> Iterator[list[Video]]:
     """Yield the videos in groups to extract together: all, but those that a run did not survive last and alone.
 
     So whatever ended that run ends no run with the others on the way, and only itself is blamed.
     """
-    suspects = [video for video, name in videos.items() if store.attempts(name, sources.source(name))]
+    suspects = [video for video in videos if tries(video)]
     if others := [video for video in videos if video not in suspects]:
         yield others
     for suspect in suspects:
         yield [suspect]
 
 
-def _video(store: FeatureStore, sources: Sources, name: str, scratch: Scratch, options: ExtractorOptions) -> Video:
+def _for_other_folders(sources: Sources) -> Sources:
+    """Name the videos so that processes on other machines find them."""
+    if any(isinstance(sources.source(name), RemoteFile) for name in sources.paths):
+        raise ValueError("--ray reads videos from a file system that all nodes see, not from a URL: copy them there")
+    return replace(sources, paths={name: path.absolute() for name, path in sources.paths.items()})
+
+
+def _video(
+    store: FeatureStore, sources: Sources, name: str, scratch: Scratch, options: ExtractorOptions, *, is_here: bool
+) -> Video:
     path, source = sources.paths[name], sources.source(name)
     segment = sources.segments[name].span if name in sources.segments else None
-
-    def find_facts() -> dict[str, Any]:
-        store.path(name)  # refuses a name that cannot be stored before hours are spent on its video
-        facts = scratch.fetch(source) if isinstance(source, RemoteFile) else source_facts(source)
-        store.begin(name, facts)
-        return facts
-
-    video = Video(path, segment=segment, find_facts=find_facts, **options.extract_options())
+    fetch = partial(scratch.fetch, source) if isinstance(source, RemoteFile) else partial(source_facts, source)
+    find_facts = partial(_find_facts, store.folder.absolute(), name, fetch)
+    video = Video(
+        path,
+        segment=segment,
+        find_facts=partial(_begin, store, name, find_facts) if is_here else find_facts,
+        **options.extract_options(),
+    )
     if not isinstance(source, RemoteFile):
         return video
     scratch.num_reads[source] += 1
     return replace(video, release=partial(scratch.release, source))
+
+
+def _begin(store: FeatureStore, name: str, find_facts: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Note that a video is begun: if it ends this process, the next run knows."""
+    facts = find_facts()
+    store.begin(name, facts)
+    return facts
+
+
+def _count_death(store: FeatureStore, name: str, path: Path) -> None:
+    """Note that another process died while it had a video."""
+    with suppress(OSError, ValueError):  # the file may have gone
+        store.count_attempt(name, source_facts(path))
+
+
+def _find_facts(folder: Path, name: str, fetch: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    array_path(folder, name)  # refuses a name that cannot be stored before hours are spent on its video
+    return fetch()
 
 
 def _keep(store: FeatureStore, name: str, sources: Sources, finished: Finished, summary: ExtractionSummary) -> None:
@@ -419,8 +522,8 @@ def print_summary(summary: ExtractionSummary) -> None:
         print_message(f"failed: {failure['error']}")
 
 
-def manifest_of(network: Backbone, weights: str | None, sources: Sources) -> dict[str, Any]:
-    """Return a store's manifest: the identity, and all else that the features were made with."""
+def manifest_of(network: Backbone, weights: str | None, place: str) -> dict[str, Any]:
+    """Return the manifest of a store of the videos of a place: the identity, and all else that made the features."""
     return {
         **network.identity,
         "feature_dim": network.feature_dim,
@@ -429,7 +532,7 @@ def manifest_of(network: Backbone, weights: str | None, sources: Sources) -> dic
         "engine": network.engine,
         "device": network.device,
         "versions": versions("cofinal", "torch", "torchvision", "openvino", "av", "decord", "numpy"),
-        "videos": sources.url or str(sources.folder.absolute()),
+        "videos": place,
     }
 
 

@@ -49,12 +49,12 @@ README = ROOT / "README.md"
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
 SCRIPTS = dict(line.split(" = ") for line in SETUP["options.entry_points"]["console_scripts"].strip().splitlines())
-PROGRAMS = {*SCRIPTS, "python", "python3", "make", "pip", ".venv/bin/pip", "conda", "source"}
+PROGRAMS = {*SCRIPTS, "python", "python3", "make", "pip", ".venv/bin/pip", "conda", "source", "ray"}
 FOREIGN_OPTIONS = {"--index-url"} | {
     *("--array", "--cpus-per-task", "--gpus", "--gpus-per-task", "--job-name", "--mem", "--ntasks", "--requeue"),
-    *("--signal", "--time", "--no-python", "--nproc-per-node"),
+    *("--signal", "--time", "--no-python", "--nproc-per-node", "--head", "--address"),
 }
-"""Of pip, Slurm and torchrun."""
+"""Of pip, Slurm, torchrun and Ray."""
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")  # a module is run twice
 
@@ -240,6 +240,10 @@ def check_foreign(words: list[str]) -> None:
             assert address.startswith("https://")
         case ["conda", "env", "create", "-f", file]:
             assert (ROOT / file).is_file()
+        case ["ray", "start", "--head"]:
+            pass
+        case ["ray", "start", address]:
+            assert re.fullmatch(r"--address=[\d.]+:\d+", address)
         case ["source", script]:
             assert script == ".venv/bin/activate"
         case _:

@@ -16,6 +16,7 @@ SMALLEST = {
     "throughput": ["--videos", "2", "--seconds", "2", "--turns", "1"],
     "gpu": ["--device", "cpu", "--backbone", "i3d", "--batches", "1", "--seconds", "2"],
     "store": ["--videos", "20", "--decoded", "3"],
+    "scaling": ["--videos", "20", "--routines", "5", "--runs", "1", "--videos-a-worker", "5", "--simulated", "2000"],
 }
 SMALLEST_OF_FISV = {
     "accuracy": ["--seeds", "2", "--routines", "20"],

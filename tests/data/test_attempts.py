@@ -53,6 +53,14 @@ def test_a_run_that_ends_takes_back_what_is_under_way(tmp_path: Path, video: Pat
     assert (again.count("x", video), again.count("y", video)) == (1, 0)
 
 
+def test_an_attempt_that_ended_elsewhere_is_not_taken_back(tmp_path: Path, video: Path) -> None:
+    attempts = Attempts(tmp_path / ".attempts", [])
+    attempts.begin("x", facts_of(video))
+    attempts.leave("x")
+    attempts.close()
+    assert Attempts(tmp_path / ".attempts", []).count("x", video) == 1
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"x": 3}\n', b'{"x": {"attempts": "3"}}\n', b"[" * 100_000])
 def test_a_damaged_file_holds_nothing(tmp_path: Path, video: Path, content: bytes) -> None:
     (tmp_path / ".attempts").write_bytes(content)
