@@ -1,8 +1,8 @@
 """Which videos have been begun and not ended: a video that kills the program is in this file at its next start.
 
-The file holds one line of JSON, `{video: {"attempts", "size", "mtime_ns"}}`, which is written anew in place whenever a
-video begins or ends. It is not synced to the disk: it must outlive the process, not a power cut, which is no video's
-fault.
+The file has a line of JSON for each begin and end of a video, `{"video", "attempts", "size", "mtime_ns"}`. The last one
+of a video counts; 0 attempts mean that it has an outcome. The file is not synced to the disk: it must outlive the
+process, not a power cut, which is no video's fault.
 """
 
 import json
@@ -15,6 +15,9 @@ from typing import IO, Any
 from .remote import RemoteFile
 from .source_files import is_untouched
 
+LINES = 1000
+"""When the file has so many more lines than it needs, it is written anew."""
+
 
 class Attempts:
     """The attempts at videos that had no outcome. Several threads may use it.
@@ -26,21 +29,21 @@ class Attempts:
 
     def __init__(self, path: Path, others: list[Path]) -> None:
         self._path = path
-        self._attempts: dict[str, dict[str, int]] = {}
+        self._attempts: dict[str, dict[str, Any]] = {}
         for file in (path, *others):
-            for video, one in _read(file).items():
-                if one["attempts"] > self._attempts.get(video, one | {"attempts": 0})["attempts"]:
-                    self._attempts[video] = one
+            for video, entry in _read(file).items():
+                if entry["attempts"] > self._attempts.get(video, {"attempts": 0})["attempts"]:
+                    self._attempts[video] = entry
         self._under_way: set[str] = set()
         self._lock = threading.Lock()
         self._file: IO[bytes] | None = path.open("rb+" if path.exists() else "wb+", buffering=0)
-        self._write()
+        self._rewrite()
 
     def count(self, video: str, source: Path | RemoteFile) -> int:
         """Return how many attempts at this version of a video's file had no outcome."""
-        record = self._attempts.get(video)
+        entry = self._attempts.get(video)
         with suppress(OSError):
-            return record["attempts"] if record is not None and is_untouched(record, source) else 0
+            return entry["attempts"] if entry is not None and is_untouched(entry, source) else 0
         return 0
 
     def begin(self, video: str, facts: Mapping[str, Any]) -> int:
@@ -49,11 +52,11 @@ class Attempts:
         with self._lock:
             before = self._attempts.get(video, {})
             is_same = all(before.get(key) == value for key, value in version.items())
-            attempts = before["attempts"] + 1 if is_same else 1
-            self._attempts[video] = {"attempts": attempts, **version}
+            entry = {"video": video, "attempts": before["attempts"] + 1 if is_same else 1, **version}
+            self._attempts[video] = entry
             self._under_way.add(video)
-            self._write()
-        return attempts
+            self._append(entry)
+        return entry["attempts"]
 
     def leave(self, video: str) -> None:
         """Note that the attempt under way has ended without an outcome; `close` does not take it back."""
@@ -63,9 +66,9 @@ class Attempts:
     def end(self, video: str) -> None:
         """Note that a video has an outcome."""
         with self._lock:
-            if self._attempts.pop(video, None) is not None:
-                self._under_way.discard(video)
-                self._write()
+            self._under_way.discard(video)
+            if entry := self._attempts.pop(video, None):
+                self._append({**entry, "attempts": 0})
 
     def close(self) -> None:
         """Take back the attempts that are under way: the program ends, and not because of them."""
@@ -74,25 +77,41 @@ class Attempts:
                 return
             for video in self._under_way:
                 self._attempts[video]["attempts"] -= 1
-            self._attempts = {video: one for video, one in self._attempts.items() if one["attempts"]}
+            self._attempts = {video: entry for video, entry in self._attempts.items() if entry["attempts"]}
             with suppress(OSError):  # the disk may be full
-                self._write()
+                self._rewrite()
             self._file.close()
             self._file = None
             if not self._attempts:
                 self._path.unlink()
 
-    def _write(self) -> None:
+    def _append(self, entry: Mapping[str, Any]) -> None:
         assert self._file is not None, "a video begins and ends before the end of the run"
+        self._file.write(_line(entry))
+        self._num_lines += 1
+        if self._num_lines > len(self._attempts) + LINES:
+            self._rewrite()
+
+    def _rewrite(self) -> None:
+        """Write only what counts, in place, which needs no room on a full disk."""
+        assert self._file is not None
         self._file.seek(0)
-        # in one call, so that a kill leaves the old line or the new one; what follows the line does not count
-        self._file.write(json.dumps(self._attempts).encode() + b"\n")
+        self._file.write(b"".join(map(_line, self._attempts.values())))
+        self._file.truncate()
+        self._num_lines = len(self._attempts)
 
 
-def _read(path: Path) -> dict[str, dict[str, int]]:
-    """Return what a file of attempts holds; nothing if it is missing or damaged."""
-    with suppress(OSError, ValueError, RecursionError, AttributeError, TypeError):
-        found = json.loads(path.read_bytes().partition(b"\n")[0])
-        keys = ("attempts", "size", "mtime_ns")
-        return {video: one for video, one in found.items() if all(isinstance(one.get(key), int) for key in keys)}
-    return {}
+def _line(entry: Mapping[str, Any]) -> bytes:
+    return json.dumps(entry).encode() + b"\n"
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    """Return what a file of attempts holds; lines that are torn or damaged hold nothing."""
+    found: dict[str, dict[str, Any]] = {}
+    with suppress(FileNotFoundError):
+        for line in path.read_bytes().splitlines():
+            with suppress(ValueError, RecursionError, TypeError, KeyError):
+                entry = json.loads(line)
+                if isinstance(entry["video"], str) and isinstance(entry["attempts"], int):
+                    found[entry["video"]] = entry
+    return found

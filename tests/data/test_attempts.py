@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cofinal.data.attempts import Attempts
+from cofinal.data.attempts import LINES, Attempts
 
 
 @pytest.fixture
@@ -61,10 +61,23 @@ def test_an_attempt_that_ended_elsewhere_is_not_taken_back(tmp_path: Path, video
     assert Attempts(tmp_path / ".attempts", []).count("x", video) == 1
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b'{"x": 3}\n', b'{"x": {"attempts": "3"}}\n', b"[" * 100_000])
-def test_a_damaged_file_holds_nothing(tmp_path: Path, video: Path, content: bytes) -> None:
-    (tmp_path / ".attempts").write_bytes(content)
-    assert Attempts(tmp_path / ".attempts", []).count("x", video) == 0
+@pytest.mark.parametrize("damage", [b"[]", b"3", b'{"video": "x"}', b'{"video": [], "attempts": 3}', b"[" * 100_000])
+def test_damaged_lines_hold_nothing(tmp_path: Path, video: Path, damage: bytes) -> None:
+    path = tmp_path / ".attempts"
+    Attempts(path, []).begin("x", facts_of(video))
+    path.write_bytes(path.read_bytes() + damage + b"\n" + b'{"video": "x", "atte')
+    assert Attempts(path, []).count("x", video) == 1
+
+
+def test_the_file_stays_short(tmp_path: Path, video: Path) -> None:
+    path = tmp_path / ".attempts"
+    attempts = Attempts(path, [])
+    attempts.begin("x", facts_of(video))
+    for number in range(LINES):
+        attempts.begin(f"v{number}", facts_of(video))
+        attempts.end(f"v{number}")
+    assert len(path.read_bytes().splitlines()) <= LINES + 1
+    assert Attempts(path, []).count("x", video) == 1
 
 
 def test_the_larger_number_of_several_files_counts(tmp_path: Path, video: Path) -> None:

@@ -2,6 +2,7 @@
 
 import gc
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -406,14 +407,26 @@ def test_a_shard_mends_its_own_files_only(tmp_path: Path) -> None:
     assert [path.name for path in first.folder.glob(".writing-*")] == [".writing-2-of-20123.tmp"]
 
 
-def test_shards_of_two_identities_that_start_at_once(tmp_path: Path) -> None:
-    first, second = FeatureStore(tmp_path / "out"), FeatureStore(tmp_path / "out")
-    first.open(MANIFEST, shard=Shard(1, 2))
-    first.write("x", np.ones((1, 2), np.float32), record_of(a_video(tmp_path)))
-    with pytest.raises(ValueError, match="another kind"):
-        second.open({**MANIFEST, "recipe": "kinetics-i3d"}, shard=Shard(2, 2))
-    third = a_shard(tmp_path, 2, 2)  # the one refused has let go of it
-    assert third.identity == IDENTITY
+@pytest.mark.parametrize("turn", range(5))
+def test_shards_of_two_identities_that_start_at_once(tmp_path: Path, turn: int) -> None:
+    video = a_video(tmp_path)
+
+    def start(index: int) -> FeatureStore | None:
+        store = FeatureStore(tmp_path / "out")
+        try:
+            store.open(MANIFEST if index % 2 else {**MANIFEST, "recipe": "kinetics-i3d"}, shard=Shard(index, 8))
+        except ValueError as error:
+            if "another kind" not in str(error):
+                raise
+            return None
+        store.write(f"x{index}", np.ones((1, 2), np.float32), record_of(video))
+        return store
+
+    with ThreadPoolExecutor(8) as pool:
+        stores = [store for store in pool.map(start, range(1, 9)) if store]
+    assert len(stores) == 4
+    assert all(store.identity == FeatureStore(tmp_path / "out").identity for store in stores)
+    assert len(FeatureStore(tmp_path / "out").names()) == 4
 
 
 def test_a_store_tells_which_videos_are_a_shards(tmp_path: Path) -> None:
