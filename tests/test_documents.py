@@ -51,7 +51,8 @@ SETUP.read(ROOT / "setup.cfg")
 SCRIPTS = dict(line.split(" = ") for line in SETUP["options.entry_points"]["console_scripts"].strip().splitlines())
 PROGRAMS = {*SCRIPTS, "python", "python3", "make", "pip", ".venv/bin/pip", "conda", "source", "ray"}
 FOREIGN_OPTIONS = {"--index-url"} | {
-    *("--array", "--cpus-per-task", "--gpus", "--gpus-per-task", "--job-name", "--mem", "--ntasks", "--requeue"),
+    *("--array", "--cpus-per-task", "--gpus", "--gpus-per-task", "--job-name", "--kill-on-bad-exit"),
+    *("--mem", "--ntasks", "--requeue"),
     *("--signal", "--time", "--no-python", "--nproc-per-node", "--head", "--address"),
 }
 """Of pip, Slurm, torchrun and Ray."""
@@ -263,6 +264,18 @@ def test_commands_are_ones_that_the_programs_take(document: Path, parser_of: Cal
             parser.parse_args(arguments)  # ends the test where it does not like them
         else:
             parser.make_context(words[0], arguments)
+
+
+def test_scripts_are_ones_that_the_shell_and_the_programs_take(parser_of: Callable[[list[str]], Any]) -> None:
+    scripts = [script for document in DOCUMENTS for script in code_blocks(document, "bash")]
+    assert scripts
+    for script in scripts:
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+        for line in script.splitlines():
+            words = shlex.split(line, comments=True)
+            for start in (i for i, word in enumerate(words) if word in SCRIPTS):  # after what starts it, as srun
+                command = [word for word in words[start:] if word != "&"]
+                parser_of(command).make_context(command[0], command[1:])
 
 
 @each_document
