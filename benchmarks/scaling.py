@@ -37,6 +37,7 @@ from cofinal.extractors.reading import Video
 from cofinal.extractors.recipes import get_recipe
 from cofinal.pipeline import extraction
 from cofinal.pipeline.console import ends_well, out, print_message
+from cofinal.pipeline.manifest import manifest_of
 
 from .memory import Sleeper
 from .store import RECORD
@@ -103,7 +104,7 @@ def load_nothing(device: str, *, num_clips: int, place: str, **_: Any) -> tuple[
 
     ray_worker.extract_many = extract_many  # type: ignore[assignment]
     backbone = Backbone("i3d", get_recipe("gdlt-i3d"), Sleeper(0), 1024, "random", device, "fp32")
-    return backbone, extraction.manifest_of(backbone, "random", place) | {"backbone_choice": "named"}
+    return backbone, manifest_of(backbone, "random", place) | {"backbone_choice": "named"}
 
 
 @dataclass(frozen=True)
@@ -140,14 +141,14 @@ def measure_driver(address: str, folder: Path, num_videos: int, num_clips: int) 
         write(*arguments)
         spans.append((time.perf_counter() - started[0], time.thread_time() - started[1]))
 
-    load, own_write = extraction._load, FeatureStore.write
-    extraction._load = partial(load_nothing, num_clips=num_clips)
+    load, own_write = extraction.load_backbone, FeatureStore.write
+    extraction.load_backbone = partial(load_nothing, num_clips=num_clips)
     FeatureStore.write = write  # type: ignore[method-assign, assignment]
     try:
         with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):  # a line for each video
             run = extraction.extract_features(sources, folder / "out", backbone="i3d", ray=address, readers=8)
     finally:
-        extraction._load, FeatureStore.write = load, own_write  # type: ignore[method-assign]
+        extraction.load_backbone, FeatureStore.write = load, own_write  # type: ignore[method-assign]
     assert run.extracted == num_videos, run.failed[:1]
     wall, store = (sum(column) / num_videos for column in zip(*spans, strict=True))
     return DriverCost((cpu[1] - cpu[0]) / (num_videos - 1) - store, store, wall - store)

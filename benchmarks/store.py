@@ -29,7 +29,7 @@ from cofinal.extractors.backbone import Backbone
 from cofinal.extractors.extract import Extraction, Finished, extract_many
 from cofinal.extractors.reading import Video
 from cofinal.extractors.recipes import get_recipe
-from cofinal.pipeline import extraction
+from cofinal.pipeline import extraction, workers
 from cofinal.pipeline.console import ends_well, print_message
 from cofinal.pipeline.options import ExtractorOptions
 
@@ -78,7 +78,7 @@ def _beside_decoding(folder: Path, videos: int) -> tuple[float, float]:
     sources.mkdir()
     for number in range(videos):
         _tiny_video(sources / f"v{number:05}.mp4", number)
-    extraction.extract_many = extract_many
+    workers.extract_many = extract_many
     ExtractorOptions.load_backbone = _look_at_nothing  # type: ignore[method-assign]
     times = []
     for turn in range(2):
@@ -123,7 +123,7 @@ def _main(
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"%d" % number)
         print_message(f"{videos} videos whose extraction takes no time")
-        extraction.extract_many = _instant  # type: ignore[assignment]
+        workers.extract_many = _instant  # type: ignore[assignment]
         started = time.perf_counter()
         first = extraction.extract_features(sources, store, backbone="i3d", weights="random")
         whole = time.perf_counter() - started

@@ -53,8 +53,7 @@ class RemoteStore(FeatureStore):
             write_atomic(folder / name, read_file(self._found[name].url))
         self._attempted = {path for path in self._found if _video_of(path, "attempts") is not None}
         """The paths of the attempts at the URL."""
-        attempts = (f"{json.dumps(_video_of(path, 'attempts'))}: {self._read_text(path)}" for path in self._attempted)
-        write_atomic(folder / ".attempts", f"{{{', '.join(attempts)}}}\n".encode())
+        write_atomic(folder / ".attempts", "\n".join(map(self._read_text, self._attempted)).encode())
         super().__init__(folder)
         self._has_unmerged = self._read_records(self._unmerged())
 
@@ -141,7 +140,7 @@ class RemoteStore(FeatureStore):
     def _put_attempts(self, name: str, version: Mapping[str, int], attempts: int) -> None:
         path = f"attempts/{name}.json"
         if attempts:
-            self._put(path, _line({**version, "attempts": attempts}))
+            self._put(path, _line({"video": name, "attempts": attempts, **version}))
             self._attempted.add(path)
         elif path in self._attempted:
             with _stopping(f"{self.url}/{path}", "removed"), suppress(FileNotFoundError):

@@ -179,7 +179,8 @@ def _extract_features(
         return _verify(context, videos, store, options.fps, as_json)
     if videos is None or store is None:
         raise ValueError("name the videos and the folder for their features: extract-features VIDEOS OUT")
-    from .extraction import extract_features, print_summary
+    from .extraction import extract_features
+    from .extraction_summary import print_summary
 
     with stops_on_sigterm():
         summary = extract_features(

@@ -1,70 +1,32 @@
 """extract-features: videos in, a feature store out."""
 
-import logging
-import platform
 import re
 import time
-from collections.abc import Callable, Collection, Generator, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from rich.progress import Progress
-
-from ..data.feature_store import MAX_ATTEMPTS, FeatureStore, Status, array_path
-from ..data.files import WriteError
+from ..data.feature_store import FeatureStore
 from ..data.labels import read_labels
 from ..data.manifest import IDENTITY_KEYS
 from ..data.remote import RemoteFile, is_url, local_address
 from ..data.remote_store import RemoteStore
 from ..data.scratch import Scratch
 from ..data.shards import Shard
-from ..data.source_files import source_facts
-from ..extractors import i3d
-from ..extractors.backbone import Backbone, resolve_backbone
-from ..extractors.catalogue import CATALOGUE
-from ..extractors.extract import Extraction, Finished, OnProgress, extract_many, suitable_readers
 from ..extractors.ray_worker import Work
-from ..extractors.reading import Video
-from ..extractors.video import VideoError
-from .console import err, one_sentence, print_message, print_result, printable, progress, waiting
+from .console import print_message, progress, waiting
 from .examples import label_places
+from .extraction_summary import ExtractionSummary
+from .manifest import weights_origin
 from .options import ExtractorOptions, takes_fields_of
+from .outcomes import Outcomes
 from .remote_sources import find_remote_videos, is_remote
 from .shards import choose_shard, videos_of_shard
 from .sources import Sources, cut_segments, find_videos
-
-logger = logging.getLogger(__name__)
-
-Extract = Callable[..., Generator[Finished, None, None]]
-"""Extracts videos, see `extractors.ray_cluster.RayCluster.extract_many`."""
-
-
-@dataclass
-class ExtractionSummary:
-    """What one run of extract-features did."""
-
-    store: str
-    identity: dict[str, str]
-    videos: int
-    """Videos found, each segment counted as one; with `shard`, those of this part."""
-    extracted: int = 0
-    already_done: int = 0
-    clips: int = 0
-    """Clips extracted by this run."""
-    seconds: float = 0.0
-    failed: list[dict[str, str]] = field(default_factory=list)
-    """`{"video", "error"}` of each video that could not be extracted, now or in an earlier run."""
-    warnings: list[str] = field(default_factory=list)
-    classes: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """With `classes`: each video's most probable Kinetics-400 class, `{"class", "probability"}`."""
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the summary as the JSON object that `--json` prints."""
-        return {"format": 1, **asdict(self)}
+from .workers import in_this_process, load_backbone, on_cluster
 
 
 @takes_fields_of(ExtractorOptions)
@@ -136,7 +98,7 @@ def extract_features(
             sources = _for_other_folders(sources)
             weights = weights and weights_origin(weights)
         load = partial(
-            _load,
+            load_backbone,
             backbone=backbone,
             recipe=recipe,
             weights=weights,
@@ -153,7 +115,7 @@ def extract_features(
             classify=classes,
         )
         manifest, extract = stack.enter_context(
-            _here(work, device) if ray is None else _on_cluster(ray, work, device, len(sources.paths))
+            in_this_process(work, device) if ray is None else on_cluster(ray, work, device, len(sources.paths))
         )
         stack.enter_context(feature_store)
         warnings = _open_store(feature_store, manifest, sources, part)
@@ -165,25 +127,22 @@ def extract_features(
         identity = {key: manifest[key] for key in IDENTITY_KEYS}
         summary = ExtractionSummary(place, identity, len(sources.paths), warnings=warnings)
         stack.enter_context(_explained_interruption(summary))
-        shown = _Shown(stack.enter_context(progress("videos")), summary.videos)
-        needs = partial(_status, feature_store, overwrite=overwrite, retry=retry_failed, classes=classes)
+        outcomes = Outcomes(feature_store, sources, summary, stack.enter_context(progress("videos")))
         names = {
-            _video(feature_store, sources, name, scratch, options, is_here=ray is None): name
-            for name in _left_to_do(feature_store, sources, needs, summary, shown)
+            outcomes.video(name, scratch, options, is_here=ray is None): name
+            for name in outcomes.left_to_do(overwrite=overwrite, retry_failed=retry_failed, classes=classes)
         }
         run = extract(
             names,
-            on_progress=lambda video, *seconds: shown.part(sources.describe(names[video]), *seconds),
-            tries=lambda video: feature_store.attempts(names[video], sources.source(names[video])),
-            on_death=lambda video: _count_death(feature_store, names[video], sources.paths[names[video]]),
+            on_progress=lambda video, *seconds: outcomes.show_part(names[video], *seconds),
+            tries=lambda video: outcomes.attempts(names[video]),
+            on_death=lambda video: outcomes.count_death(names[video]),
         )
         with closing(run), scratch.stopped_by_errors():
             for finished in run:
-                name = names[finished.video]
-                _keep(feature_store, name, sources, finished, summary)
-                shown.over(sources.describe(name))
+                outcomes.keep(names[finished.video], finished)
     if classes:
-        summary.classes = _recorded_classes(feature_store, sources)
+        summary.classes = outcomes.recorded_classes()
     summary.seconds = round(time.perf_counter() - started, 3)
     return summary
 
@@ -234,74 +193,11 @@ def _check_arguments(store: FeatureStore, batch_clips: int | None, readers: str 
         raise ValueError(f"{store.folder} is a file; name a folder for the features")
 
 
-def _load(
-    device: str,
-    *,
-    backbone: str,
-    recipe: str | None,
-    weights: str | None,
-    classes: bool,
-    options: ExtractorOptions,
-    place: str,
-) -> tuple[Backbone, dict[str, Any]]:
-    """Load the backbone on a device; return the store's manifest too."""
-    options = replace(options, device=device)
-    name, reason = resolve_backbone(backbone, device)
-    if reason:
-        print_message(f"backbone {name}, {reason}")
-    if classes and recipe is None:
-        recipe = CATALOGUE[name].kinetics_recipe
-    with waiting(f"loading {name}"):
-        network = options.load_backbone(name, recipe=recipe, weights=weights)
-    if classes and network.num_classes != len(i3d.class_names()):
-        raise ValueError(
-            f"--classes names the 400 classes of Kinetics-400, but these weights have {network.num_classes} classes"
-        )
-    return network, manifest_of(network, weights, place) | {"backbone_choice": reason or "named"}
-
-
-@contextmanager
-def _here(work: Work, device: str) -> Iterator[tuple[dict[str, Any], Extract]]:
-    """Load the backbone in this process; yield the store's manifest, and what extracts videos."""
-    network, manifest = work.load(device)
-    with ExitStack() as stack:
-
-        def extract(
-            videos: Collection[Video], *, tries: Callable[[Video], int], on_progress: OnProgress, **_: Any
-        ) -> Generator[Finished, None, None]:
-            num_readers = min(work.num_readers or suitable_readers(network), len(videos))
-            readers = [stack.enter_context(work.make_reader(num_readers)) for _ in range(num_readers)]
-            for together in _apart(videos, tries):
-                run = extract_many(
-                    together,
-                    network,
-                    readers=readers[: len(together)],
-                    batch_clips=work.batch_clips,
-                    classify=work.classify,
-                    on_progress=on_progress,
-                )
-                with closing(run):
-                    yield from run
-
-        yield manifest, extract
-
-
-@contextmanager
-def _on_cluster(address: str, work: Work, device: str, num_videos: int) -> Iterator[tuple[dict[str, Any], Extract]]:
-    """Start the workers of a Ray cluster; yield the same as `_here`."""
-    try:
-        from ..extractors.ray_cluster import RayCluster
-    except ModuleNotFoundError as error:
-        if error.name != "ray":
-            raise
-        raise ValueError("--ray needs Ray: pip install 'cofinal[ray]'") from error
-
-    with ExitStack() as stack:
-        with waiting("starting the workers of the Ray cluster"):
-            cluster = stack.enter_context(RayCluster(address, work, device=device, most_workers=num_videos))
-        if cluster.made_with["backbone_choice"] != "named":
-            print_message(f"backbone {cluster.made_with['backbone']}, {cluster.made_with['backbone_choice']}")
-        yield cluster.made_with, cluster.extract_many
+def _for_other_folders(sources: Sources) -> Sources:
+    """Name the videos so that processes on other machines find them."""
+    if any(isinstance(sources.source(name), RemoteFile) for name in sources.paths):
+        raise ValueError("--ray reads videos from a file system that all nodes see, not from a URL: copy them there")
+    return replace(sources, paths={name: path.absolute() for name, path in sources.paths.items()})
 
 
 def _open_store(store: FeatureStore, manifest: dict[str, Any], sources: Sources, shard: Shard | None) -> list[str]:
@@ -321,182 +217,6 @@ def _open_store(store: FeatureStore, manifest: dict[str, Any], sources: Sources,
     return warnings
 
 
-def _status(
-    store: FeatureStore, name: str, source: Path | RemoteFile, *, overwrite: bool, retry: bool, classes: bool
-) -> Status:
-    """Return a video's status in the store, or TO_DO if the options ask for more than is there."""
-    if overwrite:
-        return Status.TO_DO
-    status = store.status(name, source)
-    lacks_class = classes and status is Status.DONE and "class" not in store.records[name]
-    return Status.TO_DO if lacks_class or (retry and status is Status.FAILED) else status
-
-
-class _Shown:
-    """What a run shows while it goes on: a bar on a terminal, elsewhere a line for each video."""
-
-    def __init__(self, bar: Progress, num_videos: int) -> None:
-        self._bar, self._num_videos, self._num_over = bar, num_videos, 0
-        self._task = bar.add_task("extracting", total=num_videos)
-        self._parts: dict[str, float] = {}
-        """How much is done of each video that is being extracted."""
-
-    def part(self, video: str, done_s: float, total_s: float) -> None:
-        """Show that a part of a video is done."""
-        self._parts[video] = min(done_s / total_s, 1) if total_s else 0
-        self._update(f"extracting {', '.join(printable(Path(name).name) for name in self._parts)}")
-
-    def over(self, video: str, *, is_news: bool = True) -> None:
-        """Show that nothing is left to do for a video."""
-        self._parts.pop(video, None)
-        self._num_over += 1
-        self._update()
-        if is_news and not err.is_terminal:
-            print_message(f"[{self._num_over}/{self._num_videos}] {Path(video).name}")
-
-    def _update(self, description: str | None = None) -> None:
-        self._bar.update(self._task, completed=self._num_over + sum(self._parts.values()), description=description)
-
-
-def _left_to_do(
-    store: FeatureStore,
-    sources: Sources,
-    status_of: Callable[[str, Path | RemoteFile], Status],
-    summary: ExtractionSummary,
-    shown: _Shown,
-) -> list[str]:
-    """Count the videos that are done or failed in an earlier run; return the names of the others."""
-    names = []
-    for name in sources.paths:
-        source = sources.source(name)
-        status = status_of(name, source)
-        if status is Status.TO_DO and store.attempts(name, source) < MAX_ATTEMPTS:
-            names.append(name)
-            continue
-        if status is Status.TO_DO:
-            reason = f"{source} is given up: it was being extracted when {MAX_ATTEMPTS} runs crashed or were killed"
-            _fail(store, name, sources, source_facts(source), VideoError(reason), summary)
-        elif status is Status.DONE:
-            store.update_source_facts(name, source)
-            summary.already_done += 1
-        else:
-            error = f"{store.records[name]['error']} (failed in an earlier run; --retry-failed tries again)"
-            summary.failed.append({"video": sources.describe(name), "error": error})
-        shown.over(sources.describe(name), is_news=status is not Status.DONE)
-    return names
-
-
-def _apart(videos: Collection[Video], tries: Callable[[Video], int]) -> Iterator[list[Video]]:
-    """Yield the videos in groups to extract together: all, but those that a run did not survive last and alone.
-
-    So whatever ended that run ends no run with the others on the way, and only itself is blamed.
-    """
-    suspects = [video for video in videos if tries(video)]
-    if others := [video for video in videos if video not in suspects]:
-        yield others
-    for suspect in suspects:
-        yield [suspect]
-
-
-def _for_other_folders(sources: Sources) -> Sources:
-    """Name the videos so that processes on other machines find them."""
-    if any(isinstance(sources.source(name), RemoteFile) for name in sources.paths):
-        raise ValueError("--ray reads videos from a file system that all nodes see, not from a URL: copy them there")
-    return replace(sources, paths={name: path.absolute() for name, path in sources.paths.items()})
-
-
-def _video(
-    store: FeatureStore, sources: Sources, name: str, scratch: Scratch, options: ExtractorOptions, *, is_here: bool
-) -> Video:
-    path, source = sources.paths[name], sources.source(name)
-    segment = sources.segments[name].span if name in sources.segments else None
-    fetch = partial(scratch.fetch, source) if isinstance(source, RemoteFile) else partial(source_facts, source)
-    find_facts = partial(_find_facts, store.folder.absolute(), name, fetch)
-    video = Video(
-        path,
-        segment=segment,
-        find_facts=partial(_begin, store, name, find_facts) if is_here else find_facts,
-        **options.extract_options(),
-    )
-    if not isinstance(source, RemoteFile):
-        return video
-    scratch.num_reads[source] += 1
-    return replace(video, release=partial(scratch.release, source))
-
-
-def _begin(store: FeatureStore, name: str, find_facts: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Note that a video is begun: if it ends this process, the next run knows."""
-    facts = find_facts()
-    store.begin(name, facts)
-    return facts
-
-
-def _count_death(store: FeatureStore, name: str, path: Path) -> None:
-    """Note that another process died while it had a video."""
-    with suppress(OSError, ValueError):  # the file may have gone
-        store.count_attempt(name, source_facts(path))
-
-
-def _find_facts(folder: Path, name: str, fetch: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    array_path(folder, name)  # refuses a name that cannot be stored before hours are spent on its video
-    return fetch()
-
-
-def _keep(store: FeatureStore, name: str, sources: Sources, finished: Finished, summary: ExtractionSummary) -> None:
-    """Write the features of a video and count it; a failure is recorded and does not stop the run."""
-    video, source = sources.describe(name), sources.source(name)
-    facts = {"source": str(source.absolute() if isinstance(source, Path) else source), **finished.facts}
-    try:
-        extraction = finished.extraction()
-        record = {**facts, **extraction.record, "seconds": extraction.record["stage_seconds"]["wall"]}
-        store.write(name, extraction.features, record | _top_class(extraction))
-    except WriteError:
-        raise  # the disk has failed, so all other videos would fail too
-    except Exception as error:  # whatever goes wrong with one video, the others are still extracted
-        logger.debug("", exc_info=True)
-        _fail(store, name, sources, facts, error, summary)
-        return
-    summary.extracted += 1
-    summary.clips += len(extraction.features)
-    for warning in extraction.record["warnings"]:
-        summary.warnings.append(f"{video}: {warning}")
-        print_message(f"warning: {video}: {warning}")
-
-
-def _fail(
-    store: FeatureStore,
-    name: str,
-    sources: Sources,
-    facts: dict[str, Any],
-    error: Exception,
-    summary: ExtractionSummary,
-) -> None:
-    """Record, count and print a failure; a message about the copy of a remote file names the file."""
-    message = one_sentence(error).replace(str(sources.paths[name]), str(sources.source(name)))
-    store.append({"video": name, **facts, "error": message, "unusable": isinstance(error, VideoError)})
-    summary.failed.append({"video": sources.describe(name), "error": message})
-    print_message(f"failed: {message}")
-
-
-def _top_class(extraction: Extraction) -> dict[str, Any]:
-    """Return the record's entries for the most probable class, if classes were asked for."""
-    if extraction.probabilities is None:
-        return {}
-    mean = extraction.probabilities.mean(axis=0)
-    top = int(mean.argmax())
-    return {"class": i3d.class_names()[top], "probability": round(float(mean[top]), 4)}
-
-
-def _recorded_classes(store: FeatureStore, sources: Sources) -> dict[str, dict[str, Any]]:
-    """Return the most probable class of each video whose record has one, and its probability."""
-    records = {name: store.records.get(name, {}) for name in sources.paths}
-    return {
-        name: {key: record[key] for key in ("class", "probability")}
-        for name, record in records.items()
-        if "class" in record
-    }
-
-
 @contextmanager
 def _explained_interruption(summary: ExtractionSummary) -> Iterator[None]:
     """Let an interruption report what is done and how to continue."""
@@ -508,48 +228,3 @@ def _explained_interruption(summary: ExtractionSummary) -> Iterator[None]:
         raise KeyboardInterrupt(
             f"{done} of {summary.videos} videos are done{failed}; run the same command again to go on"
         ) from None
-
-
-def print_summary(summary: ExtractionSummary) -> None:
-    """Print a run for people: classes on stdout, counts and failures on stderr."""
-    for name, top in summary.classes.items():
-        print_result(f"{name}: {top['class']} {top['probability']:.3f}")
-    print_message(
-        f"{summary.extracted} videos extracted ({summary.clips} clips, {summary.seconds:.1f} s), "
-        f"{summary.already_done} already done, {len(summary.failed)} failed: {summary.store}"
-    )
-    for failure in summary.failed:
-        print_message(f"failed: {failure['error']}")
-
-
-def manifest_of(network: Backbone, weights: str | None, place: str) -> dict[str, Any]:
-    """Return the manifest of a store of the videos of a place: the identity, and all else that made the features."""
-    return {
-        **network.identity,
-        "feature_dim": network.feature_dim,
-        "weights": weights_origin(weights),
-        "precision": network.precision,
-        "engine": network.engine,
-        "device": network.device,
-        "versions": versions("cofinal", "torch", "torchvision", "openvino", "av", "decord", "numpy"),
-        "videos": place,
-    }
-
-
-def weights_origin(weights: str | None) -> str:
-    """Return the origin of weights as manifests record it: "published", a name, "random" or an absolute path."""
-    if weights is None:
-        return "published"
-    names = [name for entry in CATALOGUE.values() for published in entry.weights for name in published.names]
-    return weights if weights in ("random", *names) else str(Path(weights).absolute())
-
-
-def versions(*packages: str) -> dict[str, str]:
-    """Return the installed versions of packages, and Python's."""
-    installed = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            installed[package] = version(package)
-        except PackageNotFoundError:
-            installed[package] = "absent"
-    return installed

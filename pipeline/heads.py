@@ -14,7 +14,7 @@ from ..data.manifest import IDENTITY_KEYS, describe_identity
 from ..extractors.backbone import Backbone
 from ..models.checkpoint import Head, load_head, load_reference
 from ..models.reference import FULL_SCORE, ReferenceCoFInAl
-from .extraction import weights_origin
+from .manifest import weights_origin
 from .options import ExtractorOptions, HeadOptions
 from .training_set import is_training_set
 

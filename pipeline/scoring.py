@@ -19,9 +19,9 @@ from ..extractors.extract import extract
 from ..extractors.thumbnails import Thumbnail
 from ..models.checkpoint import Head
 from .evidence import explain
-from .extraction import versions
 from .filming import Filming
 from .heads import check_identity, extractor_of, head_warnings, open_head
+from .manifest import versions
 from .options import ExtractorOptions, HeadOptions, takes_fields_of
 from .sources import find_routines, is_one_routine
 from .stages import OnStage, show_stages

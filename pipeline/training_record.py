@@ -11,8 +11,8 @@ import numpy as np
 from ..data.labels import LabelSet
 from . import conformal
 from .examples import Dataset, Examples
-from .extraction import versions
 from .human_ceiling import human_ceiling
+from .manifest import versions
 from .options import TrainingOptions
 from .protocol import Outcome
 from .results import summarise_predictions

@@ -18,7 +18,7 @@ from ..data.files import TEMPORARY_PREFIX, WriteError, make_folder, remove_tempo
 from ..data.lock import Lock, LockedError
 from .console import one_sentence
 from .examples import Dataset
-from .extraction import versions
+from .manifest import versions
 from .splits import Split
 from .trainings import SUFFIX, HeadTraining, make_jobs
 

@@ -38,7 +38,7 @@ from cofinal.extractors.catalogue import ALIASES, CATALOGUE
 from cofinal.extractors.recipes import RECIPES
 from cofinal.models.head_types import HEAD_TYPES
 from cofinal.pipeline.evidence import TargetEvidence
-from cofinal.pipeline.extraction import ExtractionSummary
+from cofinal.pipeline.extraction_summary import ExtractionSummary
 from cofinal.pipeline.head_training import TrainingResult
 from cofinal.pipeline.scoring_many import ScoringResult
 from cofinal.pipeline.verdict import Score

@@ -48,9 +48,9 @@ def load(device: str, *, births: Path, bad: dict[int, Any] | None = None) -> tup
 
 def load_mortal(device: str, **how: Any) -> tuple[Backbone, dict[str, Any]]:
     """As extract-features loads its backbone."""
-    from cofinal.pipeline import extraction
+    from cofinal.pipeline import workers
 
-    backbone, manifest = extraction._load(device, **how)
+    backbone, manifest = workers.load_backbone(device, **how)
     return mortal(backbone), manifest
 
 

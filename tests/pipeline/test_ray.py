@@ -87,7 +87,7 @@ def test_a_video_that_kills_the_only_worker_fails_alone(
 
     for module in (cheap_backbone, mortal_backbone):
         ray.cloudpickle.register_pickle_by_value(module)  # the workers do not find the tests' modules
-    monkeypatch.setattr("cofinal.pipeline.extraction._load", mortal_backbone.load_mortal)
+    monkeypatch.setattr("cofinal.pipeline.extraction.load_backbone", mortal_backbone.load_mortal)
     mortal_backbone.write_white_video(tmp_path / "videos/a-poison.mp4", seconds=3.3)
     for seed in range(4):
         write_video(tmp_path / f"videos/v{seed}.mp4", seconds=3.3, seed=seed)
