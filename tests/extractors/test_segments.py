@@ -77,7 +77,7 @@ def test_seeking_decodes_from_the_key_frame_before_the_segment_only(render, monk
     def counted(path, frames, times):
         return matched(path, (decoded.append(frame.time) or frame for frame in frames), times)
 
-    monkeypatch.setattr("cofinal.extractors.decoders.match_times", counted)
+    monkeypatch.setattr("cofinal.extractors.pyav_reading.match_times", counted)
     frames = list(read_frames(facts, wanted=np.arange(130, 140), seek_times=facts.times[130:140]))
     assert len(frames) == 10
     np.testing.assert_allclose(decoded, facts.times[120:140])  # key frames are 0, 20, 40, ...
