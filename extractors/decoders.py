@@ -19,6 +19,9 @@ from .video import Limits, VideoError, VideoFacts
 
 DECODERS = ("auto", "decord", "pyav")
 
+FASTER_PIXELS = 854 * 480
+"""Frames up to which one reader is faster with decord: it turns large frames into RGB slowly (benchmarks/README.md)."""
+
 COLOURS = ("tagged", "bt601")
 """How YUV becomes RGB: by the colour space that the file states, or always by BT.601."""
 
@@ -110,6 +113,8 @@ def choose_decoder(
         if obstacle:
             raise VideoError(f"decord cannot read {facts.path}: {obstacle}; use --decoder auto")
         return "decord", "it was asked for"
+    if obstacle is None and facts.width * facts.height > FASTER_PIXELS:
+        obstacle = f"PyAV is faster on frames of {facts.width} x {facts.height}"
     return ("pyav", obstacle) if obstacle else ("decord", "decord is faithful on this kind of file")
 
 

@@ -4,7 +4,7 @@
 READABLE = {
     "74_claimed_56_decode.mp4": (56, 0.0, 2.2, (360, 640), "pyav"),
     "av1.mkv": (125, 0.0, 4.96, (360, 640), "pyav"),
-    "bt709_full_range.mp4": (30, 0.0, 29 / 30, (720, 1280), "decord"),
+    "bt709_full_range.mp4": (30, 0.0, 29 / 30, (720, 1280), "pyav"),
     "edit_list_30_claimed_25_decode.mp4": (25, 0.0, 0.96, (64, 64), "pyav"),
     "hevc_10bit.mp4": (30, 0.0, 29 / 30, (200, 200), "pyav"),
     "mp4_named_avi.avi": (280, 0.0, 279 / 28, (256, 340), "decord"),
@@ -13,7 +13,7 @@ READABLE = {
     "starts_at_8s.mp4": (12, 8.333, 8.6997, (112, 200), "decord"),
     "two_video_streams.mp4": (390, 0.0, 12.9796, (270, 480), "decord"),
     "unordered_timestamps.mov": (4, 0.0, 0.09375, (50, 50), "decord"),
-    "variable_frame_rate_1080p.mp4": (72, 0.0, 2.5333, (1080, 1920), "decord"),
+    "variable_frame_rate_1080p.mp4": (72, 0.0, 2.5333, (1080, 1920), "pyav"),
 }
 BROKEN = {
     "corrupted_midway.mp4": r"breaks off after \d+ frames, at 2\.\d\d s \(Invalid data",

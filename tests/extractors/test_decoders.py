@@ -386,8 +386,11 @@ def test_the_choice_of_a_decoder(render, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_decord_does_not_read_what_it_cannot_read_faithfully(render) -> None:
     facts = probe(render("video.mp4", "libx264", "yuv420p"))
     assert choose_decoder(facts)[0] == choose_decoder(facts, "decord")[0] == "decord"
-    routine = replace(facts, width=1280, height=720, longest_run=251, times=np.arange(170 * 25) / 25, end_s=170.0)
+    routine = replace(facts, width=854, height=480, longest_run=251, times=np.arange(170 * 25) / 25, end_s=170.0)
     assert choose_decoder(routine)[0] == "decord"
+    large = replace(routine, width=1280, height=720)
+    assert choose_decoder(large) == ("pyav", "PyAV is faster on frames of 1280 x 720")
+    assert choose_decoder(large, "decord")[0] == "decord"
     for refused, reason in (
         (replace(facts, width=1920, height=1080, longest_run=200), "1187 MiB, and 1024 MiB are allowed (--decoder-mem"),
         (replace(facts, longest_run=0), "the file's packets do not show its frames"),
