@@ -20,8 +20,9 @@ import errno
 import hashlib
 import io
 import os
+import stat
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
@@ -365,10 +366,8 @@ class FeatureStore:
         records = self.folder / "videos.jsonl"
         of_shards = shard_files(self._shards, ".jsonl")
         for own in (self._manifest_path, records, self.locks.path, self.folder / ".attempts", *own_files(self._shards)):
-            if os.path.lexists(own) and (own.is_symlink() or not own.is_file()):
-                raise ValueError(f"{own} is not a plain file, as a feature store's own files must be; remove it")
-        if self._shards.is_symlink() or (self._shards.exists() and not self._shards.is_dir()):
-            raise ValueError(f"{self._shards} is not a plain folder, as a feature store's own must be; remove it")
+            _require_plain(own, stat.S_ISREG, "file")
+        _require_plain(self._shards, stat.S_ISDIR, "folder")
         self.manifest = read_manifest(self._manifest_path) if self._manifest_path.exists() else None
         self.records, self.unreadable_lines = {}, []
         # the shards' first: who merges them removes them afterwards
@@ -457,6 +456,13 @@ def array_path(folder: Path, name: str) -> Path:
     except OSError as error:
         raise ValueError(f"{path} cannot be a file's name ({error.strerror}); rename the video") from error
     return path
+
+
+def _require_plain(own: Path, is_plain: Callable[[int], bool], kind: str) -> None:
+    # one look at it: a shard that ends now may remove it between two
+    with suppress(FileNotFoundError, NotADirectoryError):
+        if not is_plain(os.lstat(own).st_mode):
+            raise ValueError(f"{own} is not a plain {kind}, as a feature store's own must be; remove it")
 
 
 def _is_inside(place: Path, folder: Path) -> bool:

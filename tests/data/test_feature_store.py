@@ -2,6 +2,7 @@
 
 import gc
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -405,6 +406,26 @@ def test_a_shard_mends_its_own_files_only(tmp_path: Path) -> None:
     assert first.records_path.read_bytes() == b""
     assert second.records_path.read_bytes() == b'{"video": "torn'
     assert [path.name for path in first.folder.glob(".writing-*")] == [".writing-2-of-20123.tmp"]
+
+
+def test_a_store_is_read_while_a_shard_ends(tmp_path: Path) -> None:
+    a_shard(tmp_path, 1, 2).close()
+    attempts = tmp_path / "out/shards/2-of-2.attempts"
+    is_over = threading.Event()
+
+    def begin_and_end() -> None:
+        while not is_over.is_set():
+            attempts.touch()
+            attempts.unlink()
+
+    with ThreadPoolExecutor() as pool:
+        ending = pool.submit(begin_and_end)
+        try:
+            for _ in range(1000):
+                FeatureStore(tmp_path / "out")
+        finally:
+            is_over.set()
+        ending.result()
 
 
 @pytest.mark.parametrize("turn", range(5))
