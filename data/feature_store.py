@@ -339,14 +339,14 @@ class FeatureStore:
         """Drop the records that a kill tore, and merge what shards have left; a kill in between leaves all to merge."""
         records = self.folder / "videos.jsonl"
         mend_records(records, shard_files(self._shards, ".jsonl"), is_damaged=self._is_damaged(records))
-        self._attempts = Attempts(self.folder / ".attempts", shard_files(self._shards, ".attempts"))
+        self._attempts = Attempts(self.folder / ".attempts", newer=shard_files(self._shards, ".attempts"))
         remove_shards(self._shards)
         self.unreadable_lines = []
 
     def _begin_shard(self, shard: Shard) -> None:
         (self.folder / "videos.jsonl").touch()  # `find_store` looks for it
         mend_records(self.records_path, [], is_damaged=self._is_damaged(self.records_path))
-        self._attempts = Attempts(self._shards / f"{shard.stem}.attempts", [self.folder / ".attempts"])
+        self._attempts = Attempts(self._shards / f"{shard.stem}.attempts", older=self.folder / ".attempts")
         self.unreadable_lines = [(path, line) for path, line in self.unreadable_lines if path != self.records_path]
 
     def _is_damaged(self, path: Path) -> bool:
