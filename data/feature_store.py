@@ -22,7 +22,7 @@ import io
 import os
 import stat
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
@@ -168,16 +168,16 @@ class FeatureStore:
             self._attempts = None
         self.locks.release()
 
-    def assign(self, videos: Mapping[str, Path | RemoteFile]) -> tuple[set[str], list[int]]:
+    def assign(self, videos: Mapping[str, Path | RemoteFile], done: Collection[str]) -> tuple[set[str], list[int]]:
         """Return which of the videos belong to the shard of this open store, and the bytes of all shards' videos.
 
         Args:
             videos: the files of all shards' videos, by a name that does not change.
+            done: the names of those with which nothing is left to do, so that what is left is balanced.
         """
         assert self._shard is not None, "the store is opened for a shard"
         assignment = Assignment(self._shards)
         new = {name: source_size(path) for name, path in videos.items() if name not in assignment.shard_of}
-        done = {name for name in new if name in self.records and is_success(self.records[name])}
         assignment.add(new, self._shard, last=done)
         return {name for name in videos if assignment.shard_of[name] == self._shard.index}, assignment.loads
 

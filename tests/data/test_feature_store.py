@@ -455,11 +455,8 @@ def test_a_store_tells_which_videos_are_a_shards(tmp_path: Path) -> None:
     for n in range(5):
         videos[f"v{n}"] = tmp_path / f"v{n}.mp4"
         videos[f"v{n}"].write_bytes(b"x" * (n + 1))
-    whole = a_store(tmp_path)
-    whole.write("v4", np.ones((1, 2), np.float32), record_of(videos["v4"]))
-    whole.close()
     first, second = a_shard(tmp_path, 1, 2), a_shard(tmp_path, 2, 2)
-    (own, loads), (others, _) = first.assign(videos), second.assign(videos)
+    (own, loads), (others, _) = first.assign(videos, done={"v4"}), second.assign(videos, done={"v4"})
     assert own == {"v3", "v0", "v4"}  # v4 is done, so it comes last, and what is left to do is balanced
     assert own | others == set(videos)
     assert not own & others

@@ -14,7 +14,11 @@ import torch
 from test_interruptions import assert_same, done
 
 from cofinal.data.feature_store import FeatureStore
-from cofinal.pipeline.shards import parse_shard
+from cofinal.data.label_rows import Segment
+from cofinal.data.shards import Shard
+from cofinal.data.source_files import source_facts
+from cofinal.pipeline.shards import parse_shard, videos_of_shard
+from cofinal.pipeline.sources import Sources
 from cofinal.pipeline.verification import verify_store
 
 DYING_RUN = Path(__file__).with_name("dying_run.py")
@@ -104,6 +108,27 @@ def test_segments_of_one_video_go_to_one_shard(command, write_video, tmp_path: P
         found = FeatureStore(tmp_path / "out").names()
         assert len(found) in ((3, 6), (9,))[index - 1]
         assert len({name.split("@")[0] for name in found}) == len(found) // 3
+
+
+def test_what_is_left_to_do_of_segments_is_balanced(tmp_path: Path) -> None:
+    paths, segments = {}, {}
+    for n in range(5):
+        (tmp_path / f"v{n}.mp4").write_bytes(b"x" * (n + 1))
+        for start in (0, 1):
+            segment = Segment(f"v{n}", start, start + 1, "seconds")
+            segments[f"v{n}{segment.suffix}"] = segment
+            paths[f"v{n}{segment.suffix}"] = tmp_path / f"v{n}.mp4"
+    sources = Sources(paths, tmp_path, 0, segments=segments)
+    manifest = {"backbone": "i3d", "recipe": "gdlt-i3d", "weights_sha256": "a" * 64}
+    with FeatureStore(tmp_path / "out") as store:
+        store.open(manifest)
+        for name in ("v4@0-1s", "v4@1-2s", "v3@0-1s"):
+            store.append({"video": name, **source_facts(paths[name])})
+    with FeatureStore(tmp_path / "out") as store:
+        shard = Shard(1, 2)
+        store.open(manifest, shard=shard)
+        own = videos_of_shard(store, sources, shard)
+    assert {segments[name].video for name in own.paths} == {"v3", "v0", "v4"}  # v4 is done, so it comes last
 
 
 def start(*arguments: object) -> subprocess.Popen:
