@@ -20,7 +20,9 @@ import errno
 import hashlib
 import io
 import os
+import random
 import stat
+import time
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
@@ -43,6 +45,8 @@ from .store_locks import StoreLocks
 
 MAX_ATTEMPTS = 3
 """A video whose extraction has ended the program so many times is given up."""
+PATIENCE_S = 60
+"""How long a shard tries to share the store: shards of a new count that start together refuse each other for a moment."""
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 """Errors of the disk, which stop the whole run. Any other error of writing an array concerns that array's name only."""
 
@@ -325,15 +329,26 @@ class FeatureStore:
         """Take the locks; return warnings."""
         if shard is None:
             return self.locks.acquire_alone()
-        warnings = self.locks.acquire_shared()
-        if Assignment(self._shards).begin(shard):
-            return warnings + self.locks.acquire_shard(shard)
-        self.locks.release()  # the last shards were of another count; if none of them works, begin anew
-        self.locks.acquire_alone()
-        self._read()
-        self._begin_alone()
-        self.close()
-        return self._acquire(shard)
+        return self._share(shard) + self.locks.acquire_shard(shard)
+
+    def _share(self, shard: Shard) -> list[str]:
+        """Share the store with the shards of this count; return warnings."""
+        started = time.monotonic()
+        while True:
+            try:
+                warnings = self.locks.acquire_shared()
+                if Assignment(self._shards).begin(shard):
+                    return warnings
+                self.locks.release()  # the last shards were of another count; if none of them works, begin anew
+                self.locks.acquire_alone()
+                self._read()
+                self._begin_alone()
+                self.close()
+            except LockedError:
+                waited_s = time.monotonic() - started
+                if waited_s > PATIENCE_S:
+                    raise
+                time.sleep(random.uniform(0, 0.1 + waited_s))  # the longer, the more shards seem to start together
 
     def _begin_alone(self) -> None:
         """Drop the records that a kill tore, and merge what shards have left; a kill in between leaves all to merge."""

@@ -321,7 +321,8 @@ def test_shards_write_at_once_and_everybody_sees_all_records(tmp_path: Path) -> 
     assert a_shard(tmp_path, 1, 2).status("y", video) is Status.DONE
 
 
-def test_who_may_write_beside_whom(tmp_path: Path) -> None:
+def test_who_may_write_beside_whom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feature_store, "PATIENCE_S", 0)
     refused = "is being written by another run"
     here = rf"process {os.getpid()} on "
     first = a_shard(tmp_path, 1, 2)
@@ -448,6 +449,30 @@ def test_shards_of_two_identities_that_start_at_once(tmp_path: Path, turn: int) 
     assert len(stores) == 4
     assert all(store.identity == FeatureStore(tmp_path / "out").identity for store in stores)
     assert len(FeatureStore(tmp_path / "out").names()) == 4
+
+
+def test_shards_of_a_new_count_that_start_at_once(tmp_path: Path) -> None:
+    for index in range(1, 5):
+        a_shard(tmp_path, index, 4).close()
+    barrier = threading.Barrier(8)
+
+    def start(index: int) -> FeatureStore:
+        barrier.wait()
+        return a_shard(tmp_path, index, 8)
+
+    with ThreadPoolExecutor(8) as pool:
+        stores = list(pool.map(start, range(1, 9)))
+    assert len(list((stores[0].folder / "shards").glob("*-of-8.lock"))) == 8
+
+
+def test_a_shard_waits_for_the_one_that_begins_anew(tmp_path: Path) -> None:
+    whole = a_store(tmp_path)
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(a_shard, tmp_path, 1, 2)
+        with pytest.raises(TimeoutError):
+            waiting.result(0.3)
+        whole.close()
+        waiting.result(10)
 
 
 def test_a_store_tells_which_videos_are_a_shards(tmp_path: Path) -> None:
