@@ -46,7 +46,7 @@ from .store_locks import StoreLocks
 MAX_ATTEMPTS = 3
 """A video whose extraction has ended the program so many times is given up."""
 PATIENCE_S = 60
-"""How long a shard tries to share the store: shards of a new count that start together refuse each other for a moment."""
+"""How long a shard tries to share the store: shards of a new count refuse each other when they start together."""
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 """Errors of the disk, which stop the whole run. Any other error of writing an array concerns that array's name only."""
 

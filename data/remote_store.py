@@ -130,9 +130,7 @@ class RemoteStore(FeatureStore):
     def _read_records(self, paths: Iterable[str]) -> bool:
         """Read the records among these paths that are not this run's own; return whether there are any."""
         urls = [
-            self._found[path].url
-            for path in paths
-            if (video := _video_of(path)) is not None and video not in self._own
+            self._found[path].url for path in paths if (video := _video_of(path)) is not None and video not in self._own
         ]
         with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
             append_durable(self.records_path, b"".join(line.strip() + b"\n" for line in pool.map(read_file, urls)))
