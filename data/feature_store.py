@@ -20,8 +20,11 @@ import errno
 import hashlib
 import io
 import os
+import random
+import stat
+import time
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from enum import Enum
 from pathlib import Path
@@ -42,6 +45,8 @@ from .store_locks import StoreLocks
 
 MAX_ATTEMPTS = 3
 """A video whose extraction has ended the program so many times is given up."""
+PATIENCE_S = 60
+"""How long a shard tries to share the store: shards of a new count refuse each other when they start together."""
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 """Errors of the disk, which stop the whole run. Any other error of writing an array concerns that array's name only."""
 
@@ -167,16 +172,16 @@ class FeatureStore:
             self._attempts = None
         self.locks.release()
 
-    def assign(self, videos: Mapping[str, Path | RemoteFile]) -> tuple[set[str], list[int]]:
+    def assign(self, videos: Mapping[str, Path | RemoteFile], done: Collection[str]) -> tuple[set[str], list[int]]:
         """Return which of the videos belong to the shard of this open store, and the bytes of all shards' videos.
 
         Args:
             videos: the files of all shards' videos, by a name that does not change.
+            done: the names of those with which nothing is left to do, so that what is left is balanced.
         """
         assert self._shard is not None, "the store is opened for a shard"
         assignment = Assignment(self._shards)
         new = {name: source_size(path) for name, path in videos.items() if name not in assignment.shard_of}
-        done = {name for name in new if name in self.records and is_success(self.records[name])}
         assignment.add(new, self._shard, last=done)
         return {name for name in videos if assignment.shard_of[name] == self._shard.index}, assignment.loads
 
@@ -324,28 +329,39 @@ class FeatureStore:
         """Take the locks; return warnings."""
         if shard is None:
             return self.locks.acquire_alone()
-        warnings = self.locks.acquire_shared()
-        if Assignment(self._shards).begin(shard):
-            return warnings + self.locks.acquire_shard(shard)
-        self.locks.release()  # the last shards were of another count; if none of them works, begin anew
-        self.locks.acquire_alone()
-        self._read()
-        self._begin_alone()
-        self.close()
-        return self._acquire(shard)
+        return self._share(shard) + self.locks.acquire_shard(shard)
+
+    def _share(self, shard: Shard) -> list[str]:
+        """Share the store with the shards of this count; return warnings."""
+        started = time.monotonic()
+        while True:
+            try:
+                warnings = self.locks.acquire_shared()
+                if Assignment(self._shards).begin(shard):
+                    return warnings
+                self.locks.release()  # the last shards were of another count; if none of them works, begin anew
+                self.locks.acquire_alone()
+                self._read()
+                self._begin_alone()
+                self.close()
+            except LockedError:
+                waited_s = time.monotonic() - started
+                if waited_s > PATIENCE_S:
+                    raise
+                time.sleep(random.uniform(0, 0.1 + waited_s))  # the longer, the more shards seem to start together
 
     def _begin_alone(self) -> None:
         """Drop the records that a kill tore, and merge what shards have left; a kill in between leaves all to merge."""
         records = self.folder / "videos.jsonl"
         mend_records(records, shard_files(self._shards, ".jsonl"), is_damaged=self._is_damaged(records))
-        self._attempts = Attempts(self.folder / ".attempts", shard_files(self._shards, ".attempts"))
+        self._attempts = Attempts(self.folder / ".attempts", newer=shard_files(self._shards, ".attempts"))
         remove_shards(self._shards)
         self.unreadable_lines = []
 
     def _begin_shard(self, shard: Shard) -> None:
         (self.folder / "videos.jsonl").touch()  # `find_store` looks for it
         mend_records(self.records_path, [], is_damaged=self._is_damaged(self.records_path))
-        self._attempts = Attempts(self._shards / f"{shard.stem}.attempts", [self.folder / ".attempts"])
+        self._attempts = Attempts(self._shards / f"{shard.stem}.attempts", older=self.folder / ".attempts")
         self.unreadable_lines = [(path, line) for path, line in self.unreadable_lines if path != self.records_path]
 
     def _is_damaged(self, path: Path) -> bool:
@@ -365,10 +381,8 @@ class FeatureStore:
         records = self.folder / "videos.jsonl"
         of_shards = shard_files(self._shards, ".jsonl")
         for own in (self._manifest_path, records, self.locks.path, self.folder / ".attempts", *own_files(self._shards)):
-            if os.path.lexists(own) and (own.is_symlink() or not own.is_file()):
-                raise ValueError(f"{own} is not a plain file, as a feature store's own files must be; remove it")
-        if self._shards.is_symlink() or (self._shards.exists() and not self._shards.is_dir()):
-            raise ValueError(f"{self._shards} is not a plain folder, as a feature store's own must be; remove it")
+            _require_plain(own, stat.S_ISREG, "file")
+        _require_plain(self._shards, stat.S_ISDIR, "folder")
         self.manifest = read_manifest(self._manifest_path) if self._manifest_path.exists() else None
         self.records, self.unreadable_lines = {}, []
         # the shards' first: who merges them removes them afterwards
@@ -457,6 +471,13 @@ def array_path(folder: Path, name: str) -> Path:
     except OSError as error:
         raise ValueError(f"{path} cannot be a file's name ({error.strerror}); rename the video") from error
     return path
+
+
+def _require_plain(own: Path, is_plain: Callable[[int], bool], kind: str) -> None:
+    # one look at it: a shard that ends now may remove it between two
+    with suppress(FileNotFoundError, NotADirectoryError):
+        if not is_plain(os.lstat(own).st_mode):
+            raise ValueError(f"{own} is not a plain {kind}, as a feature store's own must be; remove it")
 
 
 def _is_inside(place: Path, folder: Path) -> bool:

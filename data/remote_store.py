@@ -58,13 +58,11 @@ class RemoteStore(FeatureStore):
         self._has_unmerged = self._read_records(self._unmerged())
 
     def __exit__(self, *error: object) -> None:
-        if error[0] is None:
-            before = self._found
-            self._list()
-            new = (path for path, file in self._found.items() if file != before.get(path))
-            if self._read_records(new) or self._own:
-                self._merge_records()
-        super().__exit__(*error)
+        try:
+            if error[0] is None:
+                self._merge_new_records()
+        finally:
+            super().__exit__(*error)
 
     def open(self, manifest: Mapping[str, Any], names: Iterable[str] = (), shard: Shard | None = None) -> list[str]:
         """As `FeatureStore.open`, but without a lock for other machines, and not for shards."""
@@ -131,7 +129,9 @@ class RemoteStore(FeatureStore):
 
     def _read_records(self, paths: Iterable[str]) -> bool:
         """Read the records among these paths that are not this run's own; return whether there are any."""
-        urls = [self._found[path].url for path in paths if _video_of(path) not in (None, *self._own)]
+        urls = [
+            self._found[path].url for path in paths if (video := _video_of(path)) is not None and video not in self._own
+        ]
         with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
             append_durable(self.records_path, b"".join(line.strip() + b"\n" for line in pool.map(read_file, urls)))
         self._read()
@@ -143,19 +143,28 @@ class RemoteStore(FeatureStore):
             self._put(path, _line({"video": name, "attempts": attempts, **version}))
             self._attempted.add(path)
         elif path in self._attempted:
-            with _stopping(f"{self.url}/{path}", "removed"), suppress(FileNotFoundError):
+            with _stopping(), naming(f"{self.url}/{path}", "removed"), suppress(FileNotFoundError):
                 self._storage.rm_file(f"{self._root}/{path}")
             self._attempted.discard(path)
 
     def _read_text(self, path: str) -> str:
         return read_file(self._found[path].url).decode(errors="replace").strip()
 
+    def _merge_new_records(self) -> None:
+        """Write all records into one object, also those that other runs have written since the start of this one."""
+        before = self._found
+        with _stopping():
+            self._list()
+            has_others = self._read_records(path for path, file in self._found.items() if file != before.get(path))
+        if has_others or self._own:
+            self._merge_records()
+
     def _merge_records(self) -> None:
         """Write all records into one object."""
         self._put("videos.jsonl", b"".join(map(_line, self.records.values())))
 
     def _put(self, name: str, content: bytes) -> None:
-        with _stopping(f"{self.url}/{name}", "written"):
+        with _stopping(), naming(f"{self.url}/{name}", "written"):
             self._pipe(name, content)
 
     def _pipe(self, name: str, content: bytes) -> None:
@@ -163,11 +172,10 @@ class RemoteStore(FeatureStore):
 
 
 @contextmanager
-def _stopping(url: str, action: str) -> Iterator[None]:
-    """As `naming`, with an error that stops the whole run."""
+def _stopping() -> Iterator[None]:
+    """Let an error at the URL stop the whole run."""
     try:
-        with naming(url, action):
-            yield
+        yield
     except ValueError as error:
         raise WriteError(f"{error}; the records so far stay valid, and the same command goes on") from error
 

@@ -47,9 +47,22 @@ def source_facts(source: Path | RemoteFile) -> dict[str, Any]:
     """
     if isinstance(source, RemoteFile):
         return source.facts
-    size, mtime_ns = _version(source)
+    size, mtime_ns = source_version(source)
     sha256 = _sha256_of_version(source, size, mtime_ns)
     return {"source": str(source.absolute()), "size": size, "mtime_ns": mtime_ns, "sha256": sha256}
+
+
+def source_version(source: Path) -> tuple[int, int]:
+    """Return a video's size in bytes and modification time in ns; of a folder, the sum and the latest of its files.
+
+    Raises:
+        OSError: a file cannot be looked at.
+    """
+    own = source.stat()
+    if not source.is_dir():
+        return own.st_size, own.st_mtime_ns
+    facts = [file.stat() for file in _files(source)]
+    return sum(one.st_size for one in facts), max(one.st_mtime_ns for one in (own, *facts))
 
 
 def source_size(source: Path | RemoteFile) -> int:
@@ -57,7 +70,7 @@ def source_size(source: Path | RemoteFile) -> int:
     if isinstance(source, RemoteFile):
         return source.size
     with suppress(OSError):
-        return _version(source)[0]
+        return source_version(source)[0]
     return 0
 
 
@@ -66,7 +79,7 @@ def is_untouched(record: Mapping[str, Any], source: Path | RemoteFile) -> bool:
     if isinstance(source, RemoteFile):
         key = "version" if "version" in record else "mtime_ns"
         return (record.get("size"), record.get(key)) == (source.size, source.facts[key])
-    return (record.get("size"), record.get("mtime_ns")) == _version(source)
+    return (record.get("size"), record.get("mtime_ns")) == source_version(source)
 
 
 def is_other_video(record: Mapping[str, Any], source: Path | RemoteFile) -> bool:
@@ -97,15 +110,6 @@ def _exists(source: str) -> bool:
     with suppress(ValueError):  # what cannot be asked for any more counts as gone
         return find_file(source) is not None
     return False
-
-
-def _version(source: Path) -> tuple[int, int]:
-    """Size in bytes and modification time in ns; of a folder, the sum and the latest of its files."""
-    own = source.stat()
-    if not source.is_dir():
-        return own.st_size, own.st_mtime_ns
-    facts = [file.stat() for file in _files(source)]
-    return sum(one.st_size for one in facts), max(one.st_mtime_ns for one in (own, *facts))
 
 
 def _files(folder: Path) -> list[Path]:

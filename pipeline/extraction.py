@@ -202,7 +202,8 @@ def _for_other_folders(sources: Sources) -> Sources:
 
 def _open_store(store: FeatureStore, manifest: dict[str, Any], sources: Sources, shard: Shard | None) -> list[str]:
     """Open the store for these videos; return the warnings, which are printed too."""
-    warnings = store.open(manifest, sources.paths, shard)
+    with waiting("opening the store"):
+        warnings = store.open(manifest, sources.paths, shard)
     if manifest["weights"] == "random":
         warnings.append("the backbone's weights are RANDOM: these features mean nothing")
     if sources.num_others:

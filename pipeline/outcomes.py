@@ -14,7 +14,7 @@ from ..data.feature_store import MAX_ATTEMPTS, FeatureStore, Status, array_path
 from ..data.files import WriteError
 from ..data.remote import RemoteFile
 from ..data.scratch import Scratch
-from ..data.source_files import source_facts
+from ..data.source_files import source_facts, source_version
 from ..extractors import i3d
 from ..extractors.extract import Extraction, Finished
 from ..extractors.reading import Video
@@ -109,8 +109,10 @@ class Outcomes:
 
     def count_death(self, name: str) -> None:
         """Note that another process died while it had a video."""
-        with suppress(OSError, ValueError):  # the file may have gone
-            self._store.count_attempt(name, source_facts(self._sources.paths[name]))
+        with suppress(OSError):  # the file may have gone
+            # its content is not read: other workers would wait for their next videos
+            size, mtime_ns = source_version(self._sources.paths[name])
+            self._store.count_attempt(name, {"size": size, "mtime_ns": mtime_ns})
 
     def show_part(self, name: str, done_s: float, total_s: float) -> None:
         """Show that a part of a video is done."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ..data.feature_store import FeatureStore
+from ..data.records import is_success
 from ..data.shards import Shard
 from .console import print_message
 from .sources import Sources
@@ -50,8 +51,11 @@ def choose_shard(text: str, device: str) -> tuple[Shard, str]:
 
 def videos_of_shard(store: FeatureStore, sources: Sources, shard: Shard) -> Sources:
     """Return the videos of the shard for which the store is open."""
-    videos, loads = store.assign({sources.video_of(name): sources.source(name) for name in sources.paths})
-    own = sources.of_videos(videos)
+    videos = {sources.video_of(name): sources.source(name) for name in sources.paths}
+    done = {name for name, record in store.records.items() if is_success(record)}
+    left = {sources.video_of(name) for name in sources.paths if name not in done}  # also for one segment of it
+    own_videos, loads = store.assign(videos, done=videos.keys() - left)
+    own = sources.of_videos(own_videos)
     gigabytes = [load / 1e9 for load in loads]
     print_message(
         f"shard {shard}: {len(own.paths)} of {len(sources.paths)} videos, {gigabytes[shard.index - 1]:.3g} of "

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -320,7 +321,8 @@ def test_shards_write_at_once_and_everybody_sees_all_records(tmp_path: Path) -> 
     assert a_shard(tmp_path, 1, 2).status("y", video) is Status.DONE
 
 
-def test_who_may_write_beside_whom(tmp_path: Path) -> None:
+def test_who_may_write_beside_whom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feature_store, "PATIENCE_S", 0)
     refused = "is being written by another run"
     here = rf"process {os.getpid()} on "
     first = a_shard(tmp_path, 1, 2)
@@ -407,6 +409,26 @@ def test_a_shard_mends_its_own_files_only(tmp_path: Path) -> None:
     assert [path.name for path in first.folder.glob(".writing-*")] == [".writing-2-of-20123.tmp"]
 
 
+def test_a_store_is_read_while_a_shard_ends(tmp_path: Path) -> None:
+    a_shard(tmp_path, 1, 2).close()
+    attempts = tmp_path / "out/shards/2-of-2.attempts"
+    is_over = threading.Event()
+
+    def begin_and_end() -> None:
+        while not is_over.is_set():
+            attempts.touch()
+            attempts.unlink()
+
+    with ThreadPoolExecutor() as pool:
+        ending = pool.submit(begin_and_end)
+        try:
+            for _ in range(1000):
+                FeatureStore(tmp_path / "out")
+        finally:
+            is_over.set()
+        ending.result()
+
+
 @pytest.mark.parametrize("turn", range(5))
 def test_shards_of_two_identities_that_start_at_once(tmp_path: Path, turn: int) -> None:
     video = a_video(tmp_path)
@@ -429,16 +451,37 @@ def test_shards_of_two_identities_that_start_at_once(tmp_path: Path, turn: int) 
     assert len(FeatureStore(tmp_path / "out").names()) == 4
 
 
+def test_shards_of_a_new_count_that_start_at_once(tmp_path: Path) -> None:
+    for index in range(1, 5):
+        a_shard(tmp_path, index, 4).close()
+    barrier = threading.Barrier(8)
+
+    def start(index: int) -> FeatureStore:
+        barrier.wait()
+        return a_shard(tmp_path, index, 8)
+
+    with ThreadPoolExecutor(8) as pool:
+        stores = list(pool.map(start, range(1, 9)))
+    assert len(list((stores[0].folder / "shards").glob("*-of-8.lock"))) == 8
+
+
+def test_a_shard_waits_for_the_one_that_begins_anew(tmp_path: Path) -> None:
+    whole = a_store(tmp_path)
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(a_shard, tmp_path, 1, 2)
+        with pytest.raises(TimeoutError):
+            waiting.result(0.3)
+        whole.close()
+        waiting.result(10)
+
+
 def test_a_store_tells_which_videos_are_a_shards(tmp_path: Path) -> None:
     videos = {}
     for n in range(5):
         videos[f"v{n}"] = tmp_path / f"v{n}.mp4"
         videos[f"v{n}"].write_bytes(b"x" * (n + 1))
-    whole = a_store(tmp_path)
-    whole.write("v4", np.ones((1, 2), np.float32), record_of(videos["v4"]))
-    whole.close()
     first, second = a_shard(tmp_path, 1, 2), a_shard(tmp_path, 2, 2)
-    (own, loads), (others, _) = first.assign(videos), second.assign(videos)
+    (own, loads), (others, _) = first.assign(videos, done={"v4"}), second.assign(videos, done={"v4"})
     assert own == {"v3", "v0", "v4"}  # v4 is done, so it comes last, and what is left to do is balanced
     assert own | others == set(videos)
     assert not own & others

@@ -396,6 +396,20 @@ def test_a_url_that_cannot_be_written(films: Path, command, faulty, memory) -> N
     assert extract_features(films, "faulty://club/out").already_done == 1
 
 
+def test_a_url_that_cannot_be_read_at_the_end(films: Path, command, faulty, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError("Access Denied")
+
+    with monkeypatch.context() as patch:
+        faulty.before_writing.append(lambda path: path.endswith("v2.npy") and patch.setattr(faulty, "find", refuse))
+        ended = command("extract-features", films, "faulty://club/out")
+    assert ended.code == 1  # 2 would say that nothing was done
+    assert "faulty://club/out cannot be read (Access Denied)" in ended.err
+    assert "the records so far stay valid, and the same command goes on" in ended.err
+    faulty.before_writing.clear()
+    assert extract_features(films, "faulty://club/out").already_done == 3
+
+
 def test_what_needs_a_file_system_says_so(films: Path, command, memory) -> None:
     ended = command("extract-features", films, "memory://club/out", "--shard", "1/2")
     assert (ended.code, "--shard needs a store on a file system, not memory://club/out" in ended.err) == (2, True)
