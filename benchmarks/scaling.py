@@ -31,10 +31,10 @@ from cofinal.extractors import ray_worker
 from cofinal.extractors.backbone import Backbone
 from cofinal.extractors.extract import Extraction, Finished
 from cofinal.extractors.ray_cluster import RayCluster
-from cofinal.extractors.ray_worker import Work
 from cofinal.extractors.reader import Reader
 from cofinal.extractors.reading import Video
 from cofinal.extractors.recipes import get_recipe
+from cofinal.extractors.work import Work
 from cofinal.pipeline import extraction
 from cofinal.pipeline.console import ends_well, out, print_message
 from cofinal.pipeline.manifest import manifest_of
@@ -80,10 +80,11 @@ def videos_a_second(num_workers: int, film: Path, delay_s: float, videos_a_worke
     """How many videos pass through the workers while all are at work."""
     work = Work(load=partial(load_sleeper, delay_s=delay_s), make_reader=lambda _: Reader())
     ends: list[float] = []
+    films = (Video(film) for _ in repeat(None))
     with (
         cluster_of(num_workers) as address,
         RayCluster(address, work, device="cpu", most_workers=num_workers) as cluster,
-        closing(cluster.extract_many(Video(film) for _ in repeat(None))) as run,
+        closing(cluster.extract_many(films, tries=lambda _: 0, on_death=lambda _: None)) as run,
     ):
         for finished in run:
             finished.extraction()
@@ -104,7 +105,7 @@ def load_nothing(device: str, *, num_clips: int, place: str, **_: Any) -> tuple[
 
     ray_worker.extract_many = extract_many  # type: ignore[assignment]
     backbone = Backbone("i3d", get_recipe("gdlt-i3d"), Sleeper(0), 1024, "random", device, "fp32")
-    return backbone, manifest_of(backbone, "random", place) | {"backbone_choice": "named"}
+    return backbone, manifest_of(backbone, "random", place) | {"backbone_choice": None}
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,10 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from .extract import MOST_READERS, Extraction, Finished, OnProgress
-from .ray_worker import RayWorker, Work
+from .ray_worker import RayWorker
 from .reading import Video
 from .video import VideoError
+from .work import Work
 
 logger = logging.getLogger(__name__)
 
@@ -95,13 +96,12 @@ class RayCluster:
         ValueError: the cluster cannot be reached or lacks the device, or no worker can load the backbone.
     """
 
-    made_with: dict[str, Any]
-    """What the features are made with, as the first worker's `Load` returned it; it is the same for all workers."""
-
     def __init__(self, address: str, work: Work, *, device: str, most_workers: int) -> None:
         if device not in ("auto", "cpu", "cuda"):
             raise ValueError(f"with Ray each worker has its own GPU: the device is auto, cpu or cuda, not {device}")
         self._address, self._work, self._device, self._most_workers = address, work, device, most_workers
+        self.made_with: dict[str, Any] | None = None
+        """What all workers' features are made with, as the first one's `Load` returned it."""
         self._workers: dict[Place, _Worker] = {}
         self._left_out: dict[Place, str] = {}
         self._deaths: Counter[Place] = Counter()
@@ -111,8 +111,8 @@ class RayCluster:
         """The videos that no worker has had yet; None if there are no more."""
         self._again: deque[_Job] = deque()
         """Those that were with a worker when it died."""
-        self._tries: Callable[[Video], int] | None = None
-        self._on_death: Callable[[Video], None] | None = None
+        self._tries: Callable[[Video], int]
+        self._on_death: Callable[[Video], None]
         self._num_open = self._num_sent = 0
         self._look_at = 0.0
         self._stack = ExitStack()
@@ -144,15 +144,15 @@ class RayCluster:
         videos: Iterable[Video],
         *,
         on_progress: OnProgress | None = None,
-        tries: Callable[[Video], int] | None = None,
-        on_death: Callable[[Video], None] | None = None,
+        tries: Callable[[Video], int],
+        on_death: Callable[[Video], None],
     ) -> Generator[Finished, None, None]:
         """Extract the clip features of many videos; as `extractors.extract.extract_many`.
 
         Args:
             videos: the next one is asked for when a worker has room for it.
             on_progress: called every few seconds for each video that is under way.
-            tries: from a video to how many workers died in earlier runs that had it; None for 0.
+            tries: from a video to how many workers died in earlier runs that had it.
             on_death: called for each video that a worker had when it died.
 
         Yields:
@@ -182,7 +182,7 @@ class RayCluster:
                     self._again.remove(job)
                     return job
         for video in self._fresh or ():
-            job = _Job(video, self._tries(video) if self._tries else 0)
+            job = _Job(video, self._tries(video))
             self._num_open += 1
             if not job.deaths or not worker.jobs:
                 return job
@@ -239,7 +239,7 @@ class RayCluster:
             self._ask(worker, "load")
         if not self._workers:
             reasons = "; ".join(dict.fromkeys(self._left_out.values())) or "it has no nodes for them"
-            if not hasattr(self, "made_with"):
+            if self.made_with is None:
                 raise ValueError(f"the Ray cluster has no workers ({reasons})")
             raise WorkerError(f"the Ray cluster has no workers left ({reasons}); run the same command again to go on")
 
@@ -248,7 +248,7 @@ class RayCluster:
         if isinstance(loaded, Exception):
             return self._leave_out(worker, _one_line(loaded))
         made_with, num_readers = loaded
-        if not hasattr(self, "made_with"):
+        if self.made_with is None:
             self.made_with = made_with
         for key, value in self.made_with.items():
             if made_with[key] != value:
@@ -295,8 +295,7 @@ class RayCluster:
         for job in worker.jobs.values():
             job.deaths += 1
             job.died_at.add(worker.place)
-            if self._on_death:
-                self._on_death(job.video)
+            self._on_death(job.video)
             (given_up if job.deaths > RETRIES else self._again).append(job)
         self._hand_out(*self._workers.values())
         for job in given_up:

@@ -5,10 +5,8 @@
 
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -16,32 +14,11 @@ import numpy as np
 
 from .backbone import Backbone
 from .extract import Extraction, Finished, extract_many, suitable_readers
-from .reader import Reader
 from .reading import Video
+from .work import Work
 
 REPORT_S = 5.0
 """How long `RayWorker.report` waits."""
-
-Load = Callable[[str], tuple[Backbone, dict[str, Any]]]
-"""From a device to the backbone on it, and what its features are made with."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """How a worker extracts."""
-
-    load: Load
-    """Builds its backbone."""
-    make_reader: Callable[[int], Reader]
-    """Makes one of so many readers."""
-    folder: Path | None = None
-    """Where the videos are. A worker that does not see it would fail one video after another."""
-    num_readers: int | None = None
-    """None for what suits the backbone and the worker's share of the node's cores."""
-    batch_clips: int | None = None
-    """As in `extract_many`."""
-    classify: bool = False
-    """As in `extract_many`."""
 
 
 @dataclass(eq=False)
