@@ -295,9 +295,10 @@ class RayCluster:
         for job in worker.jobs.values():
             job.deaths += 1
             job.died_at.add(worker.place)
-            self._on_death(job.video)
             (given_up if job.deaths > RETRIES else self._again).append(job)
-        self._hand_out(*self._workers.values())
+        self._hand_out(*self._workers.values())  # before the driver spends time on the deaths
+        for job in worker.jobs.values():
+            self._on_death(job.video)
         for job in given_up:
             self._num_open -= 1
             message = f"{job.video.path} is given up: {RETRIES + 1} workers died while they had it, the last {reason}"
