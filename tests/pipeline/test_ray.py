@@ -49,6 +49,20 @@ def test_without_ray_the_option_says_what_is_missing(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("arguments", ["videos out --ray headnode", "--ray headnode videos out --overwrite"])
+def test_an_address_without_a_port_is_named(arguments: str, command) -> None:
+    ended = command("extract-features", *arguments.split())
+    assert ended.code == 2
+    assert "headnode is not the address of a Ray cluster: an address is host:port, auto or local" in ended.err
+
+
+@pytest.mark.parametrize("arguments", ["videos out more --ray", "videos out more --ray --overwrite", "videos out more"])
+def test_other_surplus_arguments_are_named(arguments: str, command) -> None:
+    ended = command("extract-features", *arguments.split())
+    assert ended.code == 2
+    assert "Got unexpected extra argument(s) (more)" in ended.err
+
+
 def test_videos_at_a_url_are_refused(command, write_video, tmp_path: Path) -> None:
     content = write_video(tmp_path / "v.mp4").read_bytes()
     fsspec.filesystem("memory").pipe_file("/ray/v.mp4", content)
