@@ -20,6 +20,7 @@ from cofinal.extractors.video import VideoError
 from cofinal.extractors.work import Work
 
 ray = pytest.importorskip("ray", reason="NOT TESTED: the Ray cluster, because Ray is not installed (the extra `ray`)")
+NodeAffinitySchedulingStrategy = pytest.importorskip("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy
 pytestmark = pytest.mark.slow
 
 
@@ -59,9 +60,9 @@ def connect(cluster: Any, births: Path) -> Callable[..., Any]:
     """Return what connects to the cluster's workers, which load backbones that white clips kill."""
     from cofinal.extractors.ray_cluster import RayCluster
 
-    def connect(**how: Any) -> RayCluster:
+    def connect(most_workers: int = 16, **how: Any) -> RayCluster:
         work = Work(load=partial(load, births=births, **how), make_reader=lambda _: Reader())
-        return RayCluster(cluster.address, work, device="auto", most_workers=16)
+        return RayCluster(cluster.address, work, device="auto", most_workers=most_workers)
 
     return connect
 
@@ -230,6 +231,50 @@ def test_the_nodes_do_not_see_the_videos(cluster, births) -> None:
         RayCluster(cluster.address, work, device="auto", most_workers=16),
     ):
         pass
+
+
+@pytest.fixture
+def busy_node(cluster: Any) -> Iterator[str]:
+    """The first node, whose core another program uses; its address."""
+
+    class Busy:
+        def address(self) -> str:
+            return ray.util.get_node_ip_address()
+
+    ray.init(cluster.address, namespace="others", log_to_driver=False)
+    node = NodeAffinitySchedulingStrategy(ray.nodes()[0]["NodeID"], soft=False)
+    busy = ray.remote(Busy).options(num_cpus=1, name="busy", lifetime="detached", scheduling_strategy=node).remote()
+    address = ray.get(busy.address.remote())
+    ray.shutdown()
+    yield address
+    ray.init(cluster.address, namespace="others", log_to_driver=False)
+    ray.kill(ray.get_actor("busy"))
+    ray.shutdown()
+
+
+def test_a_worker_that_waits_for_its_core_holds_nothing_up(
+    films, births, connect, busy_node, monkeypatch, caplog
+) -> None:
+    monkeypatch.setattr("cofinal.extractors.ray_cluster.NEW_NODES_S", 0.5)
+    monkeypatch.setattr("cofinal.extractors.ray_cluster.PATIENCE_S", 3.0)
+    with connect(most_workers=1) as cluster:
+        ended = outcomes(run(cluster, videos_of(films)))
+    assert ended == alone(films)
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert (
+        f"node {busy_node} gets no videos yet: a worker needs 1 of its cores, and Ray has not started it" in warnings[0]
+    )
+    assert len(warnings) <= 3  # one a node: on a busy machine the others start slowly too
+
+
+def test_a_program_that_uses_ray_keeps_its_connection(cluster, connect) -> None:
+    ray.init(cluster.address, log_to_driver=False)
+    try:
+        with pytest.raises(ValueError, match="this program uses Ray already"), connect():
+            pass
+        assert ray.is_initialized()
+    finally:
+        ray.shutdown()
 
 
 def test_there_is_no_such_cluster_or_device(cluster) -> None:
