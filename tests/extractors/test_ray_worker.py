@@ -41,6 +41,11 @@ def test_a_worker_that_cannot_make_its_readers_does_not_load() -> None:
         worker(lambda _: Reader(decoder_bytes=2**60)).load()
 
 
+def test_a_worker_that_does_not_see_the_videos_does_not_load(reader) -> None:
+    with pytest.raises(ValueError, match="it does not see the videos' folder /no/such/folder"):
+        worker(lambda _: reader, folder=Path("/no/such/folder")).load()
+
+
 def test_a_worker_whose_extraction_breaks_off_fails_all_calls(reader) -> None:
     broken = worker(lambda _: reader, batch_clips=0)
     broken.load()
