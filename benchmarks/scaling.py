@@ -6,8 +6,9 @@
    them while all are at work. The real reader reads real videos of 16 x 16 pixels.
 2. What a video costs the driver, whose workers do nothing: Ray, and the store's durable writes. The least of several
    runs, because other programs only add. Once with arrays of one clip and once with those of a routine.
-3. A simulation with these costs. Each worker asks for its next video while it computes one, as `--ray` does. Reading
-   from shared storage is a queue of one bandwidth, the driver a queue that takes each video the measured time.
+3. A simulation with these costs. Each worker has one reader and so two videos, the least that `--ray` gives: it reads
+   one while it computes the other. Reading from shared storage is a queue of one bandwidth, the driver a queue that
+   takes each video the measured time.
 """
 
 import heapq
@@ -31,10 +32,10 @@ from cofinal.extractors import ray_worker
 from cofinal.extractors.backbone import Backbone
 from cofinal.extractors.extract import Extraction, Finished
 from cofinal.extractors.ray_cluster import RayCluster
-from cofinal.extractors.ray_worker import Work
 from cofinal.extractors.reader import Reader
 from cofinal.extractors.reading import Video
 from cofinal.extractors.recipes import get_recipe
+from cofinal.extractors.work import Work
 from cofinal.pipeline import extraction
 from cofinal.pipeline.console import ends_well, out, print_message
 from cofinal.pipeline.manifest import manifest_of
@@ -54,6 +55,8 @@ WORKERS_SECONDS = {"I3D on two cores": 63.0, "GPU with 30 clips a second": 5.5, 
 VIDEO_MB, STORAGE_MB_S = 40, 5000
 """Assumed: the size of a routine's video, and the bandwidth of shared storage."""
 
+MOST_VIDEOS_A_WORKER = 1000
+"""In a simulated run."""
 SATURATED = 0.95
 
 
@@ -80,10 +83,11 @@ def videos_a_second(num_workers: int, film: Path, delay_s: float, videos_a_worke
     """How many videos pass through the workers while all are at work."""
     work = Work(load=partial(load_sleeper, delay_s=delay_s), make_reader=lambda _: Reader())
     ends: list[float] = []
+    films = (Video(film) for _ in repeat(None))
     with (
         cluster_of(num_workers) as address,
         RayCluster(address, work, device="cpu", most_workers=num_workers) as cluster,
-        closing(cluster.extract_many(Video(film) for _ in repeat(None))) as run,
+        closing(cluster.extract_many(films, tries=lambda _: 0, on_death=lambda _: None)) as run,
     ):
         for finished in run:
             finished.extraction()
@@ -104,7 +108,7 @@ def load_nothing(device: str, *, num_clips: int, place: str, **_: Any) -> tuple[
 
     ray_worker.extract_many = extract_many  # type: ignore[assignment]
     backbone = Backbone("i3d", get_recipe("gdlt-i3d"), Sleeper(0), 1024, "random", device, "fp32")
-    return backbone, manifest_of(backbone, "random", place) | {"backbone_choice": "named"}
+    return backbone, manifest_of(backbone, "random", place) | {"backbone_choice": None}
 
 
 @dataclass(frozen=True)
@@ -173,7 +177,7 @@ def simulate(
     """Simulate a run event by event.
 
     Args:
-        num_workers: each has two videos: it computes one, and reads the next.
+        num_workers: each has one reader and two videos: it computes one, and reads the next.
         num_videos: how many there are.
         worker_s: seconds that a worker computes a video.
         driver_s: seconds that a driver is busy with a video.
@@ -214,7 +218,7 @@ def print_simulation(driver_s: float, num_videos: int, most_workers: int) -> Non
             while True:
                 run = simulate(
                     num_workers,
-                    min(num_videos, 1000 * num_workers),
+                    min(num_videos, MOST_VIDEOS_A_WORKER * num_workers),
                     worker_s=worker_s,
                     driver_s=driver_s,
                     read_s=VIDEO_MB / storage,
@@ -241,7 +245,9 @@ def _main(
     runs: Annotated[int, typer.Option(help="How often the driver's cost is measured.")] = 3,
     delay: Annotated[float, typer.Option(help="Seconds that the backbone sleeps for a video.")] = 1.0,
     videos_a_worker: Annotated[int, typer.Option(help="Videos of each worker with that backbone.")] = 20,
-    simulated: Annotated[int, typer.Option(help="Number of simulated videos.")] = 1_000_000,
+    simulated: Annotated[
+        int, typer.Option(help="Most videos in a simulated run; a worker has at most 1000.")
+    ] = 1_000_000,
     workers: Annotated[int, typer.Option(help="Number of simulated workers.")] = 1000,
 ) -> None:
     """Measure and print tables in Markdown."""
@@ -269,7 +275,7 @@ def _main(
         for (num_videos, num_clips), c in costs.items()
     ]
     print_table(["videos", "driver, each", "Ray and progress", "writing", "waiting for the disk"], rows)
-    print_message(f"simulating {simulated} videos")
+    print_message(f"simulating runs of at most {simulated} videos, {MOST_VIDEOS_A_WORKER} for each worker")
     print_simulation(costs[routines, ROUTINE_CLIPS].total, simulated, workers)
 
 

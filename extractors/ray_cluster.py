@@ -8,18 +8,13 @@ If a worker dies, alone or with its node, the videos that it had are tried again
 if there is another place. So a video that ends its worker fails by itself, and not the videos beside it.
 """
 
-import io
 import logging
-import os
-import re
-import signal
-import socket
-import threading
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack, redirect_stdout, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -29,9 +24,11 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from .extract import MOST_READERS, Extraction, Finished, OnProgress
-from .ray_worker import RayWorker, Work
+from .ray_nodes import Place, connection, device_of_cluster, how_it_died, one_line, places
+from .ray_worker import RayWorker
 from .reading import Video
 from .video import VideoError
+from .work import Work
 
 logger = logging.getLogger(__name__)
 
@@ -39,14 +36,12 @@ RETRIES = 2
 """How often a video that was with a worker when it died is tried again."""
 DEATHS_IN_A_ROW = 4
 """After so many with no video finished in between, a place is left out, unless it is the last one."""
-CONNECT_TIMEOUT_S = 10.0
 NEW_NODES_S = 10.0
 """How often the driver looks for nodes that have joined."""
+PATIENCE_S = 30.0
+"""After so long a worker that Ray has not started no longer counts as one of the most that are wanted."""
 LET_CHILDREN_END = {"RAY_kill_child_processes_on_worker_exit": "false"}
 """Otherwise Ray kills what frees the readers' shared memory; the readers end by themselves."""
-
-Place = tuple[str, int]
-"""A node's id, and the number of the worker on it."""
 
 
 class WorkerError(VideoError):
@@ -70,6 +65,10 @@ class _Worker:
     place: Place
     host: str
     actor: Any
+    num_cores: int
+    patience_ends: float
+    """When it has waited long for Ray to start it, which needs its cores and GPU; infinite once it has started."""
+    waits_long: bool = False
     room: int = 0
     """Videos that it takes at once; 0 until its backbone is loaded."""
     jobs: dict[int, _Job] = field(default_factory=dict)
@@ -92,16 +91,16 @@ class RayCluster:
         most_workers: start no more than so many.
 
     Raises:
-        ValueError: the cluster cannot be reached or lacks the device, or no worker can load the backbone.
+        ValueError: this process uses Ray already, the cluster cannot be reached or lacks the device, or no worker can
+            load the backbone.
     """
-
-    made_with: dict[str, Any]
-    """What the features are made with, as the first worker's `Load` returned it; it is the same for all workers."""
 
     def __init__(self, address: str, work: Work, *, device: str, most_workers: int) -> None:
         if device not in ("auto", "cpu", "cuda"):
             raise ValueError(f"with Ray each worker has its own GPU: the device is auto, cpu or cuda, not {device}")
         self._address, self._work, self._device, self._most_workers = address, work, device, most_workers
+        self.made_with: dict[str, Any] | None = None
+        """What all workers' features are made with, as the first one's `Load` returned it."""
         self._workers: dict[Place, _Worker] = {}
         self._left_out: dict[Place, str] = {}
         self._deaths: Counter[Place] = Counter()
@@ -111,18 +110,16 @@ class RayCluster:
         """The videos that no worker has had yet; None if there are no more."""
         self._again: deque[_Job] = deque()
         """Those that were with a worker when it died."""
-        self._tries: Callable[[Video], int] | None = None
-        self._on_death: Callable[[Video], None] | None = None
+        self._tries: Callable[[Video], int]
+        self._on_death: Callable[[Video], None]
         self._num_open = self._num_sent = 0
         self._look_at = 0.0
         self._stack = ExitStack()
 
     def __enter__(self) -> "RayCluster":
         with ExitStack() as stack:
-            stack.enter_context(redirect_stdout(_Log()))  # Ray prints there what happens to its nodes
-            stack.callback(ray.shutdown)
-            _connect(self._address)
-            self._device = _device_of_cluster(self._device)
+            stack.enter_context(connection(self._address))
+            self._device = device_of_cluster(self._device)
             while not self.num_ready:
                 for _ in self._wait(None):
                     raise AssertionError("no video was handed out")
@@ -144,15 +141,15 @@ class RayCluster:
         videos: Iterable[Video],
         *,
         on_progress: OnProgress | None = None,
-        tries: Callable[[Video], int] | None = None,
-        on_death: Callable[[Video], None] | None = None,
+        tries: Callable[[Video], int],
+        on_death: Callable[[Video], None],
     ) -> Generator[Finished, None, None]:
         """Extract the clip features of many videos; as `extractors.extract.extract_many`.
 
         Args:
             videos: the next one is asked for when a worker has room for it.
             on_progress: called every few seconds for each video that is under way.
-            tries: from a video to how many workers died in earlier runs that had it; None for 0.
+            tries: from a video to how many workers died in earlier runs that had it.
             on_death: called for each video that a worker had when it died.
 
         Yields:
@@ -182,7 +179,7 @@ class RayCluster:
                     self._again.remove(job)
                     return job
         for video in self._fresh or ():
-            job = _Job(video, self._tries(video) if self._tries else 0)
+            job = _Job(video, self._tries(video))
             self._num_open += 1
             if not job.deaths or not worker.jobs:
                 return job
@@ -207,7 +204,9 @@ class RayCluster:
         error = answer.exception()
         if isinstance(error, RayError) and not isinstance(error, RayTaskError):
             logger.debug("a worker on node %s: %s", worker.host, error)
-            yield from self._bury(worker, _how_it_died(worker))
+            yield from self._bury(worker, how_it_died(worker.place[0], worker.host))
+        elif method == "__ray_ready__":
+            worker.patience_ends, worker.waits_long = math.inf, False
         elif method == "load":
             self._take_in(worker, error or answer.result())
         elif method == "report":
@@ -221,8 +220,10 @@ class RayCluster:
     def _start_workers(self) -> None:
         """Start workers where none is, also on nodes that have joined."""
         self._look_at = time.monotonic() + NEW_NODES_S
-        for place, host, cores, num_gpus in _places(self._device):
-            if place in self._workers or place in self._left_out or len(self._workers) == self._most_workers:
+        self._find_waiting()
+        for place, host, cores, num_gpus in places(self._device):
+            num_workers = sum(not worker.waits_long for worker in self._workers.values())
+            if place in self._workers or place in self._left_out or num_workers >= self._most_workers:
                 continue
             actor = (
                 ray.remote(RayWorker)
@@ -235,20 +236,35 @@ class RayCluster:
                 )
                 .remote(self._work, self._device, cores)
             )
-            worker = self._workers[place] = _Worker(place, host, actor)
+            worker = self._workers[place] = _Worker(place, host, actor, cores, time.monotonic() + PATIENCE_S)
+            self._ask(worker, "__ray_ready__")
             self._ask(worker, "load")
         if not self._workers:
             reasons = "; ".join(dict.fromkeys(self._left_out.values())) or "it has no nodes for them"
-            if not hasattr(self, "made_with"):
+            if self.made_with is None:
                 raise ValueError(f"the Ray cluster has no workers ({reasons})")
             raise WorkerError(f"the Ray cluster has no workers left ({reasons}); run the same command again to go on")
+
+    def _find_waiting(self) -> None:
+        """Find workers that Ray does not start, because something else uses their cores or GPU; say so once."""
+        for worker in self._workers.values():
+            if not worker.waits_long and time.monotonic() >= worker.patience_ends:
+                worker.waits_long = True
+                logger.warning(
+                    "warning: node %s gets no videos yet: a worker needs %d of its cores%s, and Ray has not started it "
+                    "for %.0f seconds; `ray status` shows what is in use",
+                    worker.host,
+                    worker.num_cores,
+                    " and a GPU" if self._device == "cuda" else "",
+                    PATIENCE_S,
+                )
 
     def _take_in(self, worker: _Worker, loaded: Any) -> None:
         """Let a worker that has loaded its backbone begin; leave out one that cannot or whose features would differ."""
         if isinstance(loaded, Exception):
-            return self._leave_out(worker, _one_line(loaded))
+            return self._leave_out(worker, one_line(loaded))
         made_with, num_readers = loaded
-        if not hasattr(self, "made_with"):
+        if self.made_with is None:
             self.made_with = made_with
         for key, value in self.made_with.items():
             if made_with[key] != value:
@@ -277,7 +293,7 @@ class RayCluster:
         """Take what a worker has made of a video."""
         if not isinstance(outcome, Extraction | VideoError | ValueError | OSError):
             # no fault of the video, as far as is known: a broken GPU would otherwise fail one video after another
-            yield from self._bury(worker, f"on node {worker.host}: {_one_line(outcome)}")
+            yield from self._bury(worker, f"on node {worker.host}: {one_line(outcome)}")
             return
         self._deaths[worker.place] = 0
         self._num_open -= 1
@@ -289,16 +305,16 @@ class RayCluster:
         """Try the videos of a worker that is dead or broken again, unless that was done often enough."""
         self._remove(worker)
         self._deaths[worker.place] += 1
-        if self._deaths[worker.place] >= DEATHS_IN_A_ROW and (self._workers or not worker.room):
+        if self._deaths[worker.place] >= DEATHS_IN_A_ROW and (self.num_ready or not worker.room):
             self._leave_out(worker, f"{DEATHS_IN_A_ROW} workers in a row died ({reason})")
         given_up: list[_Job] = []
         for job in worker.jobs.values():
             job.deaths += 1
             job.died_at.add(worker.place)
-            if self._on_death:
-                self._on_death(job.video)
             (given_up if job.deaths > RETRIES else self._again).append(job)
-        self._hand_out(*self._workers.values())
+        self._hand_out(*self._workers.values())  # before the driver spends time on the deaths
+        for job in worker.jobs.values():
+            self._on_death(job.video)
         for job in given_up:
             self._num_open -= 1
             message = f"{job.video.path} is given up: {RETRIES + 1} workers died while they had it, the last {reason}"
@@ -306,55 +322,3 @@ class RayCluster:
             with suppress(OSError, ValueError):
                 facts = job.video.find_facts()
             yield Finished(job.video, facts, WorkerError(message))
-
-
-class _Log(io.TextIOBase):
-    """A text file that is this program's log."""
-
-    def write(self, text: str) -> int:
-        if text.strip():
-            logger.debug("%s", text.strip())
-        return len(text)
-
-
-def _connect(address: str) -> None:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # no telemetry
-    host, _, port = address.rpartition(":")
-    on_sigterm = signal.getsignal(signal.SIGTERM)
-    try:
-        if host:  # Ray itself would try for minutes
-            socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()
-        ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ValueError(
-            f"there is no Ray cluster to use at {address} ({_one_line(error)}); --ray without an address starts one on "
-            "this machine"
-        ) from error
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_sigterm)  # Ray has set its own
-
-
-def _device_of_cluster(device: str) -> str:
-    has_gpu = ray.cluster_resources().get("GPU", 0) >= 1
-    if device == "cuda" and not has_gpu:
-        raise ValueError("the Ray cluster has no GPU: use --device cpu, or start its nodes with --num-gpus")
-    return "cuda" if has_gpu and device != "cpu" else "cpu"
-
-
-def _places(device: str) -> Iterator[tuple[Place, str, int, int]]:
-    """Where workers can be: the place, the node's address, and the cores and GPUs of a worker there."""
-    for node in ray.nodes():
-        num_cores, num_gpus = (int(node["Resources"].get(kind, 0)) for kind in ("CPU", "GPU"))
-        num_workers = num_gpus if device == "cuda" else min(num_cores, 1)
-        for number in range(num_workers if node["Alive"] else 0):
-            yield (node["NodeID"], number), node["NodeManagerAddress"], num_cores // num_workers, device == "cuda"
-
-
-def _how_it_died(worker: _Worker) -> str:
-    lives = any(node["Alive"] and node["NodeID"] == worker.place[0] for node in ray.nodes())
-    return f"by the end of its process on node {worker.host}" if lives else f"with its node {worker.host}"
-
-
-def _one_line(error: BaseException) -> str:
-    cause = getattr(error, "cause", None) if isinstance(error, RayTaskError) else error
-    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(cause)).split()) or type(cause).__name__

@@ -5,10 +5,8 @@
 
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -18,30 +16,10 @@ from .backbone import Backbone
 from .extract import Extraction, Finished, extract_many, suitable_readers
 from .reader import Reader
 from .reading import Video
+from .work import Work
 
 REPORT_S = 5.0
 """How long `RayWorker.report` waits."""
-
-Load = Callable[[str], tuple[Backbone, dict[str, Any]]]
-"""From a device to the backbone on it, and what its features are made with."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """How a worker extracts."""
-
-    load: Load
-    """Builds its backbone."""
-    make_reader: Callable[[int], Reader]
-    """Makes one of so many readers."""
-    folder: Path | None = None
-    """Where the videos are. A worker that does not see it would fail one video after another."""
-    num_readers: int | None = None
-    """None for what suits the backbone and the worker's share of the node's cores."""
-    batch_clips: int | None = None
-    """As in `extract_many`."""
-    classify: bool = False
-    """As in `extract_many`."""
 
 
 @dataclass(eq=False)
@@ -66,6 +44,10 @@ class RayWorker:
         self._work, self._device, self._cores = work, device, cores
         self._videos: SimpleQueue[Video] = SimpleQueue()
         self._calls: dict[Video, _Call] = {}
+        self._broken: RuntimeError | None = None
+        """Why nothing is extracted any more."""
+        self._lock = threading.Lock()
+        """Held to add a call or to break off, so that no call is left waiting."""
 
     def load(self) -> tuple[dict[str, Any], int]:
         """Load the backbone; return what its features are made with, and the number of readers."""
@@ -73,12 +55,16 @@ class RayWorker:
             raise ValueError(f"it does not see the videos' folder {self._work.folder}")
         backbone, made_with = self._work.load(self._device)
         num_readers = self._work.num_readers or suitable_readers(backbone, self._cores)
-        threading.Thread(target=self._run, args=[backbone, num_readers], daemon=True).start()
+        readers = [self._work.make_reader(num_readers) for _ in range(num_readers)]
+        threading.Thread(target=self._run, args=[backbone, readers], daemon=True).start()
         return made_with, num_readers
 
     def extract(self, number: int, video: Video) -> tuple[dict[str, Any], Extraction | Exception]:
         """Extract a video, which has this number in reports; return its facts and what came of it (`Finished`)."""
-        call = self._calls[video] = _Call(number)
+        with self._lock:
+            if self._broken is not None:
+                raise self._broken
+            call = self._calls[video] = _Call(number)
         self._videos.put(video)
         finished = call.finished.result()
         outcome = finished.outcome
@@ -91,12 +77,12 @@ class RayWorker:
         time.sleep(REPORT_S)
         return {call.number: call.part for call in list(self._calls.values())}
 
-    def _run(self, backbone: Backbone, num_readers: int) -> None:
+    def _run(self, backbone: Backbone, readers: list[Reader]) -> None:
         """Extract what is sent, for as long as the process lives."""
         run = extract_many(
             iter(self._videos.get, None),
             backbone,
-            readers=[self._work.make_reader(num_readers) for _ in range(num_readers)],
+            readers=readers,
             batch_clips=self._work.batch_clips,
             classify=self._work.classify,
             on_progress=self._note,
@@ -105,8 +91,10 @@ class RayWorker:
             for finished in run:
                 self._calls.pop(finished.video).finished.set_result(finished)
         except BaseException as error:
-            for call in self._calls.values():  # the driver replaces a worker that fails in this way
-                call.finished.set_exception(RuntimeError(f"extraction broke off: {error!r}"))
+            with self._lock:
+                self._broken = RuntimeError(f"extraction broke off: {error!r}")  # so the driver replaces this worker
+                for call in self._calls.values():
+                    call.finished.set_exception(self._broken)
 
     def _note(self, video: Video, *part: float) -> None:
         self._calls[video].part = part  # type: ignore[assignment]

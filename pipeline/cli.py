@@ -42,9 +42,15 @@ class _Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments, with `local` after a `--ray` without an address."""
-        complete = []
+        complete, no_address = [], ""
         for word, following in zip(args, [*args[1:], ""], strict=False):
-            complete += [word, "local"] if word == "--ray" and not re.fullmatch(RAY_ADDRESS, following) else [word]
+            complete.append(word)
+            if word == "--ray" and not re.fullmatch(RAY_ADDRESS, following):
+                complete.append("local")
+                no_address = "" if following.startswith("-") else following
+        too_many = self.make_parser(ctx).parse_args(list(complete))[1]
+        if len(too_many) == 1 and no_address:
+            ctx.fail(f"{no_address} is not the address of a Ray cluster: an address is host:port, auto or local")
         return super().parse_args(ctx, complete)
 
 

@@ -16,7 +16,7 @@ from ..data.remote import RemoteFile, is_url, local_address
 from ..data.remote_store import RemoteStore
 from ..data.scratch import Scratch
 from ..data.shards import Shard
-from ..extractors.ray_worker import Work
+from ..extractors.work import Work
 from .console import print_message, progress, waiting
 from .examples import label_places
 from .extraction_summary import ExtractionSummary

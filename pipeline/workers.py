@@ -9,14 +9,11 @@ from ..extractors import i3d
 from ..extractors.backbone import Backbone, resolve_backbone
 from ..extractors.catalogue import CATALOGUE
 from ..extractors.extract import Finished, OnProgress, extract_many, suitable_readers
-from ..extractors.ray_worker import Work
 from ..extractors.reading import Video
+from ..extractors.work import Extract, Work
 from .console import print_message, waiting
 from .manifest import manifest_of
 from .options import ExtractorOptions
-
-Extract = Callable[..., Generator[Finished, None, None]]
-"""Extracts videos, see `extractors.ray_cluster.RayCluster.extract_many`."""
 
 
 def load_backbone(
@@ -42,7 +39,7 @@ def load_backbone(
         raise ValueError(
             f"--classes names the 400 classes of Kinetics-400, but these weights have {network.num_classes} classes"
         )
-    return network, manifest_of(network, weights, place) | {"backbone_choice": reason or "named"}
+    return network, manifest_of(network, weights, place) | {"backbone_choice": reason}
 
 
 @contextmanager
@@ -52,7 +49,11 @@ def in_this_process(work: Work, device: str) -> Iterator[tuple[dict[str, Any], E
     with ExitStack() as stack:
 
         def extract(
-            videos: Collection[Video], *, tries: Callable[[Video], int], on_progress: OnProgress, **_: Any
+            videos: Collection[Video],
+            *,
+            on_progress: OnProgress,
+            tries: Callable[[Video], int],
+            on_death: Callable[[Video], None],  # never called: if this process dies, the store tells the next run
         ) -> Generator[Finished, None, None]:
             num_readers = min(work.num_readers or suitable_readers(network), len(videos))
             readers = [stack.enter_context(work.make_reader(num_readers)) for _ in range(num_readers)]
@@ -84,9 +85,11 @@ def on_cluster(address: str, work: Work, device: str, num_videos: int) -> Iterat
     with ExitStack() as stack:
         with waiting("starting the workers of the Ray cluster"):
             cluster = stack.enter_context(RayCluster(address, work, device=device, most_workers=num_videos))
-        if cluster.made_with["backbone_choice"] != "named":
-            print_message(f"backbone {cluster.made_with['backbone']}, {cluster.made_with['backbone_choice']}")
-        yield cluster.made_with, cluster.extract_many
+        manifest = cluster.made_with
+        assert manifest is not None, "a worker is ready"
+        if manifest["backbone_choice"] is not None:
+            print_message(f"backbone {manifest['backbone']}, {manifest['backbone_choice']}")
+        yield manifest, cluster.extract_many
 
 
 def _apart(videos: Collection[Video], tries: Callable[[Video], int]) -> Iterator[list[Video]]:

@@ -3,8 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,13 @@ from cheap_backbone import colours
 from mortal_backbone import load, write_white_video
 
 from cofinal.extractors.extract import Extraction, Finished, extract_many
-from cofinal.extractors.ray_worker import Work
 from cofinal.extractors.reader import Reader
 from cofinal.extractors.reading import Video
 from cofinal.extractors.video import VideoError
+from cofinal.extractors.work import Work
 
 ray = pytest.importorskip("ray", reason="NOT TESTED: the Ray cluster, because Ray is not installed (the extra `ray`)")
+NodeAffinitySchedulingStrategy = pytest.importorskip("ray.util.scheduling_strategies").NodeAffinitySchedulingStrategy
 pytestmark = pytest.mark.slow
 
 
@@ -59,9 +59,9 @@ def connect(cluster: Any, births: Path) -> Callable[..., Any]:
     """Return what connects to the cluster's workers, which load backbones that white clips kill."""
     from cofinal.extractors.ray_cluster import RayCluster
 
-    def connect(**how: Any) -> RayCluster:
+    def connect(most_workers: int = 16, **how: Any) -> RayCluster:
         work = Work(load=partial(load, births=births, **how), make_reader=lambda _: Reader())
-        return RayCluster(cluster.address, work, device="auto", most_workers=16)
+        return RayCluster(cluster.address, work, device="auto", most_workers=most_workers)
 
     return connect
 
@@ -85,6 +85,11 @@ def videos_of(paths: list[Path]) -> list[Video]:
     return [Video(path, find_facts=partial(dict, name=path.name)) for path in paths]
 
 
+def run(cluster: Any, videos: Iterable[Video], **how: Any) -> Generator[Finished, None, None]:
+    """Extract videos on the cluster; unless it is said in `how`, none was tried before."""
+    return cluster.extract_many(videos, **{"tries": lambda _: 0, "on_death": lambda _: None} | how)
+
+
 def alone(paths: list[Path]) -> dict[str, Any]:
     """What this process makes of the videos."""
     with Reader() as reader:
@@ -96,33 +101,14 @@ def test_videos_are_the_same_as_on_one_machine(films, births, connect, tmp_path)
     paths = [tmp_path / "text.mp4", *films, tmp_path / "absent.mp4"]
     with connect() as cluster:
         assert cluster.made_with == {"backbone": "colours", "device": "cpu"}
-        many = outcomes(cluster.extract_many(videos_of(paths)))
+        left, ended = videos_of(paths), []
+        for finished in run(cluster, iter(lambda: left.pop(0) if left else None, None)):
+            ended.append(finished)
+            assert len(paths) - len(left) <= len(ended) + 2 * 3  # few videos are under way
+        many = outcomes(iter(ended))
     assert many == alone(paths)
     assert many["text.mp4"][0] is VideoError
     assert len(list(births.iterdir())) == 3
-
-
-def test_progress_is_reported(many_films, connect) -> None:
-    seen = []
-    with connect() as cluster:
-        for _ in cluster.extract_many(videos_of(many_films), on_progress=lambda *part: seen.append(part)):
-            pass
-    assert seen
-    assert all(video.path in many_films and 0 < done_s <= total_s for video, done_s, total_s in seen)
-
-
-def test_few_videos_are_under_way(films, connect) -> None:
-    taken = []
-
-    def videos() -> Iterator[Video]:
-        for path in films:
-            taken.append(path)
-            yield Video(path)
-
-    with connect() as cluster, closing(cluster.extract_many(videos())) as run:
-        for number, _ in enumerate(run, start=1):
-            assert len(taken) <= number + 2 * 3
-    assert len(taken) == len(films)
 
 
 @pytest.fixture
@@ -143,22 +129,25 @@ def until_all_work(cluster: Any, run: Iterator[Finished], num_workers: int) -> l
 
 
 def test_a_worker_that_is_killed_costs_no_video(many_films, births, connect, capfd) -> None:
+    seen: list[tuple[Video, float, float]] = []
     with connect() as cluster:
-        run = cluster.extract_many(videos_of(many_films))
-        ended = until_all_work(cluster, run, 3)
+        under_way = run(cluster, videos_of(many_films), on_progress=lambda *part: seen.append(part))
+        ended = until_all_work(cluster, under_way, 3)
         os.kill(int(next(births.iterdir()).name), signal.SIGKILL)
-        ended += run
+        ended += under_way
     assert outcomes(iter(ended)) == alone(many_films)
     assert capfd.readouterr().out == ""  # Ray would print there that a worker died
+    assert seen
+    assert all(video.path in many_films and 0 < done_s <= total_s for video, done_s, total_s in seen)
 
 
 def test_a_node_that_is_lost_costs_no_video(many_films, connect, cluster) -> None:
     lost = cluster.add_node(num_cpus=1, object_store_memory=100 * 2**20)
     with connect() as connected:
-        run = connected.extract_many(videos_of(many_films))
-        ended = until_all_work(connected, run, 4)
+        under_way = run(connected, videos_of(many_films))
+        ended = until_all_work(connected, under_way, 4)
         cluster.remove_node(lost, allow_graceful=False)
-        ended += run
+        ended += under_way
         assert connected.num_ready == 3
     assert outcomes(iter(ended)) == alone(many_films)
 
@@ -169,7 +158,8 @@ def test_deaths_of_earlier_runs_count(films, births, connect, tmp_path) -> None:
     died = []
     with connect() as cluster:
         ended = outcomes(
-            cluster.extract_many(
+            run(
+                cluster,
                 videos_of([*films, poison]),
                 tries=lambda video: 2 if video.path in (poison, films[0]) else 0,
                 on_death=lambda video: died.append(video.path),
@@ -184,7 +174,7 @@ def test_a_video_that_kills_its_workers_fails_alone(films, births, connect, tmp_
     poison = tmp_path / "poison.mp4"
     write_white_video(poison, seconds=1)
     with connect() as cluster:
-        ended = outcomes(cluster.extract_many(videos_of([*films[:4], poison, *films[4:]])))
+        ended = outcomes(run(cluster, videos_of([*films[:4], poison, *films[4:]])))
     kind, message = ended.pop("poison.mp4")
     assert issubclass(kind, VideoError)
     assert message.startswith(
@@ -198,7 +188,7 @@ def test_a_video_that_kills_its_workers_fails_alone(films, births, connect, tmp_
 def test_a_node_that_cannot_make_the_same_features_gets_no_videos(claim, films, births, connect, caplog) -> None:
     with connect(bad={1: claim}) as cluster:
         time.sleep(1)
-        ended = outcomes(cluster.extract_many(videos_of(films)))
+        ended = outcomes(run(cluster, videos_of(films)))
     assert ended == alone(films)
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     reason = "backbone is 'another' there and 'colours' elsewhere" if claim == "another" else "no weights here"
@@ -215,15 +205,48 @@ def test_no_worker_can_load_the_backbone(connect) -> None:
         pass
 
 
-def test_the_nodes_do_not_see_the_videos(cluster, births) -> None:
-    from cofinal.extractors.ray_cluster import RayCluster
+@pytest.fixture
+def busy_node(cluster: Any) -> Iterator[str]:
+    """The first node, whose core another program uses; its address."""
 
-    work = Work(load=partial(load, births=births), make_reader=lambda _: Reader(), folder=Path("/no/such/folder"))
-    with (
-        pytest.raises(ValueError, match="it does not see the videos' folder /no/such/folder"),
-        RayCluster(cluster.address, work, device="auto", most_workers=16),
-    ):
-        pass
+    class Busy:
+        def address(self) -> str:
+            return ray.util.get_node_ip_address()
+
+    ray.init(cluster.address, namespace="others", log_to_driver=False)
+    node = NodeAffinitySchedulingStrategy(ray.nodes()[0]["NodeID"], soft=False)
+    busy = ray.remote(Busy).options(num_cpus=1, name="busy", lifetime="detached", scheduling_strategy=node).remote()
+    address = ray.get(busy.address.remote())
+    ray.shutdown()
+    yield address
+    ray.init(cluster.address, namespace="others", log_to_driver=False)
+    ray.kill(ray.get_actor("busy"))
+    ray.shutdown()
+
+
+def test_a_worker_that_waits_for_its_core_holds_nothing_up(
+    films, births, connect, busy_node, monkeypatch, caplog
+) -> None:
+    monkeypatch.setattr("cofinal.extractors.ray_cluster.NEW_NODES_S", 0.5)
+    monkeypatch.setattr("cofinal.extractors.ray_cluster.PATIENCE_S", 3.0)
+    with connect(most_workers=1) as cluster:
+        ended = outcomes(run(cluster, videos_of(films)))
+    assert ended == alone(films)
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert (
+        f"node {busy_node} gets no videos yet: a worker needs 1 of its cores, and Ray has not started it" in warnings[0]
+    )
+    assert len(warnings) <= 3  # one a node: on a busy machine the others start slowly too
+
+
+def test_a_program_that_uses_ray_keeps_its_connection(cluster, connect) -> None:
+    ray.init(cluster.address, log_to_driver=False)
+    try:
+        with pytest.raises(ValueError, match="this program uses Ray already"), connect():
+            pass
+        assert ray.is_initialized()
+    finally:
+        ray.shutdown()
 
 
 def test_there_is_no_such_cluster_or_device(cluster) -> None:

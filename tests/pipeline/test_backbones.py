@@ -74,7 +74,7 @@ def test_another_backbone_makes_its_own_features(command, write_video, tmp_path:
     store = FeatureStore(tmp_path / "out")
     assert store.load("v").shape == (2, 512)
     assert store.manifest is not None
-    assert (store.manifest["recipe"], store.manifest["backbone_choice"]) == ("torchvision-resnet18", "named")
+    assert (store.manifest["recipe"], store.manifest["backbone_choice"]) == ("torchvision-resnet18", None)
 
 
 def test_classes_need_a_classifier_of_kinetics_400(command, videos: Path, tmp_path: Path) -> None:
