@@ -114,7 +114,7 @@ def choose_decoder(
             raise VideoError(f"decord cannot read {facts.path}: {obstacle}; use --decoder auto")
         return "decord", "it was asked for"
     if obstacle is None and facts.width * facts.height > FASTER_PIXELS:
-        obstacle = f"PyAV is faster on frames of {facts.width} x {facts.height}"
+        obstacle = f"decord is slower than PyAV on frames of {facts.width} x {facts.height}"
     return ("pyav", obstacle) if obstacle else ("decord", "decord is faithful on this kind of file")
 
 
