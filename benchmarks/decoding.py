@@ -16,8 +16,7 @@ import itertools
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -31,7 +30,7 @@ from cofinal.extractors.reader import Reader
 from cofinal.extractors.video import VideoFacts
 from cofinal.pipeline.console import ends_well, print_message
 
-from .memory import pss_mib
+from .memory import Peak, peak_pss, pss_mib
 from .tables import print_table
 from .throughput import cpu_of
 
@@ -71,28 +70,6 @@ class Cost:
     """Memory of a reader."""
 
 
-@contextmanager
-def peak_memory(readers: list[Reader]) -> Iterator[list[float]]:
-    """Watch the memory of reading processes, in MiB over what they have now."""
-
-    def used_mib() -> float:
-        return sum(pss_mib(reader.pid)[0] for reader in readers if reader.pid)
-
-    ended, before, peak = threading.Event(), used_mib(), [0.0]
-
-    def watch() -> None:
-        while not ended.wait(0.02):
-            peak[0] = max(peak[0], used_mib() - before)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        ended.set()
-        thread.join()
-
-
 def read_all(reader: Reader, facts: VideoFacts, decoder: str, delay_s: float) -> None:
     """Read all frames of a video; the consumer sleeps for `delay_s` after each one."""
     for _ in reader.read_frames(facts, decoder, wanted=np.arange(len(facts.times))):
@@ -109,16 +86,18 @@ def measure(path: Path, decoder: str, num_readers: int, delay_s: float, *, memor
             threading.Thread(target=read_all, args=(reader, fact, decoder, delay_s))
             for reader, fact in zip(readers, facts, strict=True)
         ]
-        peak = stack.enter_context(peak_memory(readers)) if memory else [0.0]
-        cpu_s, started = sum(cpu_of(reader.pid or 0) for reader in readers), time.perf_counter()
+        pids = [reader.pid or 0 for reader in readers]
+        before_mib = sum(pss_mib(pid)[0] for pid in pids)
+        peak = stack.enter_context(peak_pss(pids, every_s=0.02)) if memory else Peak(before_mib)
+        cpu_s, started = sum(map(cpu_of, pids)), time.perf_counter()
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         wall_s = time.perf_counter() - started
-        cpu_s = sum(cpu_of(reader.pid or 0) for reader in readers) - cpu_s
+        cpu_s = sum(map(cpu_of, pids)) - cpu_s
     num_frames = num_readers * len(facts[0].times)
-    return Cost(num_frames / wall_s, 1000 * cpu_s / num_frames, peak[0] / num_readers)
+    return Cost(num_frames / wall_s, 1000 * cpu_s / num_frames, max(0.0, peak.memory - before_mib) / num_readers)
 
 
 def measure_all(path: Path, turns: int, num_readers: int, delay_s: float) -> list[list[float]]:

@@ -171,7 +171,7 @@ def ours(path: Path, name: str) -> dict[str, Any]:
 
 def our_memory(path: Path, name: str) -> float:
     """Extract a video once more; the highest PSS in MiB."""
-    with peak_pss() as peak:
+    with peak_pss([os.getpid()]) as peak:
         extract(path, load(name))
     return peak.memory + peak.files
 

@@ -16,7 +16,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -109,13 +109,13 @@ class Peak:
 
 
 @contextmanager
-def peak_pss() -> Iterator[Peak]:
-    """Watch the PSS of this process and all below it, every 50 ms, which slows it: each look walks all pages."""
+def peak_pss(pids: Sequence[int], every_s: float = 0.05) -> Iterator[Peak]:
+    """Watch the PSS of processes and all below them, which slows them: each look walks all pages."""
     ended, peak = threading.Event(), Peak()
 
     def watch() -> None:
-        while not ended.wait(0.05):
-            memory, files = pss_mib(os.getpid())
+        while not ended.wait(every_s):
+            memory, files = map(sum, zip(*map(pss_mib, pids), strict=True))
             peak.memory, peak.files = max(peak.memory, memory), max(peak.files, files)
 
     thread = threading.Thread(target=watch)
@@ -145,7 +145,7 @@ def measure(short: Path, path: Path, recipe: str, delay_s: float, num_readers: i
         for reader in readers:
             extract(short, backbone, reader=reader, decoder=decoder)
         before, _ = pss_mib(os.getpid())
-        with peak_pss() as peak:
+        with peak_pss([os.getpid()]) as peak:
             run = extract_many([Video(path, decoder=decoder) for _ in readers], backbone, readers=readers)
             records = [finished.extraction().record for finished in run]
     return Measured(before, peak.memory, peak.files, records[0])

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from .records import record_line
 from .remote import RemoteFile
 from .source_files import is_untouched
 
@@ -100,7 +101,7 @@ class Attempts:
 
     def _append(self, entry: Mapping[str, Any]) -> None:
         assert self._file is not None, "a video begins and ends before the end of the run"
-        self._file.write(_line(entry))
+        self._file.write(record_line(entry))
         self._num_lines += 1
         if self._num_lines > len(self._attempts) + LINES:
             self._rewrite()
@@ -109,13 +110,9 @@ class Attempts:
         """Write only what counts, in place, which needs no room on a full disk."""
         assert self._file is not None
         self._file.seek(0)
-        self._file.write(b"".join(map(_line, self._attempts.values())))
+        self._file.write(b"".join(map(record_line, self._attempts.values())))
         self._file.truncate()
         self._num_lines = len(self._attempts)
-
-
-def _line(entry: Mapping[str, Any]) -> bytes:
-    return json.dumps(entry).encode() + b"\n"
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:

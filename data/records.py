@@ -25,9 +25,14 @@ def read_records(path: Path) -> Iterator[tuple[int, dict[str, Any] | None]]:
             yield number, _parse_record(line)
 
 
+def record_line(record: Mapping[str, Any]) -> bytes:
+    """Return a record as a line of a file."""
+    return json.dumps(record, ensure_ascii=True, allow_nan=False).encode() + b"\n"
+
+
 def append_record(path: Path, record: Mapping[str, Any]) -> None:
     """Append a record to a file; when this returns, it survives a power cut."""
-    append_durable(path, json.dumps(record, ensure_ascii=True, allow_nan=False).encode() + b"\n")
+    append_durable(path, record_line(record))
 
 
 def mend_records(path: Path, others: list[Path], *, is_damaged: bool) -> None:

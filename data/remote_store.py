@@ -12,7 +12,6 @@ next one, on any machine, goes on. Object storage has no locks: runs that write 
 their own.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -21,6 +20,7 @@ from typing import Any
 
 from .feature_store import FeatureStore
 from .files import WriteError, append_durable, make_folder, write_atomic
+from .records import record_line
 from .remote import REQUESTS_AT_ONCE, RemoteFile, list_files, naming, open_storage, read_file
 from .shards import Shard
 
@@ -97,7 +97,7 @@ class RemoteStore(FeatureStore):
 
     def append(self, record: Mapping[str, Any]) -> None:
         """As `FeatureStore.append`; the record is at the URL when this returns."""
-        self._put(f"records/{record['video']}.json", _line(record))
+        self._put(f"records/{record['video']}.json", record_line(record))
         self._own.add(record["video"])
         super().append(record)
         self._begun.pop(record["video"], None)
@@ -140,7 +140,7 @@ class RemoteStore(FeatureStore):
     def _put_attempts(self, name: str, version: Mapping[str, int], attempts: int) -> None:
         path = f"attempts/{name}.json"
         if attempts:
-            self._put(path, _line({"video": name, "attempts": attempts, **version}))
+            self._put(path, record_line({"video": name, "attempts": attempts, **version}))
             self._attempted.add(path)
         elif path in self._attempted:
             with _stopping(), naming(f"{self.url}/{path}", "removed"), suppress(FileNotFoundError):
@@ -161,7 +161,7 @@ class RemoteStore(FeatureStore):
 
     def _merge_records(self) -> None:
         """Write all records into one object."""
-        self._put("videos.jsonl", b"".join(map(_line, self.records.values())))
+        self._put("videos.jsonl", b"".join(map(record_line, self.records.values())))
 
     def _put(self, name: str, content: bytes) -> None:
         with _stopping(), naming(f"{self.url}/{name}", "written"):
@@ -184,7 +184,3 @@ def _video_of(path: str, folder: str = "records") -> str | None:
     """Return the video of which an object in a folder tells; None if it is another object."""
     is_of_video = path.startswith(f"{folder}/") and path.endswith(".json")
     return path.removeprefix(f"{folder}/").removesuffix(".json") if is_of_video else None
-
-
-def _line(record: Mapping[str, Any]) -> bytes:
-    return json.dumps(record, ensure_ascii=True, allow_nan=False).encode() + b"\n"

@@ -52,9 +52,8 @@ def serve(source: str) -> None:
         source: the module whose `probe` and `read_frames` are used.
     """
     for stop in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(
-            stop, signal.SIG_IGN
-        )  # terminals and job systems send it to both processes; the parent handles it
+        # terminals and job systems send it to both processes; the parent handles it
+        signal.signal(stop, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # so that a library's prints do not mix with the answers
     requests: Queue[dict[str, Any]] = Queue()

@@ -97,8 +97,7 @@ def _apart(videos: Collection[Video], tries: Callable[[Video], int]) -> Iterator
 
     So whatever ended that run ends no run with the others on the way, and only itself is blamed.
     """
-    suspects = sorted(filter(tries, videos), key=tries)  # the most suspect last
-    if others := [video for video in videos if video not in suspects]:
+    if others := [video for video in videos if not tries(video)]:
         yield others
-    for suspect in suspects:
+    for suspect in sorted(filter(tries, videos), key=tries):  # the most suspect last
         yield [suspect]
