@@ -2,8 +2,11 @@
 
 The file's header carries one JSON string under the key "cofinal": format version, configuration, sha256 of the tensors,
 and what the caller records (store identity, protocol, results, ...). The `.pkl` heads of the public code are read here
-too. Loading never runs code, and no tensor of a stranger's file costs more memory than it has bytes, whatever sizes it
-claims.
+too. Loading never runs code, and no tensor of a stranger's file costs more memory than twice its bytes, whatever sizes
+it claims.
+
+Tensors that half precision holds exactly are written in half precision, to keep files short. `pipeline.training.fit`
+rounds the weights so.
 """
 
 import hashlib
@@ -22,12 +25,12 @@ from .head_types import HEAD_TYPES, type_name
 from .neighbourhood import Neighbourhood
 from .reference import ReferenceCoFInAl, sizes
 
-FORMAT = 10
+FORMAT = 11
 """Version of the head file that this code writes and reads."""
 NEIGHBOURS = "neighbourhood."
 """What the names of the training routines' tensors start with."""
 MAX_BYTES = 1 << 28
-"""A larger file is not a head: the default head takes 10 MB, the paper's 15 MB."""
+"""A larger file is not a head: one that this program trained on 400 routines takes less than 10 MB."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def serialise_head(network: HeadNetwork, metadata: dict[str, Any], neighbourhood
     Raises:
         ValueError: the metadata holds NaN or infinity.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    tensors = {name: _shortened(tensor.detach().cpu().contiguous()) for name, tensor in network.state_dict().items()}
     if neighbourhood is not None:
         tensors |= {NEIGHBOURS + name: torch.from_numpy(x) for name, x in neighbourhood.arrays().items()}
     record = {
@@ -63,6 +66,12 @@ def serialise_head(network: HeadNetwork, metadata: dict[str, Any], neighbourhood
         "metadata": metadata,
     }
     return safetensors.torch.save(tensors, {"cofinal": json.dumps(record, allow_nan=False)})
+
+
+def _shortened(tensor: torch.Tensor) -> torch.Tensor:
+    """Return float32 numbers in half precision if that loses nothing; other tensors as they are."""
+    half = tensor.half()
+    return half if tensor.dtype == torch.float32 and half.float().equal(tensor) else tensor
 
 
 def load_head(path: str | Path) -> Head:
@@ -205,6 +214,7 @@ def _network(config: HeadConfig, tensors: dict[str, torch.Tensor], path: Path) -
         with torch.device("meta"):
             network = config.build()
         expected = network.state_dict()
+        tensors = {name: x.float() if x.dtype == torch.float16 else x for name, x in tensors.items()}
         if wrong := next((x for x in tensors if x in expected and tensors[x].dtype != expected[x].dtype), None):
             raise ValueError(f"{wrong} is {tensors[wrong].dtype}, not {expected[wrong].dtype}")
         network.load_state_dict(tensors, assign=True)
@@ -249,5 +259,5 @@ def _sha256(tensors: dict[str, torch.Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(tensors[name].numpy().tobytes())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

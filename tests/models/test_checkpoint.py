@@ -17,6 +17,8 @@ from cofinal.models.checkpoint import FORMAT, _sha256, load_head, serialise_head
 from cofinal.models.cofinal import CoFInAl, CoFInAlConfig, CoFInAlRecipe
 from cofinal.models.cofinal_paper import PaperConfig
 from cofinal.models.gdlt import GDLT, GDLTConfig
+from cofinal.models.head import HeadConfig, Recipe
+from cofinal.models.neighbourhood import Neighbourhood
 from cofinal.models.predict import predict
 from cofinal.models.transformer import TransformerRecipe
 from cofinal.pipeline.training import fit
@@ -63,6 +65,23 @@ def test_a_head_comes_back_as_it_was_saved(tmp_path: Path, name: str) -> None:
         assert (before[target].score == after[target].score).all()
         assert (before[target].probabilities == after[target].probabilities).all()
         assert (before[target].cells == after[target].cells).all()
+
+
+@pytest.mark.parametrize(
+    ("config", "recipe"),
+    [
+        (CoFInAlConfig, CoFInAlRecipe(epochs=1, batch_size=400)),
+        (PaperConfig, TransformerRecipe(epochs=1, batch_size=400)),
+        (GDLTConfig, TransformerRecipe(epochs=1, batch_size=400)),
+    ],
+    ids=["cofinal", "cofinal-paper", "gdlt"],
+)
+def test_a_head_of_400_routines_takes_less_than_10_mb(config: type[HeadConfig], recipe: Recipe) -> None:
+    rng = np.random.default_rng(0)
+    features = [rng.normal(size=(3, 1024)).astype(np.float32) for _ in range(400)]
+    sizes = {"feature_dim": 1024, "targets": ("TES", "PCS"), "ranges": ((0, 45), (0, 40))}
+    network = fit(features, rng.uniform(15, 40, (400, 2)), config=config(**sizes), recipe=recipe)
+    assert len(serialise_head(network, METADATA, Neighbourhood.fit(features, None))) < 10e6
 
 
 def test_the_file_says_which_head_it_holds(tmp_path: Path, saved: Path) -> None:
@@ -140,7 +159,8 @@ def test_cells_that_descend_anywhere_are_refused(saved: Path) -> None:
         ("tfm.basis_bytes", lambda x: x.float(), "tfm.basis_bytes is torch.float32, not torch.int8"),
         ("cells", lambda x: x.double(), "cells is torch.float64, not torch.float32"),
         ("queries", lambda x: x.bool(), "queries is torch.bool"),
-        ("queries", lambda x: x.half(), "queries is torch.float16"),
+        ("queries", lambda x: x.bfloat16(), "queries is torch.bfloat16"),
+        ("tfm.basis_bytes", lambda x: x.half(), "tfm.basis_bytes is torch.float32, not torch.int8"),
         ("cells", lambda x: x[:, :-1], "size mismatch for cells"),
         ("etf", lambda x: x[:, 1:], "size mismatch for etf"),
         ("queries", lambda x: x[:, :, :0], "size mismatch for queries"),
