@@ -8,11 +8,11 @@ batches of 4 clips, on all cores. For Video Swin its network is torchvision's. W
 as ours.
 
 Each measurement runs in a process of its own. Its clock starts when the backbone is loaded; OpenVINO's model is in the
-cache by then. Peak memory covers that process and its children from before the loading, library files included. For
-the baseline, which is one process, the system records it. For ours it is the proportional set size (PSS), measured in
+cache by then. Peak memory covers that process and its children from before the loading, library files included. For the
+baseline, which is one process, the system records it. For ours it is the proportional set size (PSS), measured in
 separate runs because measuring takes time. The seconds of a stage are those it takes alone. Our runs and the stages
-alternate twice, and the faster run counts. The baseline runs once. VST-B has random weights, so that nothing is
-fetched; I3D has the published ones.
+alternate, twice by default, and the faster run counts. The baseline runs once. VST-B has random weights, so that
+nothing is fetched; I3D has the published ones.
 """
 
 import json
@@ -54,8 +54,6 @@ FPS, HEIGHT, WIDTH, DURATION_S = 25, 720, 1280, 92
 BASELINE_BATCH = 4
 BARE_EVERY = 4
 """The bare network is timed again after this many batches of the baseline."""
-TURNS = 2
-"""Runs of ours and its stages: the load of a shared host changes."""
 MATMUL = 4096
 """Rows and columns of the matrices whose product measures the machine's peak."""
 
@@ -233,12 +231,12 @@ def _alone_in_a_process(function: Callable[..., Any], *arguments: Any) -> Any:
         return fresh.submit(function, *arguments).result()
 
 
-def compare(name: str, video: Path, third: Path, video_s: float) -> list[tuple[str, str, str]]:
+def compare(name: str, video: Path, third: Path, video_s: float, turns: int) -> list[tuple[str, str, str]]:
     """Measure a backbone; return rows of quantity, target and measured value."""
     engine, precision = _alone_in_a_process(prepare, name)
     print_message(f"{name}: ours, with {engine} in {precision}")
     runs, stage_runs = [], []
-    for _ in range(TURNS):
+    for _ in range(turns):
         runs.append(_alone_in_a_process(ours, video, name))
         stage_runs.append(_alone_in_a_process(alone, video, name, len(runs[0]["features"])))
     own = min(runs, key=lambda run: run["wall_s"])
@@ -319,6 +317,7 @@ def score(video: Path, video_s: float) -> str:
 def _main(
     backbone: Annotated[list[str] | None, typer.Option(help="i3d or vst-b, may be repeated; by default both.")] = None,
     seconds: Annotated[float, typer.Option(help="Duration of the video.")] = DURATION_S,
+    turns: Annotated[int, typer.Option(help="Runs of ours and of its stages; the fastest counts.")] = 2,
 ) -> None:
     """Measure and print tables in Markdown."""
     backbones = backbone or list(GOALS)
@@ -330,7 +329,7 @@ def _main(
         video = write_video(Path(folder, "routine.mp4"), seconds)
         third = write_video(Path(folder, "third.mp4"), seconds / 3)
         for name in backbones:
-            print_table([name, "goal", "measured"], compare(name, video, third, seconds))
+            print_table([name, "goal", "measured"], compare(name, video, third, seconds, turns))
         if "i3d" in backbones:
             out.print(score(video, seconds), markup=False)
 

@@ -11,12 +11,15 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 SMALLEST = {
-    "extraction": ["--backbone", "i3d", "--seconds", "4"],
+    "extraction": ["--backbone", "i3d", "--seconds", "4", "--turns", "1"],
     "memory": ["1", "--delay", "0"],
     "throughput": ["--videos", "2", "--seconds", "2", "--turns", "1"],
     "gpu": ["--device", "cpu", "--backbone", "i3d", "--batches", "1", "--seconds", "2"],
     "store": ["--videos", "20", "--decoded", "3"],
-    "scaling": ["--videos", "20", "--routines", "5", "--runs", "1", "--videos-a-worker", "5", "--simulated", "2000"],
+    "scaling": [
+        *("--videos", "20", "--routines", "5", "--runs", "1", "--videos-a-worker", "4", "--delay", "0.1"),
+        *("--simulated", "2000", "--workers", "10"),
+    ],
 }
 SMALLEST_OF_FISV = {
     "accuracy": ["--seeds", "2", "--routines", "20"],
