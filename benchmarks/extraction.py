@@ -292,6 +292,7 @@ def score(video: Path, video_s: float) -> str:
         "weights": "published",
         "generated": True,
         "warnings": [],
+        "bounded": [],
         "sums": [],
         "routines": 0,
         "intervals": {"level": 0.9, "radii": {}},

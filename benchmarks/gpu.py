@@ -218,7 +218,8 @@ def gpu_tests() -> str:
     except subprocess.TimeoutExpired:
         return f"they took more than {TESTS_TIMEOUT_S} s"
     failed = [line for line in run.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    return "; ".join([run.stdout.strip().splitlines()[-1], *failed])
+    last = (run.stdout.strip() or run.stderr.strip()).splitlines()[-1:]
+    return "; ".join([*last, *failed])
 
 
 def rows_alone(name: str, device: str, batches: list[int], peak_flops: float) -> list[list[str]]:

@@ -275,6 +275,7 @@ def _describe_head(outcome: Outcome, labels: LabelSet, routines: Examples, store
     return {
         "targets": list(labels.targets),
         "ranges": dict(zip(labels.targets, outcome.network.config.ranges, strict=True)),
+        "bounded": sorted(set(labels.targets) & set(labels.ranges)),
         "sums": [str(one) for one in labels.sums],
         "actions": list(labels.actions),
         "manifest": store.manifest,

@@ -105,7 +105,7 @@ def _check_metadata(head: Head, path: Path) -> None:
     training_ok = "training_set" not in metadata or is_training_set(
         metadata["training_set"], head.network.config.targets, head.network.config.num_training
     )
-    flags_ok &= all(_are_texts(metadata.get(name)) for name in ("warnings", "sums"))
+    flags_ok &= all(_are_texts(metadata.get(name)) for name in ("warnings", "sums", "bounded"))
     flags_ok &= type(metadata.get("routines")) is int
     if not (identity_ok and actions_ok and flags_ok and training_ok and _are_numbers(metadata.get("intervals"))):
         raise ValueError(f"{path} does not record what it was trained on; train or download the head again")

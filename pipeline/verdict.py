@@ -190,9 +190,9 @@ def _interval(head: Head, target: str, score: np.ndarray) -> Interval | None:
         return None
     assert not isinstance(head.network, ReferenceCoFInAl), "public heads have no intervals"
     config = head.network.config
-    # csv labels have no rules: a true score may lie beyond all training scores
-    has_rules = head.metadata.get("dataset") != "csv"
-    score_range = dict(zip(config.targets, config.ranges, strict=True)).get(target) if has_rules else None
+    # a true score may lie beyond all training scores, but not outside a stated range
+    is_bounded = target in head.metadata["bounded"]
+    score_range = dict(zip(config.targets, config.ranges, strict=True)).get(target) if is_bounded else None
     low, high = conformal.interval(score, intervals["radii"][target], score_range)
     return Interval((round(float(low[0]), 4), round(float(high[0]), 4)), intervals["level"])
 

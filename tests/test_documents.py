@@ -241,6 +241,8 @@ def check_foreign(words: list[str]) -> None:
             assert address.startswith("https://")
         case ["conda", "env", "create", "-f", file]:
             assert (ROOT / file).is_file()
+        case ["conda", "activate", name]:
+            assert f"name: {name}\n" in (ROOT / "environment.yml").read_text()
         case ["ray", "start", "--head"]:
             pass
         case ["ray", "start", address]:

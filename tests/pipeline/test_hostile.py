@@ -58,6 +58,7 @@ def rewrite_metadata(head: Path, changed: Path, metadata: object) -> None:
         {"actions": [1]},
         {"actions": ["Ball", "Hoop"]},
         {"generated": "absent"},
+        {"bounded": "absent"},
         {"intervals": []},
         {"intervals": {"level": 0.9, "radii": None}},
         {"intervals": {"level": "high", "radii": {}}},

@@ -8,7 +8,7 @@ import numpy as np
 import openpyxl
 import pytest
 
-from cofinal import train_head
+from cofinal import score_video, train_head
 from cofinal.data.labels import read_labels
 from cofinal.models.checkpoint import load_head
 
@@ -117,11 +117,15 @@ def test_a_range_beyond_the_training_scores_is_the_heads(tiny_store: Path, tmp_p
     labels = tmp_path / "labels.csv"
     labels.write_text("video,Final\n" + "".join(f"{n:03},{10 + n}\n" for n in range(1, 13)))
     result = train_head(
-        tiny_store, "csv", labels=labels, ranges=["Final=0:30"], out=tmp_path / "h.safetensors", **BRIEF
+        tiny_store, "csv", labels=labels, ranges=["Final=9:24"], out=tmp_path / "h.safetensors", **BRIEF
     )
     head = load_head(result.head)
-    assert head.metadata["ranges"] == {"Final": [0, 30]}
-    assert head.network.config.ranges == ((0, 30),)
+    assert head.metadata["ranges"] == {"Final": [9, 24]}
+    assert head.network.config.ranges == ((9, 24),)
+    scored, radius = score_video(tiny_store / "001.npy", head=result.head), head.metadata["intervals"]["radii"]["Final"]
+    final = scored.targets["Final"]
+    assert final.interval.span == pytest.approx((max(9, final.score - radius), min(24, final.score + radius)), abs=2e-4)
+    assert final.score - radius < 9 or final.score + radius > 24  # so the range cuts something off
 
 
 def test_actions_events_and_rows_not_judged(tiny_store: Path, tmp_path: Path, capfd) -> None:
