@@ -179,10 +179,6 @@ def _variant(
     return Variant(name, HeadTraining(partial(config, **settings), recipe or CoFInAlRecipe()))
 
 
-def _recipe(name: str, **settings: Any) -> Variant:
-    return _variant(name, recipe=replace(CoFInAlRecipe(), **settings))
-
-
 def _without(name: str, left_out: Sequence[int]) -> Variant:
     return _variant(name, FewerTokensConfig, left_out=tuple(left_out))
 
@@ -201,11 +197,11 @@ VARIANTS = (
     _variant("GPM: 1 member", num_members=1),
     _variant("GPM: 24 members of width 32", num_members=24, width=32),
     _variant("GPM: 1 grade of 32 sub-grades", num_grades=1, num_subgrades=32),
-    _variant("FGS: coarse grades only", CoarseOnlyConfig, recipe=replace(CoFInAlRecipe(), fine_weight=0.0)),
+    _variant("FGS: coarse grades only", CoarseOnlyConfig, recipe=CoFInAlRecipe(fine_weight=0.0)),
     _variant("FGS: ordered prototypes, no ETF", OrderedConfig),
-    _recipe("no target mixing", target_mixing=False),
-    _recipe("no mixup", mixup=0.0),
-    _recipe("loss of the score alone", coarse_weight=0.0, fine_weight=0.0),
+    _variant("no target mixing", recipe=CoFInAlRecipe(target_mixing=False)),
+    _variant("no mixup", recipe=CoFInAlRecipe(mixup=0.0)),
+    _variant("loss of the score alone", recipe=CoFInAlRecipe(coarse_weight=0.0, fine_weight=0.0)),
 )
 PAPER = (
     Variant("cofinal-paper", HeadTraining(PaperConfig, TransformerRecipe())),

@@ -20,7 +20,7 @@ import numpy as np
 import typer
 
 from cofinal.pipeline.baselines import BASELINES
-from cofinal.pipeline.console import ends_well
+from cofinal.pipeline.console import ends_well, format_span
 from cofinal.pipeline.results import format_figure, summarise_predictions
 
 from .cross_validation import (
@@ -91,8 +91,8 @@ def _print_figures(results: dict[str, dict[str, Any]]) -> None:
     for kind, of_kind in results.items():
         for target, figures in of_kind["targets"].items():
             at_least, at_most = GOALS[kind, target]
-            srcc = [format_figure(figures, "srcc", 3), _bounds(figures, "srcc"), f">= {at_least:.3f}"]
-            r_l2 = [format_figure(figures, "r_l2", 2), _bounds(figures, "r_l2"), f"<= {at_most:.2f}"]
+            srcc = [format_figure(figures, "srcc", 3), format_span(figures["intervals"]["srcc"]), f">= {at_least:.3f}"]
+            r_l2 = [format_figure(figures, "r_l2", 2), format_span(figures["intervals"]["r_l2"]), f"<= {at_most:.2f}"]
             reached.append([kind, target, *srcc, *r_l2])
             cells = (
                 format_figure(figures, name, places) if name in figures else "" for name, (_, places) in FIGURES.items()
@@ -149,11 +149,6 @@ def _print_intervals(results: dict[str, dict[str, Any]]) -> None:
         for target, figures in of_kind["targets"].items()
     ]
     print_table(["5 folds", "target", "coverage of 90% intervals", "width in points"], rows)
-
-
-def _bounds(figures: dict[str, Any], name: str) -> str:
-    low, high = figures["intervals"][name]
-    return f"{low:.2f} to {high:.2f}"
 
 
 if __name__ == "__main__":

@@ -92,7 +92,9 @@ def load(source: Source, kind: str) -> Dataset:
     dataset = load_dataset(store, labels)
     if source.routines is None:
         return dataset
-    return Dataset(dataset.labels, dataset.examples.at(np.arange(source.routines)), dataset.leftovers)
+    return Dataset(
+        dataset.labels, dataset.examples.at(np.arange(min(source.routines, len(dataset.examples)))), dataset.leftovers
+    )
 
 
 def folds_of(dataset: Dataset, seed: int, *, intervals: bool = False) -> list[Split]:

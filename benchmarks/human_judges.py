@@ -36,7 +36,10 @@ def judges_and_head(panels: Path, of_kind: dict[str, Entries]) -> list[list[str]
             judge = one_judge_against_the_rest(marks, RULE)
             assert judge is not None, "nine judges have scored more than three programmes"
             pairs = [(true[:, 0], predicted[:, 0]) for true, predicted in _of_seeds(of_target)]
-            head = fisher_average([srcc(*pair) for pair in pairs]), float(np.mean([mae(*pair) for pair in pairs]))
+            head = (
+                fisher_average([srcc(*pair) for pair in pairs], [len(pair[0]) for pair in pairs]),
+                float(np.mean([mae(*pair) for pair in pairs])),
+            )
             figures = (judge["srcc"], judge["mae"]), head
             rows.append([kind, target, str(judge["n"]), *(f"{rank:.3f} ({points:.2f})" for rank, points in figures)])
     return rows

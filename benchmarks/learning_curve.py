@@ -30,6 +30,8 @@ METHODS = ("head", *(name for name in BASELINES if name != "mean"))
 
 def drawn(splits: list[Split], routines: int, seed: int) -> list[Split]:
     """Return the splits with only so many training routines, drawn at random."""
+    if routines > (largest := min(len(split.training) for split in splits)):
+        raise ValueError(f"--sizes {routines} is too large: a training part has {largest} routines")
     rng = np.random.default_rng(seed)
     return [
         Split(f"{routines} {split.name}", rng.permutation(split.training)[:routines], split.evaluated)

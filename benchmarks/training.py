@@ -2,7 +2,7 @@
 
     python -m benchmarks.training [FISV]
 
-Both train the default head with its losses and its optimiser, in batches of the same number of routines. The plain loop
+Both train the default head with its losses and its optimiser, in as many batches. The plain loop
 reads features from disk in every epoch, through a DataLoader with worker processes, pads each routine to the longest of
 the dataset, and summarises the clips in every batch; `fit` loads and summarises once. They take turns, and the medians
 of their epochs are compared, by the clock and by seconds of CPU, which tell more where other programs run.

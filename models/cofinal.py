@@ -73,6 +73,8 @@ class CoFInAlConfig(HeadConfig):
             raise ValueError(f"a CoFInAl head needs at least 2 sub-grades, not {self.num_subgrades}")
         if min(self.num_coordinates, self.width, self.num_members) < 1 or not self.temperature > 0:
             raise ValueError("num_coordinates, width and num_members must be at least 1, and temperature more than 0")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and less than 1, not {self.dropout}")
 
     def _check_grade_edges(self) -> None:
         if self.grade_edges and len(self.grade_edges) != len(self.targets):
@@ -114,6 +116,8 @@ class CoFInAlRecipe(Recipe):
         super().__post_init__()
         if not (self.softness > 0 and self.mixup >= 0):
             raise ValueError(f"softness {self.softness} must be more than 0, and mixup {self.mixup} at least 0")
+        if not min(self.weight_decay, self.coarse_weight, self.fine_weight, self.final_weight) >= 0:
+            raise ValueError("weight_decay, coarse_weight, fine_weight and final_weight must be at least 0")
 
     def optimizer(
         self, network: nn.Module, steps: int
@@ -178,7 +182,7 @@ class SummaryTokens(nn.Module):
         self.register_buffer("basis_bytes", torch.zeros(NUM_STATISTICS, feature_dim, num_span, dtype=torch.int8))
         self.register_buffer("basis_scale", torch.ones(NUM_STATISTICS, 1, num_span))
         self.register_buffer("duration", torch.tensor([0.0, 1.0]))  # mean and deviation of the logarithm
-        self.register_buffer("scales", torch.ones(2))  # of the duration's and the action's coordinates
+        self.register_buffer("scales", torch.ones(1 + num_actions))  # of the duration's and the actions' coordinates
 
     def compress(self, clips: Tensor) -> Tensor:
         """Return clip features (..., C) with large values compressed: a few features exceed the others by far."""
@@ -199,7 +203,7 @@ class SummaryTokens(nn.Module):
         # durations beyond three deviations say no more
         context = self.scales[:1] * ((durations.log() - self.duration[0]) / self.duration[1]).clamp(-3, 3)[:, None]
         if actions is not None:
-            context = torch.cat([context, self.scales[1] * F.one_hot(actions, self.num_actions)], 1)
+            context = torch.cat([context, self.scales[1:] * F.one_hot(actions, self.num_actions)], 1)
         span = F.pad(span, (0, context.shape[1]))
         return torch.cat([span, F.pad(context, (self.num_span, 0))[:, None]], 1)
 
@@ -220,7 +224,9 @@ class SummaryTokens(nn.Module):
         deviation = logarithm.std(correction=0)
         self.duration.copy_(torch.stack([logarithm.mean(), deviation if deviation > 0 else deviation + 1]))
         distance = 2.0 * self.num_span  # mean squared distance between routines with coordinates of mean square 1
-        self.scales.copy_(torch.tensor([(DURATION_SHARE * distance) ** 0.5, (ACTION_SHARE * distance / 2) ** 0.5]))
+        self.scales[0], self.scales[1:] = (DURATION_SHARE * distance) ** 0.5, (ACTION_SHARE * distance / 2) ** 0.5
+        if actions is not None:  # nothing is learnt of an action without training routines
+            self.scales[1:] *= torch.bincount(actions, minlength=self.num_actions) > 0
         return self.place(summaries, durations, actions), compressed
 
     def _fit_span(self, summaries: Tensor) -> None:
@@ -305,10 +311,9 @@ class CoFInAl(HeadNetwork):
             encoded, is_clip = self.encode_clips(clips)
             clip_logits = torch.einsum("blr,jmgr->bjmgl", encoded, self.queries)
             clip_logits = clip_logits.masked_fill(~is_clip[:, None, None, None], -torch.inf)
-            if self.config.tokens == "clips":
-                logits, tokens, scale = clip_logits, encoded, 1.0
-            else:
-                logits, tokens = torch.cat([logits, clip_logits], -1), torch.cat([summaries, encoded], 1)
+            if self.config.tokens == "clips":  # and of the summary tokens only the one of duration and action
+                logits, tokens, scale = logits[..., -1:], summaries[:, -1:], 1.0
+            logits, tokens = torch.cat([logits, clip_logits], -1), torch.cat([tokens, encoded], 1)
         attention = logits.softmax(-1)
         seen = scale * torch.einsum("bjmgl,blr->bjmgr", attention, tokens)
         embedding = self.embed(self.dropout(F.gelu(self.norms[0](self.read(seen)))))
@@ -487,7 +492,7 @@ def cut_grades(scores: np.ndarray, bounds: Sequence[float], num_subgrades: int) 
     """
     all_edges, all_values = [], []
     for low, high in pairwise(bounds):
-        inside = scores[(low <= scores) & (scores < high)]
+        inside = scores[(low <= scores) & ((scores < high) | (high == bounds[-1]))]
         even = np.linspace(low, high, 10 * num_subgrades)
         edges, values = cut_cells(inside if len(inside) >= num_subgrades else even, (low, high), num_subgrades)
         all_edges.append(edges[:-1])

@@ -14,6 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+LARGEST, SMALLEST_SPAN = 1e15, 1e-4
+"""The largest score and feature, and the least span of a range as a share of its ends: they suit single precision."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class HeadConfig:
@@ -43,6 +46,11 @@ class HeadConfig:
         for target, (low, high) in zip(self.targets, self.ranges, strict=True):
             if not -math.inf < low < high < math.inf:
                 raise ValueError(f"the score range of {target!r} must ascend, not run from {low} to {high}")
+            if (largest := max(abs(low), abs(high))) > LARGEST or high - low < SMALLEST_SPAN * largest:
+                raise ValueError(
+                    f"the score range of {target!r} runs from {low:g} to {high:g}, which single precision does not "
+                    "tell apart; scale the scores"
+                )
         if min(self.feature_dim, 1 + self.num_actions, 1 + self.num_training) < 1:
             raise ValueError(
                 f"{self.feature_dim} features, {self.num_actions} actions, {self.num_training} training routines: "
@@ -72,6 +80,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1:
             raise ValueError(f"epochs and batch_size must be at least 1, not {self.epochs} and {self.batch_size}")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"the learning rate must be more than 0, not {self.learning_rate}")
 
     def optimizer(self, network: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, Any]:
         """Return the optimizer, and the schedule that is stepped after each of the updates."""
@@ -82,9 +92,9 @@ class Output(NamedTuple):
     """A head's output for a batch of routines; targets in the order of the configuration."""
 
     score: Tensor
-    """(B, M) in points: the mean of the distribution over grades and sub-grades."""
+    """(B, M) in points."""
     probabilities: Tensor
-    """(B, M, G) of the grades, lowest first."""
+    """(B, M, G) of the grades, lowest first: their probabilities, or weights of their values; each row sums to 1."""
     attention: Tensor | None
     """(B, M, G, T): how each grade prototype attends to each clip; each row sums to 1. None without clip tokens."""
 

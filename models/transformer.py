@@ -36,6 +36,8 @@ class TransformerConfig(HeadConfig):
         super().__post_init__()
         if self.width < 4 or self.width % 4:
             raise ValueError(f"the width must be a multiple of 4, not {self.width}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and less than 1, not {self.dropout}")
         if not 1 <= self.decoder_layers <= 16:
             raise ValueError(f"the decoder has 1 to 16 layers, not {self.decoder_layers}")
 
@@ -61,6 +63,10 @@ class TransformerRecipe(Recipe):
         super().__post_init__()
         if self.window < 1:
             raise ValueError(f"a window has at least 1 clip, not {self.window}")
+        if not (0 <= self.momentum < 1 and min(self.weight_decay, self.triplet_weight) >= 0):
+            raise ValueError(
+                "momentum must be at least 0 and less than 1, and weight_decay and triplet_weight at least 0"
+            )
 
     def optimizer(
         self, network: nn.Module, steps: int
@@ -75,30 +81,20 @@ class TransformerRecipe(Recipe):
 class GradeTransformer(nn.Module):
     """Clip features -> grade embeddings, and the attention of prototypes to clips."""
 
-    def __init__(
-        self,
-        feature_dim: int,
-        num_targets: int,
-        num_grades: int,
-        num_actions: int,
-        *,
-        width: int = 256,
-        decoder_layers: int = 2,
-        dropout: float = 0.3,
-    ) -> None:
+    def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        hidden = max(feature_dim // 2, 1)
+        width, hidden = config.width, max(config.feature_dim // 2, 1)
         self.project = nn.Sequential(
-            nn.Linear(feature_dim, hidden),
+            nn.Linear(config.feature_dim, hidden),
             nn.BatchNorm1d(hidden),
             nn.ReLU(),
             nn.Linear(hidden, width),
             nn.BatchNorm1d(width),
         )
-        self.encoder = nn.TransformerEncoderLayer(width, 1, 3 * width, dropout, batch_first=True)
-        self.prototypes = nn.Parameter(torch.randn(num_targets, num_grades, width))
-        self.actions = nn.Parameter(torch.zeros(num_actions, width))
-        self.decoder = nn.ModuleList(DecoderLayer(width, dropout) for _ in range(decoder_layers))
+        self.encoder = nn.TransformerEncoderLayer(width, 1, 3 * width, config.dropout, batch_first=True)
+        self.prototypes = nn.Parameter(torch.randn(len(config.targets), config.num_grades, width))
+        self.actions = nn.Parameter(torch.zeros(config.num_actions, width))
+        self.decoder = nn.ModuleList(DecoderLayer(width, config.dropout) for _ in range(config.decoder_layers))
 
     def forward(self, clips: Tensor, is_clip: Tensor, actions: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return grade embeddings (B, M, G, D) and attention to clips (B, M, G, T).
@@ -171,15 +167,7 @@ class TransformerHead(HeadNetwork):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.transformer = GradeTransformer(
-            config.feature_dim,
-            len(config.targets),
-            config.num_grades,
-            config.num_actions,
-            width=config.width,
-            decoder_layers=config.decoder_layers,
-            dropout=config.dropout,
-        )
+        self.transformer = GradeTransformer(config)
         low, high = torch.tensor(config.ranges).unbind(1)
         self.register_buffer("low", low)
         self.register_buffer("span", high - low)

@@ -12,8 +12,7 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ..data.labels import LabelSet
-from ..models.cofinal import SummaryTokens
+from ..models.cofinal import CoFInAlConfig, SummaryTokens
 from ..models.kernel_ridge import KernelRidge, mix_targets
 from ..models.neighbourhood import summarise_routine
 from .examples import Examples
@@ -31,11 +30,10 @@ class Baselines:
 
     Args:
         examples: all routines.
-        labels: their targets and ranges.
     """
 
-    def __init__(self, examples: Examples, labels: LabelSet) -> None:
-        self.examples, self.labels = examples, labels
+    def __init__(self, examples: Examples) -> None:
+        self.examples = examples
         self.moments = np.stack([*map(summarise_routine, examples.features)])
 
     def predict(self, training: NDArray, test: NDArray) -> dict[str, NDArray]:
@@ -72,11 +70,12 @@ class Baselines:
 
     def _kernel_ridge(self, training: NDArray, residuals: NDArray, test: NDArray) -> NDArray:
         """Kernel ridge regression with target mixing on the default head's coordinates of the routines."""
-        tokens = SummaryTokens(self.examples.features[0].shape[1], num_span=len(training) - 1, num_actions=0)
+        num_span = min(CoFInAlConfig.num_coordinates, len(training) - 1)
+        tokens = SummaryTokens(self.examples.features[0].shape[1], num_span, num_actions=0)
         with torch.no_grad():
             places = tokens.fit(self._clips(training), None)[0].sum(1).double().numpy()
             test_places = tokens([*map(tokens.compress, self._clips(test))], None).sum(1).double().numpy()
-        unlimited = [(-np.inf, np.inf)] * len(self.labels.targets)
+        unlimited = [(-np.inf, np.inf)] * residuals.shape[1]
         mixed = mix_targets(KernelRidge(places, residuals).leave_one_out, residuals, unlimited)
         return KernelRidge(places, mixed).predict(test_places)
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
+RESAMPLES = 1000
+"""How often the bootstrap draws the routines."""
 SMALLEST_EVENT = 4
 """The fewest routines for which an event's rank correlation has a positive weight."""
 
@@ -44,8 +46,7 @@ def pearson(truth: np.ndarray, predicted: np.ndarray) -> float:
 def srcc_within_events(truth: np.ndarray, predicted: np.ndarray, events: Sequence[str]) -> float | None:
     """Spearman's rank correlation within each event, averaged in Fisher's z with the weights n - 3.
 
-    1 / (n - 3) is the variance of z over n routines, so events of at least 4 count. The z of a perfect order is
-    infinite, so a perfect order counts as 1 - 6 / (n (n^2 - 1)), half a swap of neighbours short of perfect.
+    1 / (n - 3) is the variance of z over n routines, so events of at least 4 count.
 
     Args:
         truth: true scores (N,).
@@ -60,28 +61,24 @@ def srcc_within_events(truth: np.ndarray, predicted: np.ndarray, events: Sequenc
         rows = np.flatnonzero(np.asarray(events) == event)
         n = len(rows)
         if n >= SMALLEST_EVENT:
-            limit = 1 - 6 / (n * (n**2 - 1))
-            total += (n - 3) * float(np.arctanh(np.clip(srcc(truth[rows], predicted[rows]), -limit, limit)))
+            total += (n - 3) * _fisher_z(srcc(truth[rows], predicted[rows]), n)
             weights += n - 3
     return float(np.tanh(total / weights)) if weights else None
 
 
-def fisher_average(correlations: Sequence[float]) -> float:
-    """Average of correlations in Fisher's z; a correlation of +-1 counts as slightly less."""
-    limit = 1 - 1e-12
-    return float(np.tanh(np.arctanh(np.clip(correlations, -limit, limit)).mean()))
+def fisher_average(correlations: Sequence[float], sizes: Sequence[int]) -> float:
+    """Average of rank correlations in Fisher's z, each over so many routines; equal ones are their own average."""
+    if len(set(correlations)) == 1:
+        return correlations[0]
+    return float(np.tanh(np.mean([_fisher_z(*one) for one in zip(correlations, sizes, strict=True)])))
 
 
 def bootstrap(
     truth: np.ndarray,
     predicted: np.ndarray,
     groups: Sequence[str] | None = None,
-    *,
-    level: float = 0.95,
-    resamples: int = 1000,
-    seed: int = 0,
 ) -> dict[str, list[float]]:
-    """Percentile bootstrap intervals over routines, or over groups of them.
+    """Percentile bootstrap intervals at 95%, over routines or over groups of them.
 
     Args:
         truth: true scores (N,) in points.
@@ -89,15 +86,11 @@ def bootstrap(
             averages their figures.
         groups: the group of each routine (N,), for example its skater. With groups, whole groups are drawn, because
             routines of one group are alike.
-        level: share of the resamples inside an interval.
-        resamples: how often the routines are drawn.
-        seed: of the draw.
 
     Returns:
         `[low, high]` of "srcc", "r_l2" and "mae". R-l2 uses the range of all routines in every resample.
     """
-    drawn = _resampled(truth, predicted, groups, resamples, seed)
-    return {name: _bounds(x, level) for name, x in drawn.items()}
+    return {name: _bounds(x, 0.95) for name, x in _resampled(truth, predicted, groups).items()}
 
 
 def difference(
@@ -107,8 +100,6 @@ def difference(
     groups: Sequence[str] | None = None,
     *,
     level: float = 0.95,
-    resamples: int = 1000,
-    seed: int = 0,
 ) -> dict[str, tuple[float, list[float]]]:
     """Difference between the figures of two models, with paired bootstrap intervals.
 
@@ -117,14 +108,12 @@ def difference(
         predicted: predicted scores (S, N) of S trainings of the first model.
         other: predicted scores (S, N) of the second model.
         groups: as for `bootstrap`; each resample takes the same routines from both models.
-        level: as for `bootstrap`.
-        resamples: as for `bootstrap`.
-        seed: as for `bootstrap`.
+        level: share of the resamples inside an interval.
 
     Returns:
         Mean difference and `[low, high]` of "srcc", "r_l2" and "mae".
     """
-    first, second = (_resampled(truth, x, groups, resamples, seed) for x in (predicted, other))
+    first, second = (_resampled(truth, x, groups) for x in (predicted, other))
     differences = {}
     for name, figure in (("srcc", srcc), ("r_l2", r_l2), ("mae", mae)):
         mean = np.mean([figure(truth, a) - figure(truth, b) for a, b in zip(predicted, other, strict=True)])
@@ -139,7 +128,6 @@ def evaluate(
     bounds: tuple[np.ndarray, np.ndarray] | None = None,
     groups: Sequence[str] | None = None,
     events: Sequence[str] | None = None,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """All figures of one target, in the form of the results contract.
 
@@ -149,7 +137,6 @@ def evaluate(
         bounds: lower and upper ends (S, N) of their prediction intervals, in points.
         groups: the group of each routine (N,), for `bootstrap`.
         events: the event of each routine (N,), for `srcc_within_events`.
-        seed: of the bootstrap.
 
     Returns:
         `{"srcc", "pearson", "r_l2", "mae", "rmse", "n", "intervals": {"srcc": [low, high], "r_l2", "mae"}}`, the
@@ -182,7 +169,7 @@ def evaluate(
         if events is not None and (within := srcc_within_events(truth, scores, events)) is not None:
             figures["srcc_within_events"] = within
         of_trainings.append(figures)
-    return over_seeds(of_trainings) | {"n": len(truth), "intervals": bootstrap(truth, predicted, groups, seed=seed)}
+    return over_seeds(of_trainings) | {"n": len(truth), "intervals": bootstrap(truth, predicted, groups)}
 
 
 def over_seeds(of_seeds: Sequence[dict[str, float]]) -> dict[str, Any]:
@@ -197,18 +184,25 @@ def over_seeds(of_seeds: Sequence[dict[str, float]]) -> dict[str, Any]:
 def average(targets: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Average several results of `evaluate`: Fisher-z mean of SRCC, arithmetic mean of R-l2."""
     return {
-        "srcc": fisher_average([target["srcc"] for target in targets]),
+        "srcc": fisher_average([target["srcc"] for target in targets], [target["n"] for target in targets]),
         "r_l2": float(np.mean([target["r_l2"] for target in targets])),
     }
 
 
-def _resampled(
-    truth: np.ndarray, predicted: np.ndarray, groups: Sequence[str] | None, resamples: int, seed: int
-) -> dict[str, np.ndarray]:
+def _fisher_z(correlation: float, size: int) -> float:
+    """Fisher's z of a rank correlation over so many routines.
+
+    That of a perfect order is infinite, so one counts as 1 - 6 / (n (n^2 - 1)), half a swap of neighbours short of it.
+    """
+    limit = 1 - 6 / (size * (size**2 - 1)) if size > 1 else 0
+    return float(np.arctanh(np.clip(correlation, -limit, limit)))
+
+
+def _resampled(truth: np.ndarray, predicted: np.ndarray, groups: Sequence[str] | None) -> dict[str, np.ndarray]:
     """Figures (resamples,) of drawn routines, each the mean over the trainings' predictions (S, N)."""
     _, group = np.unique(range(len(truth)) if groups is None else groups, return_inverse=True)
     num_groups = group.max() + 1
-    chosen = np.random.default_rng(seed).integers(0, num_groups, (resamples, num_groups))
+    chosen = np.random.default_rng(0).integers(0, num_groups, (RESAMPLES, num_groups))
     draws = np.stack([np.bincount(row, minlength=num_groups) for row in chosen])
     weights = draws[:, group].astype(np.float64)  # (resamples, N): how often each routine was drawn
     errors = predicted - truth

@@ -87,7 +87,7 @@ def train_head(
     Raises:
         ValueError: bad arguments, labels or features: no head was written.
         VideoError: none of the videos could be extracted.
-        OSError: the head cannot be written; nothing was done.
+        OSError: the head cannot be written; nothing was trained, but videos may have been extracted.
         WriteError: a file could not be written during the work; finished trainings are kept for `resume`.
     """
     started = time.perf_counter()
@@ -135,7 +135,7 @@ def train_head(
             **_describe_head(outcome, data.labels, routines, feature_store),
             "training_set": record_training_set(routines, all_labels, feature_store, anonymous=options.anonymous),
         }
-        metadata["warnings"] = warnings_of(results, predictions, metadata)
+        metadata["warnings"] = warnings_of(results, predictions, metadata, routines)
         results |= {
             "warnings": head_warnings(metadata),
             "notes": [*left_out, *pooling_notes(results)],

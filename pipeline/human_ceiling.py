@@ -23,7 +23,7 @@ def one_judge_against_the_rest(marks: np.ndarray, rule: str) -> dict[str, float]
         `srcc` (the mean over judges in Fisher's z), `mae` (in points), `judges` and `n`, the routines with marks; None
         where no judge shares three routines with another one.
     """
-    figures = []
+    figures, sizes = [], []
     for judge in range(marks.shape[1]):
         others = np.delete(marks, judge, axis=1)
         rest = panel_score(others, rule if others.shape[1] >= RULES[rule] else "mean")
@@ -31,10 +31,11 @@ def one_judge_against_the_rest(marks: np.ndarray, rule: str) -> dict[str, float]
         if both.sum() >= FEWEST:
             own = marks[both, judge]
             figures.append({"srcc": srcc(rest[both], own), "mae": mae(rest[both], own)})
+            sizes.append(len(own))
     if not figures:
         return None
     return {
-        "srcc": fisher_average([one["srcc"] for one in figures]),
+        "srcc": fisher_average([one["srcc"] for one in figures], sizes),
         "mae": float(np.mean([one["mae"] for one in figures])),
         "judges": len(figures),
         "n": int((~np.isnan(marks)).any(axis=1).sum()),

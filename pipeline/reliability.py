@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .evaluation import difference
-from .results import by_target
+from .examples import Examples
+from .results import by_target, key_of
 
 FEW, VERY_FEW = 50, 20
-"""Training routines below which a head carries a warning, and one with what to expect."""
+"""Training routines with a score of a target, below which a head carries a warning, and one with what to expect."""
 EXPECTED = "with 20 routines of figure skating SRCC was about .2 (TES) and .35 (PCS), with 320 .64 and .82"
 """The learning curve of docs/accuracy.md, rounded."""
 NAMED = 3
@@ -17,18 +18,20 @@ POOLED = -0.3
 
 
 def warnings_of(
-    results: Mapping[str, Any], predictions: Sequence[dict[str, Any]], metadata: Mapping[str, Any]
+    results: Mapping[str, Any], predictions: Sequence[dict[str, Any]], metadata: Mapping[str, Any], training: Examples
 ) -> list[str]:
     """Return a sentence for each reason not to trust a head.
 
     Args:
         results: the figures of `summarise_predictions`, and the `sums` where there are any.
         predictions: the entries that they are made of, those of sums included.
-        metadata: the head's `routines`, `intervals` and `ranges`.
+        metadata: the head's `targets`, `intervals` and `ranges`.
+        training: the routines that it was trained on.
     """
     figures = results["targets"] | results.get("sums", {}).get("targets", {})
     return [
-        *_few(metadata["routines"]),
+        *_few(training, metadata["targets"]),
+        *_not_evaluated(figures, training, metadata["targets"]),
         *_no_rank(figures),
         *_worse_than_ridge(predictions),
         *_wide(metadata["intervals"]["radii"], metadata["ranges"]),
@@ -54,12 +57,25 @@ def pooling_notes(results: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _few(routines: int) -> list[str]:
-    if routines >= FEW:
+def _few(training: Examples, targets: Sequence[str]) -> list[str]:
+    counts = {target: sum(target in row.scores for row in training.rows) for target in targets}
+    target, fewest = min(counts.items(), key=lambda count: count[1])
+    if fewest >= FEW:
         return []
-    if routines >= VERY_FEW:
-        return [f"this head was trained on {routines} routines only; expect more from {FEW} or more"]
-    return [f"this head was trained on {routines} routines only; expect little: {EXPECTED} (docs/accuracy.md)"]
+    routines = f"{fewest} routines" if fewest == len(training) else f"{fewest} routines with a score of {target}"
+    if fewest >= VERY_FEW:
+        return [f"this head was trained on {routines} only; expect more from {FEW} or more"]
+    return [f"this head was trained on {routines} only; expect little: {EXPECTED} (docs/accuracy.md)"]
+
+
+def _not_evaluated(figures: Mapping[str, Any], training: Examples, targets: Sequence[str]) -> list[str]:
+    trained = dict.fromkeys(
+        key_of(row.action, target) for row in training.rows for target in targets if target in row.scores
+    )
+    unknown = [key for key in trained if key not in figures]
+    return (
+        [f"nobody knows how good this head is for {_listed(unknown)}: no such routine was evaluated"] if unknown else []
+    )
 
 
 def _no_rank(figures: Mapping[str, Any]) -> list[str]:
@@ -72,15 +88,16 @@ def _no_rank(figures: Mapping[str, Any]) -> list[str]:
 
 
 def _worse_than_ridge(predictions: Sequence[dict[str, Any]]) -> list[str]:
-    worse = []
-    for key, found in by_target(predictions).items():
+    worse, of_targets = [], by_target(predictions)
+    for key, found in of_targets.items():
         truth, head, ridge = found.column("true")[0], found.column("predicted"), found.column("ridge")
-        differences = difference(truth, head, ridge, found.of_routines("group"))
+        # among many targets one would look worse by chance, so all of their intervals together hold at 95%
+        differences = difference(truth, head, ridge, found.groups, level=1 - 0.05 / len(of_targets))
         for name, title, sign in (("srcc", "SRCC", -1), ("r_l2", "R-l2", 1), ("mae", "MAE", 1)):
             mean, bounds = differences[name]
             low, high = sorted(sign * bound for bound in bounds)
             if low > 0:
-                worse.append(f"{title} of {key} by {sign * mean:.2f} (95%: {low:.2f} to {high:.2f})")
+                worse.append(f"{title} of {key} by {sign * mean:.2f} ({low:.2f} to {high:.2f})")
     return [f"ridge regression on the same routines is better than this head: {_listed(worse)}"] if worse else []
 
 

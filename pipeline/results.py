@@ -63,13 +63,28 @@ class Evaluated:
         """Return a column (seeds, routines)."""
         return np.array([entry[name] for entry in self.entries]).reshape(self.num_seeds, -1)
 
-    def of_routines(self, name: str) -> list[str] | None:
-        """Return each routine's group or event; None where it is unknown."""
+    @property
+    def groups(self) -> list[str] | None:
+        """Each routine's group; None where it is unknown, or one group has all: drawing that one tells nothing."""
+        groups = self._of_routines("group")
+        return groups if groups and len(set(groups)) > 1 else None
+
+    @property
+    def events(self) -> list[str] | None:
+        """Each routine's event; None where it is unknown."""
+        return self._of_routines("event")
+
+    def _of_routines(self, name: str) -> list[str] | None:
         return self.column(name)[0].tolist() if name in self.entries[0] else None
 
 
+def key_of(action: str | None, target: str) -> str:
+    """Return the key of a target's figures: `Ball/Total` where there are actions, else `Total`."""
+    return f"{action}/{target}" if action else target
+
+
 def by_target(predictions: Sequence[dict[str, Any]], *, by_action: bool = True) -> dict[str, Evaluated]:
-    """Return predictions by the keys of the results: `Ball/Total` where there are actions, else `Total`.
+    """Return predictions by the keys of the results.
 
     Args:
         predictions: as for `summarise_predictions`.
@@ -77,8 +92,7 @@ def by_target(predictions: Sequence[dict[str, Any]], *, by_action: bool = True) 
     """
     by_key: dict[str, list[dict[str, Any]]] = {}
     for entry in predictions:
-        action = entry["action"] if by_action else ""
-        by_key.setdefault(f"{action}/{entry['target']}" if action else entry["target"], []).append(entry)
+        by_key.setdefault(key_of(entry["action"] if by_action else "", entry["target"]), []).append(entry)
     num_seeds = len({entry.get("seed") for entry in predictions})
     return {key: Evaluated(entries, num_seeds) for key, entries in by_key.items()}
 
@@ -105,13 +119,13 @@ def summarise_predictions(predictions: Sequence[dict[str, Any]], *, by_action: b
             found.column("true")[0],
             found.column(name),
             bounds=(found.column("low"), found.column("high")) if has_bounds else None,
-            groups=found.of_routines("group"),
-            events=found.of_routines("event"),
+            groups=found.groups,
+            events=found.events,
         )
 
     def average_of(seed: int) -> dict[str, float]:
         pairs = [(found.column("true")[seed], found.column("predicted")[seed]) for found in of_targets.values()]
-        return average([{"srcc": srcc(*pair), "r_l2": r_l2(*pair)} for pair in pairs])
+        return average([{"srcc": srcc(*pair), "r_l2": r_l2(*pair), "n": len(pair[0])} for pair in pairs])
 
     num_seeds = next(iter(of_targets.values())).num_seeds
     return {
@@ -153,7 +167,7 @@ def write_results(
 
 
 def as_csv(entries: Sequence[dict[str, Any]]) -> bytes:
-    """Return entries of the same keys as a CSV file, numbers to 4 decimals."""
+    """Return entries, the first of which has all keys, as a CSV file, numbers to 4 decimals."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=list(entries[0]))
     writer.writeheader()

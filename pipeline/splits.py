@@ -43,7 +43,7 @@ def make_splits(
 
     Args:
         examples: all scored features, with their splits.
-        protocol: "official", "cv", or "auto": official where the test split has features.
+        protocol: "official", "cv", or "auto": official where the test split has features of at least two videos.
         folds: number of folds; None for those that the dataset publishes, or else five. The official protocol uses
             them for intervals only.
         seed: of the cut into folds.

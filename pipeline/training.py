@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from ..models.head import HeadConfig, HeadNetwork, Recipe
+from ..models.head import LARGEST, HeadConfig, HeadNetwork, Recipe
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,10 @@ def fit(
     clips = [torch.from_numpy(np.asarray(x, np.float32)).to(device) for x in features]
     batches = math.ceil(len(features) / recipe.batch_size)
     with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
+        if device.startswith("cuda"):  # torch.manual_seed would seed all GPUs
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
         network = replace(config, num_training=len(features)).build().to(device)
         action = None if actions is None else torch.as_tensor(actions, device=device)
         with torch.no_grad():
@@ -102,8 +105,8 @@ def _check_sizes(
     for i, x in enumerate(features):
         if x.ndim != 2 or len(x) == 0 or x.shape[1] != config.feature_dim:
             raise ValueError(f"features of routine {i} are {x.shape}: expected (clips, {config.feature_dim})")
-        if not np.isfinite(x).all():
-            raise ValueError(f"features of routine {i} hold NaN or infinity: extract them again")
+        if not (np.abs(x) <= np.float32(LARGEST)).all():  # NaN is not either
+            raise ValueError(f"features of routine {i} hold NaN, infinity or absurd values: extract them again")
 
 
 def _check_scores(scores: np.ndarray, config: HeadConfig) -> None:

@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -105,7 +105,7 @@ def _run_in_pool(jobs: Sequence[Job], trainer: Trainer, processes: int, on_epoch
                 running |= {pool.submit(_train_in_worker, job) for job in next_ones}
             if not running:
                 break
-            finished, running = wait(running, POLL_S)
+            finished, running = wait(running, POLL_S, FIRST_COMPLETED)
             for future in finished:
                 future.result()
             on_epochs((len(jobs) - len(left)) * trainer.epochs + epochs.stat().st_size)

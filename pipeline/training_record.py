@@ -38,7 +38,7 @@ def _describe_sums(labels: LabelSet, entries: Sequence[dict[str, Any]]) -> dict[
     summary = summarise_predictions(entries)
     return {
         "formulas": {one.target: str(one) for one in labels.sums},
-        **{name: summary[name] for name in ("targets", "baselines") if name in summary},
+        **{name: summary[name] for name in ("targets", "baselines")},
     }
 
 
@@ -60,7 +60,7 @@ def describe_training(
         **({"events": options.events} if options.events else {}),
         **({"interval_level": conformal.LEVEL} if options.intervals else {}),
         "head_type": options.head_type,
-        "epochs": max(entry["epoch"] for entry in outcome.curves),
+        "epochs": training.recipe.epochs,
         "config": asdict(outcome.network.config),
         "recipe": asdict(training.recipe),
         "seed": options.seed,

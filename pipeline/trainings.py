@@ -45,7 +45,7 @@ class HeadTraining:
         Scores without rules (csv) get the range of the training scores.
 
         Raises:
-            ValueError: the scores of a target do not vary, so that nothing can be learnt.
+            ValueError: a target has no score, or without a range only one; nothing can be learnt then.
         """
         ranges = []
         for target, column in zip(labels.targets, training.scores.T, strict=True):
@@ -145,7 +145,7 @@ class Trainer:
 
     @functools.cached_property
     def _baselines(self) -> Baselines:
-        return Baselines(self.dataset.examples, self.dataset.labels)
+        return Baselines(self.dataset.examples)
 
     def config_of(self, job: Job) -> HeadConfig:
         """Return the configuration of a job's network."""
@@ -192,8 +192,10 @@ class Trainer:
             device=self.training.device,
             on_progress=note,
         )
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
-        weights = safetensors.torch.save(tensors) if job.keeps_network else b""
+        weights = b""
+        if job.keeps_network:
+            tensors = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
+            weights = safetensors.torch.save(tensors)
         return Finished(self._columns(job, network), curves, weights)
 
     def _columns(self, job: Job, network: HeadNetwork) -> dict[str, np.ndarray]:

@@ -28,10 +28,14 @@ RECORD, LOCK = "run.json", "lock"
 
 
 def fingerprint(splits: Mapping[int, Sequence[Split]], dataset: Dataset, training: HeadTraining) -> dict[str, str]:
-    """Return a digest of each thing that decides the results of a run, by its name."""
+    """Return a digest of each thing that decides the results of a run, by its name.
+
+    Raises:
+        ValueError: nothing can be learnt in one of the trainings.
+    """
     jobs = make_jobs(splits)
-    final = next(job for job in jobs if job.keeps_network)
-    config = training.config_for(dataset.examples.at(final.training), dataset.labels)
+    configs = [training.config_for(dataset.examples.at(job.training), dataset.labels) for job in jobs]
+    config = next(config for config, job in zip(configs, jobs, strict=True) if job.keeps_network)
     settings = {
         "config": [type(config).__name__, asdict(config)],
         "recipe": [type(training.recipe).__name__, asdict(training.recipe)],

@@ -9,6 +9,7 @@ from ..data.target_rules import parse_sum
 from ..models.checkpoint import Head
 from ..models.predict import Prediction, borderline, predict, predict_reference
 from ..models.reference import ReferenceCoFInAl
+from ..models.transformer import TransformerHead
 from . import conformal
 from .evidence import Evidence
 from .json_values import from_json, without_none
@@ -24,12 +25,12 @@ class CoarseGrade:
     span: tuple[float, float] | None
     """Lowest and highest score of this grade in points; None for public heads, whose grades have no bounds."""
     probabilities: list[float]
-    """Of each grade, lowest first."""
+    """Of each grade, lowest first; with the heads of the papers the weights of the grades."""
     edges: list[float] | None
     """Where the grades meet, in points: one more than there are grades; None for public heads."""
     borderline: tuple[int, int] | None
     """The verdict's grade and its closest rival, lower first, where the rival is about as probable; else None. None for
-    public heads, whose grades have weights but no probabilities."""
+    the heads of the papers, whose grades have weights but no probabilities."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,7 @@ def _verdict(head: Head, target: str, prediction: Prediction) -> TargetScore:
     """Return the verdict of the one routine of a prediction."""
     grade, probabilities = int(prediction.grade[0]), _rounded(prediction.probabilities[0])
     edges = None if prediction.edges is None else _rounded(prediction.edges)
+    has_weights = isinstance(head.network, (TransformerHead, ReferenceCoFInAl))
     return TargetScore(
         CoarseGrade(
             grade=grade,
@@ -155,7 +157,7 @@ def _verdict(head: Head, target: str, prediction: Prediction) -> TargetScore:
             span=None if edges is None else (edges[grade - 1], edges[grade]),
             probabilities=probabilities,
             edges=edges,
-            borderline=None if edges is None else borderline(grade, probabilities),
+            borderline=None if has_weights else borderline(grade, probabilities),
         ),
         _fine_grade(prediction, grade),
         score=round(float(prediction.score[0]), 4),

@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from made_up import as_if_trained, routine
 from torch import Tensor, nn
 
-from cofinal.models.transformer import GradeTransformer, crop_and_pad, triplet_loss
+from cofinal.models.transformer import GradeTransformer, TransformerConfig, crop_and_pad, triplet_loss
 
 
 def build(**sizes) -> GradeTransformer:
     torch.manual_seed(0)
-    network = GradeTransformer(12, 2, 4, 3, width=8, dropout=0.0, **sizes)
+    targets = {"targets": ("A", "B"), "ranges": ((0, 1), (0, 1))}
+    config = TransformerConfig(feature_dim=12, **targets, num_actions=3, width=8, dropout=0.0, **sizes)
+    network = GradeTransformer(config)
     as_if_trained(network)
     return network
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cofinal.data.labels import LabelRow, LabelSet
+from cofinal.data.labels import LabelRow
 from cofinal.pipeline.baselines import BASELINES, Baselines, ridge
 from cofinal.pipeline.evaluation import srcc
 from cofinal.pipeline.examples import Examples
@@ -15,10 +15,8 @@ REGRESSIONS = ("ridge", "kernel_ridge")
 
 
 def baselines_of(features: list[np.ndarray], scores: np.ndarray, actions: np.ndarray | None = None) -> Baselines:
-    targets = ("A", "B")[: scores.shape[1]]
     rows = [LabelRow(f"v{i}", {}, f"row {i}") for i in range(len(features))]
-    labels = LabelSet("csv", targets, {}, () if actions is None else ("Ball", "Hoop"), tuple(rows), ())
-    return Baselines(Examples(rows, features, scores, actions, [row.video for row in rows]), labels)
+    return Baselines(Examples(rows, features, scores, actions, [row.video for row in rows]))
 
 
 def routines(num: int, seed: int = 0) -> tuple[list[np.ndarray], np.ndarray]:

@@ -1,11 +1,14 @@
 """A head says when it should not be trusted, and pooled figures what they hide."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from cofinal.data.label_rows import LabelRow
 from cofinal.pipeline.baselines import BASELINES
+from cofinal.pipeline.examples import Examples
 from cofinal.pipeline.heads import head_warnings
 from cofinal.pipeline.reliability import pooling_notes, warnings_of
 from cofinal.pipeline.results import summarise_predictions
@@ -24,9 +27,16 @@ def entries(errors: np.ndarray, ridge_errors: np.ndarray, *, target: str = "scor
     ]
 
 
-def said(predictions: list[dict], *, routines: int = 60, radius: float = 2.0) -> list[str]:
-    metadata = {"routines": routines, "intervals": {"radii": {"score": radius}}, "ranges": {"score": [0, 10]}}
-    return warnings_of(summarise_predictions(predictions), predictions, metadata)
+def said(predictions: list[dict], *, routines: int = 60, radius: float = 2.0, also: dict | None = None) -> list[str]:
+    """What a head says that was trained on so many routines; the first of them have further scores `also`."""
+    metadata = {"targets": ["score", *(also or {})]}
+    metadata |= {"intervals": {"radii": {"score": radius}}, "ranges": {"score": [0, 10]}}
+    rows = [LabelRow(f"v{i}", {"score": 5.0}, "made up") for i in range(routines)]
+    for target, number in (also or {}).items():
+        rows[:number] = [replace(row, scores=row.scores | {target: 1.0}) for row in rows[:number]]
+    none = np.empty((routines, 0))
+    training = Examples(rows, [], none, None, [])
+    return warnings_of(summarise_predictions(predictions), predictions, metadata, training)
 
 
 SMALL, LARGE = RNG.normal(size=60), RNG.normal(size=60) * 4
@@ -74,6 +84,22 @@ def test_few_routines_are_said_in_one_sentence(routines: int, words: str) -> Non
     assert len(sentences) == bool(words)
     assert words in "".join(sentences)
     assert ("docs/accuracy.md" in "".join(sentences)) == (routines < 20)
+
+
+def test_few_scores_of_one_target_are_said() -> None:
+    (sentence,) = said([*entries(SMALL, SMALL), *entries(SMALL, SMALL, target="rare")], routines=400, also={"rare": 12})
+    assert "trained on 12 routines with a score of rare only; expect little" in sentence
+
+
+def test_a_target_that_is_not_evaluated_is_said() -> None:
+    (sentence,) = said(entries(SMALL, SMALL), also={"other": 60})
+    assert sentence == "nobody knows how good this head is for other: no such routine was evaluated"
+
+
+def test_one_group_of_all_routines_is_as_none() -> None:
+    apart, alike = entries(LARGE, SMALL), [row | {"group": "one"} for row in entries(LARGE, SMALL)]
+    assert said(alike) == said(apart)
+    assert summarise_predictions(alike) == summarise_predictions(apart)
 
 
 def test_a_heads_outputs_carry_its_warnings() -> None:

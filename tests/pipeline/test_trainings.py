@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -70,8 +71,15 @@ def test_trainings_that_are_kept_are_not_run_again(tmp_path: Path) -> None:
 def test_a_training_that_fails_in_a_process_says_why(tmp_path: Path) -> None:
     broken = dataset_of(np.linspace(2, 18, 30))
     broken.examples.features[7][0, 0] = np.nan
-    with pytest.raises(ValueError, match="hold NaN or infinity: extract them again"):
+    with pytest.raises(ValueError, match="hold NaN, infinity or absurd values: extract them again"):
         run_seeds({0: SPLITS[0]}, broken, TRAINING, folder=tmp_path, workers=2)
+
+
+def test_a_fold_without_two_scores_is_refused_before_any_training() -> None:
+    only_one = DATA.examples.scores.copy()
+    only_one[np.setdiff1d(np.arange(30), SPLITS[0][0].evaluated)[1:]] = np.nan
+    with pytest.raises(ValueError, match="fewer than two different values"):
+        fingerprint({0: SPLITS[0]}, replace(DATA, examples=replace(DATA.examples, scores=only_one)), TRAINING)
 
 
 # --- the folder ---
