@@ -73,9 +73,9 @@ def _not_evaluated(figures: Mapping[str, Any], training: Examples, targets: Sequ
         key_of(row.action, target) for row in training.rows for target in targets if target in row.scores
     )
     unknown = [key for key in trained if key not in figures]
-    return (
-        [f"nobody knows how good this head is for {_listed(unknown)}: no such routine was evaluated"] if unknown else []
-    )
+    if not unknown:
+        return []
+    return [f"nobody knows how good this head is for {_listed(unknown)}: no such routine was evaluated"]
 
 
 def _no_rank(figures: Mapping[str, Any]) -> list[str]:
