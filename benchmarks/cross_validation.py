@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -90,11 +90,8 @@ def load(source: Source, kind: str) -> Dataset:
     if column := KINDS[kind]:
         labels = with_column(labels, "group", f"{table}:{column}", VIDEO_SUFFIXES)
     dataset = load_dataset(store, labels)
-    if source.routines is None:
-        return dataset
-    return Dataset(
-        dataset.labels, dataset.examples.at(np.arange(min(source.routines, len(dataset.examples)))), dataset.leftovers
-    )
+    first = np.arange(len(dataset.examples))[: source.routines]
+    return replace(dataset, examples=dataset.examples.at(first))
 
 
 def folds_of(dataset: Dataset, seed: int, *, intervals: bool = False) -> list[Split]:

@@ -23,20 +23,20 @@ def one_judge_against_the_rest(marks: np.ndarray, rule: str) -> dict[str, float]
         `srcc` (the mean over judges in Fisher's z), `mae` (in points), `judges` and `n`, the routines with marks; None
         where no judge shares three routines with another one.
     """
-    figures, sizes = [], []
+    figures = []
     for judge in range(marks.shape[1]):
         others = np.delete(marks, judge, axis=1)
         rest = panel_score(others, rule if others.shape[1] >= RULES[rule] else "mean")
         both = ~np.isnan(marks[:, judge]) & ~np.isnan(rest)
         if both.sum() >= FEWEST:
             own = marks[both, judge]
-            figures.append({"srcc": srcc(rest[both], own), "mae": mae(rest[both], own)})
-            sizes.append(len(own))
+            figures.append((srcc(rest[both], own), mae(rest[both], own), len(own)))
     if not figures:
         return None
+    correlations, errors, sizes = zip(*figures, strict=True)
     return {
-        "srcc": fisher_average([one["srcc"] for one in figures], sizes),
-        "mae": float(np.mean([one["mae"] for one in figures])),
+        "srcc": fisher_average(correlations, sizes),
+        "mae": float(np.mean(errors)),
         "judges": len(figures),
         "n": int((~np.isnan(marks)).any(axis=1).sum()),
     }

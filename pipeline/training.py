@@ -63,10 +63,11 @@ def fit(
     rng = np.random.default_rng(seed)
     clips = [torch.from_numpy(np.asarray(x, np.float32)).to(device) for x in features]
     batches = math.ceil(len(features) / recipe.batch_size)
-    with torch.random.fork_rng(devices=[device] if device.startswith("cuda") else []):
+    gpus = [device] if device.startswith("cuda") else []
+    with torch.random.fork_rng(devices=gpus):
         torch.default_generator.manual_seed(seed)
-        if device.startswith("cuda"):  # torch.manual_seed would seed all GPUs
-            with torch.cuda.device(device):
+        for gpu in gpus:  # torch.manual_seed would seed all of the machine
+            with torch.cuda.device(gpu):
                 torch.cuda.manual_seed(seed)
         network = replace(config, num_training=len(features)).build().to(device)
         action = None if actions is None else torch.as_tensor(actions, device=device)

@@ -35,9 +35,8 @@ def fingerprint(splits: Mapping[int, Sequence[Split]], dataset: Dataset, trainin
     """
     jobs = make_jobs(splits)
     configs = [training.config_for(dataset.examples.at(job.training), dataset.labels) for job in jobs]
-    config = next(config for config, job in zip(configs, jobs, strict=True) if job.keeps_network)
     settings = {
-        "config": [type(config).__name__, asdict(config)],
+        "configs": [[type(config).__name__, asdict(config)] for config in configs],
         "recipe": [type(training.recipe).__name__, asdict(training.recipe)],
         "device": training.device,
         "jobs": [[job.file, job.training.tolist(), job.evaluated.tolist()] for job in jobs],
